@@ -6,7 +6,8 @@ from __future__ import annotations
 class UserError(Exception):
     """Bad input that a person can mend: a file, an utterance, an option.
 
-    Programs print it as two lines and exit with status 1; everything else is a defect and keeps its traceback.
+    Programs print it as two lines and exit with status 1; everything else is a defect and keeps its
+    traceback.
 
     Args:
         problem: what is wrong, naming the file or the utterance.
@@ -19,7 +20,8 @@ class UserError(Exception):
         self.remedy = remedy
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Worker processes send their errors home pickled; keyword-only arguments need this to survive.
+        # Worker processes send their errors home pickled; keyword-only arguments need this to
+        # survive.
         return _rebuild, (self.problem, self.remedy)
 
 

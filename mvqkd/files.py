@@ -1,4 +1,5 @@
-"""Files that are either whole or absent: every output is written under a temporary name and renamed."""
+"""Files that are either whole or absent: every output is written under a temporary name and
+renamed."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ from typing import Any
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
-    The temporary name keeps the suffixes of `path` (`epoch-3.pt` -> `.tmp-<pid>-epoch-3.pt`), because writers such as lhotse
-    choose the format by suffix. When the body raises, the temporary file is removed and `path` stays as it was. A process that is
-    killed leaves only a file beginning with `.tmp-`, which nothing reads.
+    The temporary name keeps the suffixes of `path` (`epoch-3.pt` -> `.tmp-<pid>-epoch-3.pt`),
+    because writers such as lhotse choose the format by suffix. When the body raises, the temporary
+    file is removed and `path` stays as it was. A process that is killed leaves only a file
+    beginning with `.tmp-`, which nothing reads.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

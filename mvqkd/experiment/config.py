@@ -1,0 +1,200 @@
+"""What an experiment is: dataclasses whose fields are the keys of `egs/*/conf/*.yaml` and the
+options `--section.field`.
+
+Only the standard library is imported, so that `run.sh` can check an option's name before anything
+is installed. Values are plain numbers, strings and lists: no class is ever built from YAML by name.
+Programs read the fields and pass them to constructors; nothing in `mvqkd.models`, `mvqkd.losses` or
+`mvqkd.decoding` knows these classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class DataConfig:
+    """Batches and augmentation."""
+
+    max_duration: float = 200.0
+    """Seconds of audio in a batch, at most, on each process."""
+    max_tokens: int = 4000
+    """Tokens of transcripts in a batch, at most: bounds the memory of the transducer loss on
+    batches of fast speech."""
+    num_buckets: int = 30
+    """Buckets of similar duration that batches are drawn from; more waste less padding and shuffle
+    less."""
+    num_workers: int = 2
+    """Processes that load batches for each training process; 0 loads in the training process."""
+    musan_probability: float = 0.0
+    """Probability that noise, music or babble of MUSAN is mixed into an utterance; needs the MUSAN
+    features of stage 2."""
+    musan_snr: list[float] = field(default_factory=lambda: [10.0, 20.0])
+    """Range of the signal-to-noise ratio of that noise, in dB."""
+    spec_augment: bool = True
+    """Mask bands of frequencies and spans of time on the student's input (Park et al. 2019)."""
+    num_time_masks: int = 10
+    """Most spans of frames masked in an utterance; fewer in short ones (see
+    max_masked_fraction)."""
+    time_mask_size: int = 100
+    """Longest masked span, in frames of 10 ms."""
+    max_masked_fraction: float = 0.15
+    """Largest part of an utterance's frames that one span, and on average all spans together, may
+    mask."""
+    num_frequency_masks: int = 2
+    """Most bands of frequencies masked in an utterance."""
+    frequency_mask_size: int = 27
+    """Widest masked band, in mel bins."""
+
+
+@dataclass
+class ModelConfig:
+    """The student: Conformer encoder, stateless predictor, joiner."""
+
+    dim: int = 256
+    """Width of the encoder's layers."""
+    num_layers: int = 12
+    """Conformer layers."""
+    num_heads: int = 4
+    """Attention heads of a layer; must divide dim."""
+    feedforward_dim: int = 1024
+    """Inner width of the two feed-forward modules of a layer."""
+    conv_kernel: int = 15
+    """Frames (of 40 ms) that a layer's depthwise convolution spans; odd unless causal."""
+    dropout: float = 0.1
+    """Dropout of every residual branch of the encoder."""
+    causal: bool = False
+    """Causal convolutions: needed for a streaming student, which then trains with chunk_size."""
+    chunk_size: list[int] = field(default_factory=list)
+    """Frames of 40 ms that a streaming student hears at once. One number trains for that chunk;
+    several are drawn from at random for every batch (dynamic chunk training; -1 is the whole
+    utterance); none: full context."""
+    left_context: int = -1
+    """Frames of 40 ms before its chunk that a frame attends to; -1: all of them."""
+    predictor_dim: int = 256
+    """Width of the predictor."""
+    context_size: int = 2
+    """Tokens that the stateless predictor sees."""
+    joiner_dim: int = 256
+    """Width of the joiner."""
+
+
+@dataclass
+class LossConfig:
+    """Pruned RNN-T (Kuang et al. 2022) and an auxiliary CTC head."""
+
+    prune_range: int = 5
+    """Tokens considered at each frame by the pruned loss."""
+    lm_scale: float = 0.25
+    """Share of the predictor-only probability in the smoothed simple loss."""
+    am_scale: float = 0.0
+    """Share of the encoder-only probability in the smoothed simple loss."""
+    simple_scale: float = 0.5
+    """Weight of the simple loss after the warm-up (1.0 during it)."""
+    warmup_steps: int = 1000
+    """Steps during which the pruned loss grows from a tenth of its weight to all of it."""
+    ctc_scale: float = 0.0
+    """Weight of a CTC head's loss; 0: no CTC head."""
+    topology: Literal["regular", "modified"] = "regular"
+    """`regular`: any number of tokens at a frame; `modified`: at most one."""
+    delay_penalty: float = 0.0
+    """Penalty that makes a streaming student emit earlier (arXiv 2211.00490); 0: none."""
+    backend: Literal["auto", "k2", "builtin"] = "auto"
+    """`auto`: k2 when it is installed, else built in; or one of `k2`, `builtin`."""
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW and its schedule."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    """AdamW's moment decays."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; biases, norms and scales have none."""
+    schedule: Literal["cosine", "noam"] = "cosine"
+    """After the linear warm-up: `cosine` falls to final_fraction at the last step, `noam` with the
+    inverse square root."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up."""
+    final_fraction: float = 0.02
+    """Learning rate at the end of the cosine, as a part of the peak."""
+    clip_grad_norm: float = 5.0
+    """Largest norm of the gradient; 0: no clipping."""
+
+
+@dataclass
+class TrainingConfig:
+    """How long, how precise, and what is written."""
+
+    num_epochs: int = 30
+    """Passes over the training cuts."""
+    seed: int = 42
+    """Of everything that is random: initialization, order, augmentation, dropout."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the forward pass: `float32`, `bfloat16` or `float16`; losses are always float32."""
+    accumulate: int = 1
+    """Batches whose gradients are summed before a step."""
+    average_period: int = 100
+    """Steps between updates of the running average of the weights."""
+    log_interval: int = 50
+    """Steps between lines of the log."""
+    valid_interval: int = 0
+    """Steps between validations; 0: at the end of every epoch."""
+    save_interval: int = 1000
+    """Steps between `checkpoint-<step>.pt` files, from which a killed training goes on."""
+    keep_checkpoints: int = 2
+    """`checkpoint-<step>.pt` files kept."""
+    keep_epochs: int = -1
+    """`epoch-N.pt` files kept; -1: all."""
+    max_nonfinite: int = 50
+    """Batches with a loss or gradient that is not finite, after which training stops."""
+
+
+@dataclass
+class DecodingConfig:
+    """Which weights, which search."""
+
+    epoch: int = -1
+    """Epoch whose weights are decoded with; -1: the last."""
+    avg: int = 1
+    """Epochs up to that one to average."""
+    use_averaged_model: bool = True
+    """Average the running average of the weights over those epochs, not the weights at their
+    ends."""
+    methods: list[str] = field(default_factory=lambda: ["greedy_search", "modified_beam_search"])
+    """Any of `greedy_search`, `modified_beam_search`, `ctc_greedy_search`."""
+    beam_size: int = 4
+    """Hypotheses kept by modified beam search."""
+    max_duration: float = 600.0
+    """Seconds of audio decoded at once."""
+    streaming: Literal["simulated", "chunked"] = "simulated"
+    """How a student with chunks is decoded: `simulated` (one masked forward) or `chunked` (chunk by
+    chunk with states); same result."""
+    chunk_size: int = 0
+    """Frames of 40 ms; 0: the first of model.chunk_size."""
+    left_context: int = 0
+    """Frames of 40 ms; 0: model.left_context."""
+
+
+@dataclass
+class ExperimentConfig:
+    """One experiment of a recipe: a file `egs/<recipe>/conf/<experiment>.yaml`, and any field as
+    `--section.field value`."""
+
+    description: str = ""
+    """One line for the results table."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Batches and augmentation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The student."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The transducer loss."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW and its schedule."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """How long, how precise, what is written."""
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """Which weights, which search."""
