@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# The stage driver of every recipe. `./run.sh --help` tells how; stages are programs in local/, recipes are egs/*/recipe.conf.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$root"
+
+first_stage=0
+last_stage=6
+stage_titles=(
+    "corpus      synthesize, download or find the corpus"
+    "manifests   corpus -> validated lhotse manifests"
+    "features    80-bin fbank of every part, speed-perturbed copies included"
+    "tokens      BPE model and tokens.txt from the training transcripts"
+    "train       train each experiment"
+    "decode      decode the dev and test parts with each experiment"
+    "results     table, pictures, training curves"
+)
+
+usage() {
+    cat <<END
+usage: ./run.sh [options] [--section.field value ...]
+
+Runs a recipe, stage by stage. With no option: the embedded mini recipe, all stages.
+Every stage is free to run again: what is done is kept, what was interrupted goes on.
+
+options
+  --recipe DIR        recipe to run (default egs/mini)
+  --stage N           first stage (default $first_stage)
+  --stop-stage N      last stage (default: the recipe's last)
+  --exp NAME[,NAME]   experiments: files of <recipe>/conf without .yaml (default: all that the recipe names)
+  --corpus-dir DIR    corpus on disk: a LibriSpeech tree or a folder of lhotse manifests
+                      (default: <data-dir>/corpus, filled by stage 0)
+  --train-parts LIST  --dev-parts LIST  --test-parts LIST
+                      names or patterns of the corpus's parts, separated by commas (default: the recipe's)
+  --data-dir DIR      prepared data (default data/<recipe>)
+  --exp-dir DIR       experiments (default exp/<recipe>)
+  --nj N              parallel processes of the preparation (default: all cores)
+  --world-size N      training processes on this machine, one per GPU (default 1)
+  --strict            stop at the first invalid utterance instead of leaving it out
+  --no-install        use the Python environment as it is
+  --help              this text; --help-config lists every --section.field
+Hyphens and underscores in option names are the same.
+
+recipes
+$(for conf in egs/*/recipe.conf; do
+        printf '  %-22s %s\n' "$(dirname "$conf")" "$(sed -n 's/^description="\(.*\)"$/\1/p' "$conf")"
+    done)
+
+stages
+$(for n in "${!stage_titles[@]}"; do printf '  %d  %s\n' "$n" "${stage_titles[$n]}"; done)
+
+examples
+  ./run.sh                                             the mini recipe, about 20 minutes on two cores
+  ./run.sh --recipe egs/mini_librispeech --corpus-dir /corpora/mini
+  ./run.sh --stage 4 --stop-stage 5 --exp baseline --model.num_layers 8 --exp-dir exp/deeper
+END
+}
+
+fail() {  # problem, remedy
+    printf 'run.sh: %s\n  remedy: %s\n' "$1" "$2" >&2
+    exit 2
+}
+
+# ---- options -----------------------------------------------------------------------------------------------------------
+recipe=egs/mini
+stage=$first_stage
+stop_stage=$last_stage
+only_experiments=
+corpus_dir=
+data_dir=
+exp_dir=
+nj=$(nproc 2>/dev/null || echo 2)
+world_size=1
+strict=
+install=yes
+option_train_parts=
+option_dev_parts=
+option_test_parts=
+overrides=()
+
+while [ $# -gt 0 ]; do
+    name=${1%%=*}
+    case $1 in
+        --*=*) set -- "$name" "${1#*=}" "${@:2}" ;;
+    esac
+    key=${name//_/-}
+    case $key in
+        --help | -h) usage; exit 0 ;;
+        --help-config) exec python3 local/list_options.py ;;
+        --strict) strict=--strict; shift; continue ;;
+        --no-install) install=; shift; continue ;;
+        --*) [ $# -ge 2 ] || fail "$name needs a value" "./run.sh --help" ;;
+        *) fail "unexpected argument '$1'" "options begin with --; see ./run.sh --help" ;;
+    esac
+    case $key in
+        --recipe) recipe=${2%/} ;;
+        --stage) stage=$2 ;;
+        --stop-stage) stop_stage=$2 ;;
+        --exp) only_experiments=${2//,/ } ;;
+        --corpus-dir) corpus_dir=$2 ;;
+        --train-parts) option_train_parts=${2//,/ } ;;
+        --dev-parts) option_dev_parts=${2//,/ } ;;
+        --test-parts) option_test_parts=${2//,/ } ;;
+        --data-dir) data_dir=$2 ;;
+        --exp-dir) exp_dir=$2 ;;
+        --nj) nj=$2 ;;
+        --world-size) world_size=$2 ;;
+        --*.*) overrides+=("${name//-/_}" "$2"); overrides[-2]="--${overrides[-2]#__}" ;;
+        *) fail "unknown option $name" "./run.sh --help lists the options, --help-config the configuration values" ;;
+    esac
+    shift 2
+done
+
+for number in stage:"$stage" stop-stage:"$stop_stage" nj:"$nj" world-size:"$world_size"; do
+    [[ ${number#*:} =~ ^[0-9]+$ ]] || fail "--${number%%:*} takes a number, not '${number#*:}'" "./run.sh --help"
+done
+[ "$stage" -le "$last_stage" ] || fail "there is no stage $stage" "./run.sh --help lists stages $first_stage to $last_stage"
+[ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
+command -v python3 >/dev/null || fail "python3 is missing" "install Python 3.10 or newer"
+python3 local/list_options.py --check "${overrides[@]}" || exit 2
+
+# shellcheck source=egs/mini/recipe.conf
+. "$recipe/recipe.conf"
+name=$(basename "$recipe")
+data_dir=${data_dir:-data/$name}
+exp_dir=${exp_dir:-exp/$name}
+experiments=${only_experiments:-$experiments}
+for experiment in $experiments; do
+    [ -f "$recipe/conf/$experiment.yaml" ] ||
+        fail "there is no experiment $recipe/conf/$experiment.yaml" \
+            "--exp takes one of: $(cd "$recipe/conf" && echo *.yaml | sed 's/\.yaml//g')"
+done
+if [ -n "$corpus_dir" ] && [ ! -d "$corpus_dir" ]; then
+    fail "the corpus directory $corpus_dir does not exist" "--corpus-dir takes a LibriSpeech tree or a folder of lhotse manifests"
+fi
+
+# ---- environment -------------------------------------------------------------------------------------------------------
+if [ -n "$install" ]; then
+    # shellcheck source=local/environment.sh
+    . local/environment.sh "$extras"
+fi
+
+runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
+announce() { printf '\n== stage %d: %s\n' "$1" "$(echo "${stage_titles[$1]}" | sed 's/  */ /')"; }
+show() {  # print a command, then run it
+    printf '   %s\n' "$*"
+    "$@"
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Install what the tests need and run them: `./tests/run.sh [--unit] [pytest options]`.
+#   --unit   lint, types and the unit tests only (minutes); default: recipe, resume and kill tests too
+# Set MVQKD_SHARED to a folder with `corpus/` and `teachers/` to run the tests marked `shared`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+selection=()
+if [ "${1:-}" = --unit ]; then
+    selection=(-m "not slow")
+    shift
+fi
+. local/environment.sh mini,onnx,hf,dev
+
+if [ $# -eq 0 ]; then
+    python -m ruff check .
+    python -m ruff format --check --quiet .
+    python -m mypy
+fi
+exec python -m pytest "${selection[@]}" "$@"
