@@ -1,0 +1,299 @@
+"""Conformer encoder (Gulati et al. 2020, arXiv 2005.08100), streaming or not."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mvqkd.models.attention import RelativeAttention
+from mvqkd.models.convolution import ConvolutionModule
+from mvqkd.models.masks import attention_mask, streaming_mask, valid_frames
+from mvqkd.models.positions import relative_sinusoids
+from mvqkd.models.state import EncoderState
+from mvqkd.models.subsampling import ConvSubsampling, pad_short, subsampled_lens
+from mvqkd.models.taps import Taps
+
+
+class FeedForward(nn.Module):
+    """LayerNorm, expansion, Swish, projection (section 2.3)."""
+
+    def __init__(self, *, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim, dim)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
+        return self.output(
+            F.dropout(F.silu(self.expand(self.norm(x))), self.dropout, self.training)
+        )
+
+
+class ConformerLayer(nn.Module):
+    """Half feed-forward, attention, convolution, half feed-forward, LayerNorm (equation 1)."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        conv_kernel: int,
+        dropout: float,
+        causal: bool,
+    ) -> None:
+        super().__init__()
+        self.feedforward_in = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = RelativeAttention(dim=dim, num_heads=num_heads)
+        self.convolution_norm = nn.LayerNorm(dim)
+        self.convolution = ConvolutionModule(dim=dim, kernel=conv_kernel, causal=causal)
+        self.feedforward_out = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        valid: Tensor | None,
+        cache: tuple[Tensor, Tensor] | None = None,
+        *,
+        taps: Taps | None = None,
+        name: str = "",
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run one layer on (N, T, D).
+
+        Args:
+            cache: attention inputs (N, left_context, D) and convolution inputs
+                (N, conv_kernel - 1, D) of the frames before x.
+
+        Returns:
+            (N, T, D) and the cache of the next chunk.
+        """
+        x = x + 0.5 * self.dropout(self.feedforward_in(x))
+        memory = query = self.attention_norm(x)
+        if cache is not None:
+            memory = torch.cat([cache[0].to(query.dtype), query], dim=1)
+        y = self.attention(query, memory, positions, mask, taps=taps, name=name)
+        x = x + self.dropout(y)
+        y, convolved = self.convolution(
+            self.convolution_norm(x), valid, None if cache is None else cache[1]
+        )
+        x = x + self.dropout(y)
+        x = x + 0.5 * self.dropout(self.feedforward_out(x))
+        return self.norm(x), (memory[:, x.size(1) :], convolved)
+
+
+class ConformerEncoder(nn.Module):
+    """Convolutional subsampling by 4 and a stack of Conformer layers.
+
+    One module serves full context, chunk-wise training and streaming. With chunks of `chunk_size`
+    frames and `left_context` frames before them, frame t of chunk c = t // chunk_size sees the
+    frames of [c * chunk_size - left_context, (c + 1) * chunk_size) in each layer's attention, and
+    `stream` gives what `forward` gives. That needs causal convolutions: a symmetric one would see
+    past the end of the chunk, further with each layer, so chunks are refused without `causal`.
+    A causal encoder may be used with full context too, and with another chunk size at each call.
+
+    Args:
+        input_dim: C, filterbank channels.
+        dim: D.
+        num_layers: Conformer layers.
+        num_heads: H, attention heads; must divide D.
+        feedforward_dim: inner width of the feed-forward modules.
+        conv_kernel: frames (25 Hz) that the depthwise convolution spans; odd unless causal.
+        dropout: of each residual branch and inside the feed-forward modules.
+        causal: convolutions see no future frame.
+        subsampling_channels: feature maps of the subsampling's convolutions.
+
+    Raises:
+        ValueError: if D is odd or not a multiple of H, or conv_kernel is even and not causal.
+    """
+
+    subsampling_factor = 4
+
+    def __init__(
+        self,
+        *,
+        input_dim: int = 80,
+        dim: int = 256,
+        num_layers: int = 12,
+        num_heads: int = 4,
+        feedforward_dim: int = 1024,
+        conv_kernel: int = 15,
+        dropout: float = 0.1,
+        causal: bool = False,
+        subsampling_channels: int = 32,
+    ) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(f"dim={dim} must be even: half of the positions' sinusoids are sines")
+        self.input_dim = input_dim
+        self.dim = dim
+        self.conv_kernel = conv_kernel
+        self.causal = causal
+        self.subsampling = ConvSubsampling(
+            input_dim=input_dim, dim=dim, channels=subsampling_channels
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            ConformerLayer(
+                dim=dim,
+                num_heads=num_heads,
+                feedforward_dim=feedforward_dim,
+                conv_kernel=conv_kernel,
+                dropout=dropout,
+                causal=causal,
+            )
+            for _ in range(num_layers)
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """Conformer layers."""
+        return len(self.layers)
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        """(N,) 100 Hz input frames -> (N,) 25 Hz output frames; n need 4n + 3 input frames."""
+        return subsampled_lens(lens)
+
+    def tap_names(self) -> list[str]:
+        """Every name that `Taps` may ask for."""
+        names = ["layers.0"]
+        for index in range(1, self.num_layers + 1):
+            layer = f"layers.{index}"
+            names += [layer, *(f"{layer}.{part}" for part in ("query", "key", "value"))]
+        return names
+
+    def forward(
+        self,
+        features: Tensor,
+        lens: Tensor,
+        *,
+        chunk_size: int | None = None,
+        left_context: int | None = None,
+        taps: Taps | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Encode whole utterances.
+
+        Args:
+            features: (N, T, C) log-mel energies at 100 Hz, any value after each utterance's end.
+            lens: (N,) int64, valid frames of each utterance.
+            chunk_size: output frames (25 Hz) of a chunk; None: the utterance is one chunk.
+            left_context: output frames that are seen before a chunk; None: all.
+            taps: filled with the tensors it names, see `tap_names`.
+
+        Returns:
+            (N, T', D), zero after each utterance's end, and (N,) its valid frames at 25 Hz.
+            T' is output_lens(T), but at least 1.
+
+        Raises:
+            ValueError: if chunk_size is given and the encoder is not causal, or a tap is unknown.
+        """
+        if chunk_size is not None:
+            self._require_causal("chunk_size")
+            if chunk_size < 1:
+                raise ValueError(f"chunk_size={chunk_size} must be positive, or None")
+        if left_context is not None and left_context < 0:
+            raise ValueError(f"left_context={left_context} must not be negative; None is unlimited")
+        if taps is not None:
+            taps.check(self.tap_names())
+        x = self.subsampling(pad_short(features))
+        num_frames = x.size(1)
+        out_lens = self.output_lens(lens)
+        valid = valid_frames(out_lens, num_frames)
+        mask = attention_mask(valid, chunk_size, left_context)
+        x = self.dropout(x.masked_fill(~valid.unsqueeze(-1), 0.0))
+        positions = relative_sinusoids(num_frames, num_frames, self.dim, x)
+        if taps is not None:
+            taps.put("layers.0", x)
+        for index, layer in enumerate(self.layers, start=1):
+            name = f"layers.{index}"
+            x, _ = layer(x, positions, mask, valid, taps=taps, name=name)
+            if taps is not None:
+                taps.put(name, x)
+        return x.masked_fill(~valid.unsqueeze(-1), 0.0), out_lens
+
+    def initial_state(
+        self,
+        batch_size: int,
+        left_context: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> EncoderState:
+        """State of new streams; device and dtype default to those of the parameters."""
+        self._require_causal("streaming")
+        like = self.subsampling.project.weight
+        device, dtype = device or like.device, dtype or like.dtype
+        cached = (self.num_layers, left_context, batch_size, self.dim)
+        convolved = (self.num_layers, self.conv_kernel - 1, batch_size, self.dim)
+        return EncoderState(
+            torch.zeros(cached, device=device, dtype=dtype),
+            torch.zeros(convolved, device=device, dtype=dtype),
+            torch.zeros(batch_size, device=device, dtype=torch.int64),
+        )
+
+    def stream(
+        self, features: Tensor, state: EncoderState, chunk_size: int, lens: Tensor | None = None
+    ) -> tuple[Tensor, EncoderState]:
+        """Encode the next chunk of N streams, which may be at different positions.
+
+        Equal to `forward` with the same chunk_size and the left_context of the state.
+
+        Args:
+            features: (N, 4 * chunk_size + 3, C); the next call's begin 4 * chunk_size later.
+            state: from `initial_state` or the call before.
+            chunk_size: output frames (25 Hz) of a chunk.
+            lens: (N,) int64, valid frames of `features` where streams end in this chunk; without
+                it the chunk's end is attended to as sound, whatever it was filled with.
+
+        Returns:
+            (N, chunk_size, D), zero from each stream's end, and the state of the next call.
+
+        Raises:
+            ValueError: if the encoder is not causal, or features have the wrong length.
+        """
+        self._require_causal("streaming")
+        if features.size(1) != 4 * chunk_size + 3:
+            raise ValueError(
+                f"a chunk of {chunk_size} frames needs {4 * chunk_size + 3} input frames, "
+                f"not {features.size(1)}"
+            )
+        x = self.subsampling(features)
+        left_context = state.attention.size(1)
+        valid = None
+        if lens is not None:
+            valid = valid_frames(self.output_lens(lens), chunk_size)
+            x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
+        everything = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        mask = streaming_mask(
+            state.processed // self.subsampling_factor,
+            left_context,
+            everything if valid is None else valid,
+        )
+        positions = relative_sinusoids(chunk_size, left_context + chunk_size, self.dim, x)
+        attention, convolution = [], []
+        for layer, cached, convolved in zip(
+            self.layers,
+            state.attention.transpose(1, 2),
+            state.convolution.transpose(1, 2),
+            strict=True,
+        ):
+            x, (cached, convolved) = layer(x, positions, mask, valid, (cached, convolved))
+            attention.append(cached)
+            convolution.append(convolved)
+        if valid is not None:
+            x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
+        return x, EncoderState(
+            torch.stack(attention).transpose(1, 2),
+            torch.stack(convolution).transpose(1, 2),
+            state.processed + self.subsampling_factor * chunk_size,
+        )
+
+    def _require_causal(self, what: str) -> None:
+        if not self.causal:
+            raise ValueError(f"{what} needs an encoder with causal convolutions: causal=True")
