@@ -1,0 +1,225 @@
+"""The store of codebook indexes: a few bytes for every teacher frame of every training utterance.
+
+A file, or a folder of shards, of `codes` (total_frames, Q) uint8 keyed by our own utterance ids,
+speed-perturbed copies (`<id>_sp0.9`) included; see `mvqkd.data.ragged` for the container.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvqkd.data.ragged import RaggedStore, RaggedWriter
+from mvqkd.errors import UserError
+
+_DATASET = "codes"
+_REMEDY = "dump the codes: python local/dump_codes.py --help"
+
+
+@dataclass(frozen=True)
+class CodesInfo:
+    """Where codes come from: the attributes of a code file."""
+
+    teacher: str
+    """URI of the teacher."""
+    layer: int
+    """Layer of the teacher, 1-based."""
+    frame_rate: float
+    """Teacher frames per second, Hz."""
+    quantizer_id: str
+    """`Quantizer.id` of the quantizer that encoded them."""
+    num_codebooks: int
+    """Q: indexes, and bytes, of a frame."""
+    codebook_size: int = 256
+    """K: every index is below it."""
+
+
+@contextmanager
+def write_codes(path: str | Path, *, info: CodesInfo, total_frames: int) -> Iterator[RaggedWriter]:
+    """Write one code file: `with write_codes(...) as writer: writer.write(id, codes)`.
+
+    `codes` are (frames, Q) uint8; `total_frames` those of all utterances together. The file appears
+    when it is complete.
+    """
+    with RaggedWriter(
+        path,
+        dataset=_DATASET,
+        rows=total_frames,
+        columns=info.num_codebooks,
+        dtype=np.uint8,
+        attributes=asdict(info),
+    ) as writer:
+        yield writer
+
+
+class CodeStore:
+    """Read codes and make training targets of them.
+
+    Opening reads ids and offsets alone; codes are mapped into memory. Safe in worker processes,
+    forked or spawned.
+
+    Attributes:
+        info: where the codes come from.
+        length_differences: teacher frames minus student frames x ratio, of the utterances that
+            `targets_for` served in this process, as difference -> number of utterances.
+
+    Raises:
+        UserError: missing, incomplete or truncated file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._store = RaggedStore(path, dataset=_DATASET, remedy=_REMEDY)
+        self.path = self._store.path
+        fields = self._store.attributes
+        try:
+            self.info = CodesInfo(**{name: fields[name] for name in CodesInfo.__annotations__})
+        except KeyError as error:
+            raise UserError(f"{path} lacks the attribute {error}", remedy=_REMEDY) from error
+        if self._store.dtype != np.uint8 or self._store.columns != self.info.num_codebooks:
+            raise UserError(
+                f"{path}: codes are {self._store.dtype} of {self._store.columns} columns, not "
+                f"uint8 of {self.info.num_codebooks}",
+                remedy=_REMEDY,
+            )
+        self.length_differences: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __contains__(self, utterance: object) -> bool:
+        return utterance in self._store
+
+    def __iter__(self) -> Iterator[str]:
+        """Utterance ids."""
+        return iter(self._store)
+
+    def __getitem__(self, utterance: str) -> np.ndarray:
+        """(frames, Q) uint8 codes of an utterance, a read-only view; UserError when it is not
+        there."""
+        return self._store[utterance]
+
+    def num_frames(self, utterance: str) -> int:
+        """Teacher frames of an utterance that is there."""
+        return self._store.num_frames(utterance)
+
+    @property
+    def total_frames(self) -> int:
+        """Teacher frames of all utterances together."""
+        return self._store.total_frames
+
+    def targets_for(
+        self,
+        ids: Sequence[str],
+        student_lens: Tensor,
+        *,
+        ratio: int,
+        delay: int = 0,
+        tolerance: int = 3,
+    ) -> Tensor:
+        """Indexes that the student's frames are to predict.
+
+        Student frame t gets the teacher frames ratio * (t - delay) ... + ratio - 1, one after the
+        other: with 50 Hz codes and 25 Hz frames (ratio 2), targets[n, t] is the Q indexes of
+        teacher frame 2t followed by those of 2t + 1 (Guo et al., arXiv 2211.00508).
+
+        Args:
+            ids: N utterance ids.
+            student_lens: (N,) valid student frames.
+            ratio: teacher frames for a student frame.
+            delay: student frames by which the student is late: frame t imitates the teacher at
+                t - delay. The first `delay` frames have no targets.
+            tolerance: student frames by which the teacher may be longer or shorter; what it has too
+                much is left out, what it lacks has no targets.
+
+        Returns:
+            (N, T, ratio * Q) int64 on the device of `student_lens`, T = max(student_lens); -100
+            where there is no target.
+
+        Raises:
+            UserError: an utterance is missing, or its lengths differ by more than the tolerance.
+        """
+        width = ratio * self.info.num_codebooks
+        lens = student_lens.tolist()
+        targets = np.full((len(lens), max(lens, default=0), width), -100, dtype=np.int64)
+        for row, utterance, length in zip(targets, ids, lens, strict=True):
+            codes = self._store[utterance]
+            difference = len(codes) - ratio * length
+            if abs(difference) > ratio * tolerance:
+                raise UserError(
+                    f"utterance {utterance}: {len(codes)} teacher frames in {self.path} but "
+                    f"{length} student frames of {ratio} teacher frames each: they differ by "
+                    f"{abs(difference)} teacher frames, {ratio * tolerance} are allowed",
+                    remedy="dump codes of the audio that is trained on: same corpus, same speed "
+                    "copies",
+                )
+            self.length_differences[difference] += 1
+            whole = max(0, min(len(codes) // ratio, length - delay))
+            row[delay : delay + whole] = codes[: whole * ratio].reshape(whole, width)
+        return torch.from_numpy(targets).to(student_lens.device)
+
+    def require(
+        self,
+        *,
+        ids: Iterable[str] = (),
+        quantizer_id: str | None = None,
+        frame_rate: float | None = None,
+        num_codebooks: int | None = None,
+    ) -> None:
+        """Refuse, before training starts, codes that are not those of the configuration.
+
+        Raises:
+            UserError: another quantizer, frame rate (Hz) or number of codebooks, or any of `ids` is
+                missing.
+        """
+        wanted = {
+            "quantizer_id": quantizer_id,
+            "frame_rate": frame_rate,
+            "num_codebooks": num_codebooks,
+        }
+        for name, value in wanted.items():
+            found = getattr(self.info, name)
+            if value is not None and found != value:
+                raise UserError(
+                    f"codes in {self.path} have {name} {found}, not {value}",
+                    remedy="configure that one, or dump codes anew into another folder: "
+                    "python local/dump_codes.py --help",
+                )
+        if missing := [utterance for utterance in ids if utterance not in self._store]:
+            raise UserError(
+                f"{self.path} lacks codes of {len(missing)} utterances, as {missing[0]}",
+                remedy="dump codes of all training cuts, speed-perturbed copies included: "
+                "python local/dump_codes.py --help",
+            )
+
+    def verify(self, expected_frames: Mapping[str, int], *, quantizer_id: str) -> None:
+        """Check everything against the cuts that the codes were dumped from.
+
+        Args:
+            expected_frames: utterance id -> teacher frames of its audio; no other utterance may be
+                there.
+            quantizer_id: of the quantizer that encoded.
+
+        Raises:
+            UserError: names the first utterance or value that is wrong.
+        """
+        remedy = f"remove {self.path}; then {_REMEDY}"
+        self.require(ids=expected_frames, quantizer_id=quantizer_id)
+        for utterance in self._store:
+            frames, wanted = self.num_frames(utterance), expected_frames.get(utterance)
+            if frames != wanted:
+                problem = f"{frames} frames of codes, not {wanted}" if wanted else "no such cut"
+                raise UserError(f"{self.path}: utterance {utterance}: {problem}", remedy=remedy)
+        for block in self._store.blocks():
+            if block.size and int(block.max()) >= self.info.codebook_size:
+                raise UserError(
+                    f"{self.path}: index {int(block.max())} in codebooks of "
+                    f"{self.info.codebook_size}",
+                    remedy=remedy,
+                )

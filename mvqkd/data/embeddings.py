@@ -1,0 +1,129 @@
+"""Files of teacher embeddings: for training a quantizer, and for distilling embeddings themselves.
+
+A file, or a folder of shards, of `embeddings` (total_frames, D) float16 or float32; see
+`mvqkd.data.ragged` for the container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mvqkd.data.ragged import RaggedStore, RaggedWriter
+from mvqkd.errors import UserError
+
+_DATASET = "embeddings"
+_REMEDY = "extract the embeddings: python local/extract_embeddings.py --help"
+
+
+@dataclass(frozen=True)
+class EmbeddingsInfo:
+    """Where embeddings come from: the attributes of an embedding file."""
+
+    teacher: str
+    """URI of the teacher."""
+    layer: int
+    """Layer of the teacher, 1-based; 0 is the input of the first."""
+    frame_rate: float
+    """Frames per second, Hz."""
+    dim: int
+    """D."""
+
+
+class EmbeddingWriter:
+    """Append embeddings of utterances to an open file; made by `write_embeddings`."""
+
+    def __init__(self, rows: RaggedWriter, dtype: np.dtype) -> None:
+        self._rows = rows
+        self._dtype = dtype
+
+    def write(self, utterance: str, embeddings: np.ndarray) -> None:
+        """Append (frames, D) float embeddings.
+
+        Raises:
+            UserError: a value is not finite, or leaves the range of the file's type.
+        """
+        with np.errstate(over="ignore"):
+            stored = embeddings.astype(self._dtype)
+        if not np.isfinite(stored).all():
+            if np.isfinite(embeddings).all():
+                raise UserError(
+                    f"utterance {utterance}: embeddings up to {np.abs(embeddings).max():.3g} do "
+                    f"not fit into {self._dtype}",
+                    remedy="store them with --dtype float32",
+                )
+            raise UserError(
+                f"utterance {utterance}: the teacher's embeddings have NaN or infinity",
+                remedy="check its audio; with --precision float16, take bfloat16 or float32",
+            )
+        self._rows.write(utterance, stored)
+
+
+@contextmanager
+def write_embeddings(
+    path: str | Path, *, info: EmbeddingsInfo, total_frames: int, dtype: str = "float16"
+) -> Iterator[EmbeddingWriter]:
+    """Write one embedding file: `with write_embeddings(...) as writer: writer.write(id, array)`.
+
+    The file appears under its name when `total_frames` frames were written.
+    """
+    with RaggedWriter(
+        path,
+        dataset=_DATASET,
+        rows=total_frames,
+        columns=info.dim,
+        dtype=dtype,
+        attributes=asdict(info),
+    ) as rows:
+        yield EmbeddingWriter(rows, np.dtype(dtype))
+
+
+class EmbeddingStore:
+    """Read embeddings by utterance id, or from the first frame to the last in bounded memory.
+
+    Attributes:
+        info: where they come from.
+
+    Raises:
+        UserError: missing, incomplete or truncated file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._store = RaggedStore(path, dataset=_DATASET, remedy=_REMEDY)
+        self.path = self._store.path
+        self.dtype = self._store.dtype
+        fields = self._store.attributes
+        try:
+            self.info = EmbeddingsInfo(
+                **{name: fields[name] for name in EmbeddingsInfo.__annotations__}
+            )
+        except KeyError as error:
+            raise UserError(f"{path} lacks the attribute {error}", remedy=_REMEDY) from error
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __contains__(self, utterance: object) -> bool:
+        return utterance in self._store
+
+    def __iter__(self) -> Iterator[str]:
+        """Utterance ids."""
+        return iter(self._store)
+
+    def __getitem__(self, utterance: str) -> np.ndarray:
+        """(frames, D) embeddings of an utterance, a read-only view; UserError when it is not
+        there."""
+        return self._store[utterance]
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of all utterances together."""
+        return self._store.total_frames
+
+    def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
+        """All embeddings, (at most `frames`, D) at a time, in the order of the file."""
+        return self._store.blocks(frames)
