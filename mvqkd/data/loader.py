@@ -1,0 +1,275 @@
+"""From manifests of cuts to batches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from mvqkd.data.batch import Batch, collate
+from mvqkd.data.features import load_features
+from mvqkd.data.index import CutIndex, open_index, transcript
+from mvqkd.data.noise import NoiseMixer
+from mvqkd.data.plan import Batches, check_limits, plan_evaluation, plan_training
+from mvqkd.errors import UserError
+
+_Request = tuple[int, NDArray[np.int64]]  # epoch, utterance numbers
+
+
+class _Utterances(Dataset[Batch | UserError]):
+    """What worker processes hold: the indexes (mapped files) and how to make a batch of them."""
+
+    def __init__(self, indexes: Sequence[CutIndex], noise: NoiseMixer | None = None) -> None:
+        self._indexes = indexes
+        self._starts = np.cumsum([0, *(len(index) for index in indexes)])
+        self._noise = noise
+
+    def __getitem__(self, request: _Request) -> Batch | UserError:
+        epoch, numbers = request
+        try:
+            cuts = [self._utterance(int(number), epoch) for number in numbers]
+        except UserError as error:
+            # Returned, since the DataLoader would bury the message in a worker's traceback.
+            return error
+        ids, features, texts, tokens = zip(*cuts, strict=True)
+        return collate(ids, features, texts, tokens)
+
+    def _utterance(
+        self, number: int, epoch: int
+    ) -> tuple[str, NDArray[np.float32], str, NDArray[np.int32]]:
+        source = int(np.searchsorted(self._starts, number, side="right")) - 1
+        index, i = self._indexes[source], number - int(self._starts[source])
+        cut = index.cut(i)
+        features = load_features(cut, index.source)
+        if self._noise is not None:
+            features = self._noise(features, cut["id"], epoch)
+        return cut["id"], features, transcript(cut), index.tokens(i)
+
+
+class BatchLoader:
+    """Iterates over one rank's batches of an epoch, made by worker processes ahead of time.
+
+    The batches and their order do not depend on the number of workers. Workers live as long as
+    this object; `set_epoch` leads them to another epoch.
+    """
+
+    def __init__(
+        self,
+        indexes: Sequence[CutIndex],
+        plan: Callable[[int], Batches],
+        *,
+        noise: NoiseMixer | None = None,
+        num_workers: int = 0,
+        start_method: str | None = None,
+    ) -> None:
+        """Args:
+        indexes: of the manifests; utterances are numbered through them in this order.
+        plan: batches of utterance numbers in the epoch of the given number.
+        noise: mixed into the features.
+        num_workers: processes; 0 makes batches in this one.
+        start_method: of the processes: `fork`, `spawn`, `forkserver`; None is Python's default.
+        """
+        self._plan = plan
+        self._requests: list[_Request] = []
+        self._loader: DataLoader[Batch | UserError] = DataLoader(
+            _Utterances(indexes, noise),
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            prefetch_factor=4 if num_workers > 0 else None,
+            multiprocessing_context=start_method if num_workers > 0 else None,
+            pin_memory=torch.cuda.is_available(),
+            # Otherwise every iteration would draw a number from the global generator.
+            generator=torch.Generator(),
+        )
+
+    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
+        """Go to an epoch and leave out its first batches, without reading them.
+
+        Args:
+            epoch: counts from 1.
+            skip_batches: batches that were trained on before training was interrupted.
+        """
+        begin = time.monotonic()
+        batches = self._plan(epoch)
+        # In place: the DataLoader holds this list.
+        self._requests[:] = [(epoch, batch) for batch in batches[skip_batches:]]
+        if skip_batches:
+            logging.info(
+                "epoch %d: skipped %d of %d batches in %.2f s",
+                epoch,
+                skip_batches,
+                len(batches),
+                time.monotonic() - begin,
+            )
+
+    def __len__(self) -> int:
+        """Batches of this rank that an iteration yields."""
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def train_loader(
+    cuts_paths: str | Path | Iterable[str | Path],
+    lang_dir: str | Path,
+    *,
+    max_duration: float,
+    max_tokens: int,
+    num_buckets: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    skip_batches: int = 0,
+    num_workers: int = 0,
+    musan_path: str | Path | None = None,
+    musan_probability: float = 0.0,
+    musan_snr: tuple[float, float] = (10.0, 20.0),
+    start_method: str | None = None,
+) -> BatchLoader:
+    """Shuffled batches for training; see `plan_training` for how they are made.
+
+    Args:
+        cuts_paths: manifests of cuts (`fbank/*_cuts_*.jsonl.gz`).
+        lang_dir: folder of `bpe.model` and of the lists of excluded cuts, which are left out.
+        max_duration: limit of batch size x longest utterance, in seconds.
+        max_tokens: limit of batch size x most tokens.
+        num_buckets: buckets of similar duration.
+        seed: of order and noise.
+        epoch: counts from 1; `set_epoch` leads to the next ones with the same workers.
+        rank: of this process.
+        world_size: number of training processes; each gets the same number of batches.
+        skip_batches: batches at the beginning of the epoch to leave out, for resuming.
+        num_workers: processes that make batches.
+        musan_path: manifest of noises with features; needed when musan_probability > 0.
+        musan_probability: that an utterance gets noise.
+        musan_snr: lowest and highest signal-to-noise ratio, in dB.
+        start_method: of the processes; None is Python's default.
+
+    Raises:
+        UserError: a file is missing or damaged, or an utterance exceeds a limit.
+    """
+    paths = [cuts_paths] if isinstance(cuts_paths, str | Path) else list(cuts_paths)
+    indexes = [open_index(path, lang_dir) for path in paths]
+    kept = _numbers(indexes, [read_excluded(lang_dir, path) for path in paths])
+    seconds = np.concatenate([index.seconds for index in indexes])[kept]
+    num_tokens = np.concatenate([index.num_tokens for index in indexes])[kept]
+    names = np.concatenate([index.ids for index in indexes])[kept]
+    check_limits(seconds, num_tokens, names, max_duration=max_duration, max_tokens=max_tokens)
+    noise = None
+    if musan_probability > 0:
+        if musan_path is None:
+            raise UserError(
+                "data.musan_probability is positive, but there are no MUSAN features",
+                remedy="musan=yes in recipe.conf, or --data.musan_probability 0",
+            )
+        noise = NoiseMixer(musan_path, probability=musan_probability, snr=musan_snr, seed=seed)
+
+    def plan(epoch: int) -> Batches:
+        batches = plan_training(
+            seconds,
+            num_tokens,
+            max_duration=max_duration,
+            max_tokens=max_tokens,
+            num_buckets=num_buckets,
+            seed=seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=world_size,
+        )
+        return [kept[batch] for batch in batches]
+
+    loader = BatchLoader(
+        indexes, plan, noise=noise, num_workers=num_workers, start_method=start_method
+    )
+    loader.set_epoch(epoch, skip_batches)
+    return loader
+
+
+def eval_loader(
+    cuts_path: str | Path,
+    lang_dir: str | Path | None = None,
+    *,
+    max_duration: float,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    start_method: str | None = None,
+) -> BatchLoader:
+    """Batches in a fixed order, longest utterances first.
+
+    With `lang_dir`, for losses: with tokens, and without the excluded cuts. Without, for decoding:
+    every cut, no tokens.
+
+    Args:
+        cuts_path: manifest of cuts.
+        lang_dir: folder of `bpe.model` and of the lists of excluded cuts.
+        max_duration: limit of batch size x longest utterance, in seconds.
+        rank: of this process.
+        world_size: number of processes. Each utterance goes to one; their numbers of batches differ
+            by one at most.
+        num_workers: processes that make batches.
+        start_method: of the processes; None is Python's default.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    index = open_index(cuts_path, lang_dir)
+    excluded = set() if lang_dir is None else read_excluded(lang_dir, cuts_path)
+    kept = index.without(excluded)
+    batches = plan_evaluation(
+        index.seconds[kept], max_duration=max_duration, rank=rank, world_size=world_size
+    )
+    loader = BatchLoader(
+        [index],
+        lambda epoch: [kept[batch] for batch in batches],
+        num_workers=num_workers,
+        start_method=start_method,
+    )
+    loader.set_epoch(0)
+    return loader
+
+
+def excluded_path(lang_dir: str | Path, cuts_path: str | Path) -> Path:
+    """Where the excluded cuts of a manifest `<prefix>_cuts_<part>.jsonl.gz` are listed."""
+    part = Path(cuts_path).name.removesuffix(".gz").removesuffix(".jsonl").split("_cuts_")[-1]
+    return Path(lang_dir) / f"excluded_{part}.txt"
+
+
+def read_excluded(lang_dir: str | Path, cuts_path: str | Path) -> set[str]:
+    """Ids of the cuts that losses leave out: one a line, the reason after a tab.
+
+    Raises:
+        UserError: stage 3 did not check this manifest.
+    """
+    path = excluded_path(lang_dir, cuts_path)
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: the tokens of {cuts_path} were not checked against its frames",
+            remedy="./run.sh --stage 3 --stop-stage 3",
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {line.split("\t")[0] for line in lines if line.strip()}
+
+
+def _numbers(indexes: Sequence[CutIndex], excluded: Sequence[set[str]]) -> NDArray[np.int64]:
+    """Numbers, through all indexes, of the cuts that are not excluded."""
+    starts = np.cumsum([0, *(len(index) for index in indexes)])[:-1]
+    return np.concatenate(
+        [
+            index.without(ids) + start
+            for index, ids, start in zip(indexes, excluded, starts, strict=True)
+        ]
+    )

@@ -1,0 +1,181 @@
+"""Which utterances make which batch: the whole epoch planned ahead, as a pure function.
+
+lhotse's DynamicBucketingSampler decides while it reads the manifest, so that resuming reads it
+again, and it can save no state with a custom constraint. A plan needs each utterance's seconds and
+number of tokens (16 bytes), takes a second or two for a million utterances, is the same on every
+rank, and makes resuming a slice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvqkd.errors import UserError
+
+Batches = list[NDArray[np.int64]]
+
+
+def check_limits(
+    seconds: NDArray[np.float64],
+    num_tokens: NDArray[np.int64],
+    ids: NDArray[np.bytes_],
+    *,
+    max_duration: float,
+    max_tokens: int,
+) -> None:
+    """Refuse utterances that no batch can hold.
+
+    Args:
+        seconds: (N,) durations.
+        num_tokens: (N,) tokens.
+        ids: (N,) names for the error.
+        max_duration: seconds of audio in a batch.
+        max_tokens: tokens in a batch.
+
+    Raises:
+        UserError: an utterance alone exceeds a limit.
+    """
+    for values, limit, unit, option in (
+        (seconds, max_duration, "seconds", "data.max_duration"),
+        (num_tokens, max_tokens, "tokens", "data.max_tokens"),
+    ):
+        if len(values) and values.max() > limit:
+            worst = int(values.argmax())
+            raise UserError(
+                f"utterance {ids[worst].decode()} has "
+                f"{values[worst]:.6g} {unit}, more than a batch may have ({limit:.6g})",
+                remedy=f"--{option} {int(np.ceil(values[worst]))} or more",
+            )
+
+
+def plan_training(
+    seconds: NDArray[np.float64],
+    num_tokens: NDArray[np.int64],
+    *,
+    max_duration: float,
+    max_tokens: int,
+    num_buckets: int,
+    seed: int,
+    epoch: int,
+    rank: int,
+    world_size: int,
+) -> Batches:
+    """The batches of one rank in one epoch.
+
+    Utterances are divided by duration into buckets of equal total duration, shuffled within their
+    bucket and packed in that order; the batches are shuffled. In each step the ranks get batches of
+    one bucket wherever possible, so that none waits for the others. Every rank has the same number
+    of
+    batches: where their number is no multiple of `world_size`, the largest are halved. Over the
+    ranks, every utterance is in exactly one batch, unless all batches are single utterances that
+    cannot be halved: then up to `world_size - 1` of them are repeated.
+
+    Args:
+        seconds: (N,) durations.
+        num_tokens: (N,) tokens.
+        max_duration: limit of batch size x longest utterance, in seconds.
+        max_tokens: limit of batch size x most tokens.
+        num_buckets: number of buckets.
+        seed: of the shuffling, together with `epoch`.
+        epoch: counts from 1.
+        rank: of this process.
+        world_size: number of processes. Another number gives other batches.
+
+    Returns:
+        Arrays of utterance numbers (indexes into `seconds`).
+
+    Raises:
+        UserError: there are fewer utterances than processes.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} of {world_size}")
+    if len(seconds) < world_size:
+        raise UserError(
+            f"{len(seconds)} training utterances for {world_size} processes",
+            remedy="use fewer processes or more data",
+        )
+    random = np.random.default_rng([seed, epoch])
+    steps: list[Batches] = []  # world_size batches each
+    left: Batches = []
+    for bucket in _buckets(seconds, num_buckets):
+        batches = _pack(random.permutation(bucket), seconds, num_tokens, max_duration, max_tokens)
+        # Those that are left are a random choice: a bucket's last batch is smaller than the others.
+        batches = [batches[i] for i in random.permutation(len(batches))]
+        whole = len(batches) - len(batches) % world_size
+        steps += [batches[i : i + world_size] for i in range(0, whole, world_size)]
+        left += batches[whole:]
+    left = _fill_last_step(left, steps, world_size)
+    steps += [left[i : i + world_size] for i in range(0, len(left), world_size)]
+    return [steps[i][rank] for i in random.permutation(len(steps))]
+
+
+def plan_evaluation(
+    seconds: NDArray[np.float64],
+    *,
+    max_duration: float,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Batches:
+    """Batches of one rank, longest utterances first: memory runs out at once or never.
+
+    Every utterance is in one batch of one rank; ranks may have different numbers of batches.
+
+    Args:
+        seconds: (N,) durations.
+        max_duration: limit of batch size x longest utterance, in seconds; a longer utterance is a
+            batch of its own.
+        rank: of this process.
+        world_size: number of processes.
+    """
+    order = np.argsort(-seconds, kind="stable")
+    no_tokens = np.zeros(len(seconds), dtype=np.int64)
+    return _pack(order, seconds, no_tokens, max_duration, 0)[rank::world_size]
+
+
+def _buckets(seconds: NDArray[np.float64], num_buckets: int) -> Batches:
+    """Utterance numbers, in buckets of equal total duration."""
+    order = np.argsort(seconds, kind="stable")
+    total = np.cumsum(seconds[order])
+    ends = np.searchsorted(total, total[-1] * np.arange(1, num_buckets) / num_buckets)
+    return [bucket for bucket in np.split(order, ends) if len(bucket)]
+
+
+def _pack(
+    order: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    num_tokens: NDArray[np.int64],
+    max_duration: float,
+    max_tokens: int,
+) -> Batches:
+    """Cut `order` into batches whose padded seconds and tokens stay within the limits."""
+    ends: list[int] = []
+    size, longest, most = 0, 0.0, 0
+    # Plain numbers: indexing NumPy arrays one by one takes several times as long.
+    for i, (duration, tokens) in enumerate(
+        zip(seconds[order].tolist(), num_tokens[order].tolist(), strict=True)
+    ):
+        longest, most = max(longest, duration), max(most, tokens)
+        if size and ((size + 1) * longest > max_duration or (size + 1) * most > max_tokens):
+            ends.append(i)
+            size, longest, most = 0, duration, tokens
+        size += 1
+    return np.split(order, ends) if len(order) else []
+
+
+def _fill_last_step(left: Batches, steps: list[Batches], world_size: int) -> Batches:
+    """Halve the largest batches until their number is a multiple of `world_size`.
+
+    When those `left` are single utterances, steps are taken apart too (removed from `steps`).
+    """
+    left = list(left)
+    while len(left) % world_size:
+        largest = max(range(len(left)), key=lambda i: len(left[i]))
+        half = len(left[largest]) // 2
+        if half:
+            left.append(left[largest][half:])
+            left[largest] = left[largest][:half]
+            continue
+        wide = [i for i, step in enumerate(steps) if any(len(batch) > 1 for batch in step)]
+        left += steps.pop(wide[-1]) if wide else left[: -len(left) % world_size]
+    return left
