@@ -1,0 +1,223 @@
+"""The multi-codebook quantizer: a frame becomes Q bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvqkd.quantization.fit import fit_centers
+from mvqkd.quantization.frames import Frames, as_frames
+from mvqkd.quantization.search import pairwise_costs, search, unary_costs
+
+_FORMAT = "mvqkd.quantizer.1"
+# Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
+# enough to keep a GPU busy.
+_CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
+
+
+class Quantizer(nn.Module):
+    """Direct-sum codebooks: x_hat = mean + sum_q centers[q, code_q], one byte per codebook.
+
+    The gauge is fixed: every codebook's entries average to zero, weighted by how often they are
+    used, so that `mean` is the mean of the data.
+
+    Args:
+        mean: (D,).
+        centers: (Q, K, D), 1 <= Q <= 32, K <= 256.
+        id: 8 hexadecimal digits that name this quantizer in every file of codes. Default: a digest
+            of the tensors, so that the same fit has the same id, and other tensors another.
+        metadata: JSON-able facts to keep with the quantizer (teacher, layer, frame rate).
+
+    Raises:
+        ValueError: shapes that are not a quantizer, or an id that is not 8 hexadecimal digits.
+    """
+
+    mean: Tensor
+    centers: Tensor
+
+    def __init__(
+        self,
+        mean: Tensor,
+        centers: Tensor,
+        *,
+        id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if centers.ndim != 3 or mean.shape != centers.shape[2:]:
+            raise ValueError(
+                f"centers must be (Q, K, D) and the mean (D,), not {tuple(centers.shape)} and "
+                f"{tuple(mean.shape)}"
+            )
+        if not (1 <= centers.shape[0] <= 32 and 1 <= centers.shape[1] <= 256):
+            raise ValueError(
+                f"{centers.shape[0]} codebooks of {centers.shape[1]} entries: 1 to 32 codebooks of "
+                "at most 256 entries are supported"
+            )
+        self.register_buffer("mean", mean.detach().float().clone())
+        self.register_buffer("centers", centers.detach().float().clone())
+        self.id = _digest(self.mean, self.centers) if id is None else id
+        if len(self.id) != 8 or not set(self.id) <= set("0123456789abcdef"):
+            raise ValueError(f"quantizer id {self.id!r} is not 8 hexadecimal digits")
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self._pairwise: tuple[object, Tensor] | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        embeddings: Frames | Tensor | np.ndarray,
+        *,
+        num_codebooks: int = 8,
+        codebook_size: int = 256,
+        seed: int = 0,
+        num_steps: int | None = None,
+        device: torch.device | str = "cpu",
+        progress: Callable[[int, int], None] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Quantizer:
+        """Learn a quantizer; see `mvqkd.quantization.fit.fit_centers` for method and arguments."""
+        mean, centers = fit_centers(
+            as_frames(embeddings),
+            num_codebooks=num_codebooks,
+            codebook_size=codebook_size,
+            seed=seed,
+            num_steps=num_steps,
+            device=torch.device(device),
+            progress=progress,
+        )
+        return cls(mean, centers, metadata=metadata)
+
+    @property
+    def num_codebooks(self) -> int:
+        return self.centers.shape[0]
+
+    @property
+    def codebook_size(self) -> int:
+        return self.centers.shape[1]
+
+    @property
+    def dim(self) -> int:
+        return self.centers.shape[2]
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, beam_size: int = 8, sweeps: int = 1) -> Tensor:
+        """Codes of frames.
+
+        Args:
+            x: (..., D) of any floating-point type, on the quantizer's device; computed in float32.
+            beam_size, sweeps: effort of the search, see `mvqkd.quantization.search`.
+
+        Returns:
+            (..., Q) uint8.
+
+        Raises:
+            ValueError: another dimension than D, or a frame that is not finite.
+        """
+        if x.shape[-1] != self.dim:
+            raise ValueError(f"frames have {x.shape[-1]} dimensions, the quantizer {self.dim}")
+        if not x.is_floating_point():
+            raise ValueError(f"frames must be floating-point numbers, not {x.dtype}")
+        rows = x.reshape(-1, self.dim)
+        limit = _CHUNK_CPU if rows.device.type == "cpu" else _CHUNK_GPU
+        chunk = max(64, limit // (self.num_codebooks * self.codebook_size))
+        pairwise = self._pairwise_costs()
+        codes = []
+        for index, part in enumerate(rows.split(chunk)):
+            part = part.float()
+            finite = part.isfinite().all(dim=1)
+            if not finite.all():
+                bad = index * chunk + int((~finite).nonzero()[0])
+                raise ValueError(f"frame {bad} has NaN or infinite values")
+            unary = unary_costs(part - self.mean, self.centers)
+            codes.append(search(unary, pairwise, beam_size=beam_size, sweeps=sweeps))
+        stacked = torch.cat(codes) if codes else rows.new_empty(0, self.num_codebooks).byte()
+        return stacked.view(*x.shape[:-1], self.num_codebooks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same as `encode` with its default effort."""
+        return self.encode(x)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Reconstruct frames.
+
+        Args:
+            codes: (..., Q) integers below K.
+
+        Returns:
+            (..., D) float32.
+
+        Raises:
+            ValueError: another number of codebooks than Q.
+        """
+        if codes.shape[-1] != self.num_codebooks:
+            raise ValueError(
+                f"codes have {codes.shape[-1]} codebooks, the quantizer {self.num_codebooks}"
+            )
+        x = self.mean.expand(*codes.shape[:-1], self.dim).clone()
+        for q in range(self.num_codebooks):
+            x += self.centers[q][codes[..., q].long()]
+        return x
+
+    def save(self, path: str | Path) -> None:
+        """Write plain tensors and facts, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        try:
+            with open(partial, "wb") as file:
+                torch.save(
+                    {
+                        "format": _FORMAT,
+                        "id": self.id,
+                        "mean": self.mean.cpu(),
+                        "centers": self.centers.cpu(),
+                        "metadata": self.metadata,
+                    },
+                    file,
+                )
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> Quantizer:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is something else.
+        """
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or state.get("format") != _FORMAT:
+            raise ValueError(f"{path}: not a quantizer ({_FORMAT})")
+        loaded = cls(state["mean"], state["centers"], id=state["id"], metadata=state["metadata"])
+        return loaded.to(device)
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_codebooks={self.num_codebooks}, codebook_size={self.codebook_size}, "
+            f"dim={self.dim}, id={self.id}"
+        )
+
+    def _pairwise_costs(self) -> Tensor:
+        """Costs of pairs, kept until the centers change or move."""
+        key = (self.centers.data_ptr(), self.centers._version, self.centers.device)
+        if self._pairwise is None or self._pairwise[0] != key:
+            self._pairwise = (key, pairwise_costs(self.centers))
+        return self._pairwise[1]
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]
