@@ -1,0 +1,181 @@
+"""The words and the phrase structure of the synthetic corpus.
+
+A context-free grammar: a token in capitals is a symbol of `LEXICON` (one word is drawn) or of
+`RULES` (one alternative is drawn), anything else is itself. `a` becomes `an` where it must.
+`HERO`, `SHE` and `HER` stand for the person that a story is about. Agreement is in the
+symbols: `_SG` and `_PL` are singular and plural, verbs come as base form and past.
+Homophones (see/sea, knew/new, for/four) are left out where a listener could not tell them apart.
+"""
+
+from __future__ import annotations
+
+WOMEN = "anna mary helen alice julia emma"
+MEN = "peter george thomas henry david oliver"
+
+LEXICON = {
+    "NAME": f"{WOMEN} {MEN}",
+    "PERSON": "farmer teacher doctor sailor baker soldier stranger gardener neighbor king queen "
+    "boy girl child woman",
+    "PEOPLE": "farmers sailors soldiers children women men boys girls neighbors",
+    "KIN": "mother father brother sister uncle grandmother friend",
+    "ANIMAL": "dog cat horse bird fox wolf duck cow mouse",
+    "ANIMALS": "dogs cats horses birds foxes wolves ducks cows mice",
+    "THING": "book letter lamp box table chair knife cup bottle coat hat key clock picture coin "
+    "bell candle stone",
+    "THINGS": "books letters lamps boxes tables chairs knives cups bottles coats hats keys clocks "
+    "pictures coins bells candles stones",
+    "OPENABLE": "door window box letter bottle gate",
+    "FOOD": "bread soup cheese honey rice sugar",
+    "DISH": "apple cake pie potato egg",
+    "DISHES": "apples cakes pies potatoes eggs",
+    "PLACE": "house village river forest mountain garden church market school station bridge "
+    "island field road castle kitchen city library farm",
+    "PERSON_ADJ": "old young little tired hungry angry clever brave proud gentle kind happy sad "
+    "sick rich",
+    "MOOD": "tired hungry angry proud happy sad sick afraid brave",
+    "THING_ADJ": "old little broken heavy empty golden silver wooden beautiful",
+    "COLOR": "green red black white brown yellow",
+    "PLACE_ADJ": "dark quiet cold old empty great distant beautiful",
+    "WEATHER": "cold warm dark windy cloudy rainy quiet",
+    "SKY": "moon sun rain snow wind",
+    "FIND": "find lose carry buy sell take bring clean hide want need move drop send",
+    "FOUND": "found lost carried bought sold took brought cleaned hid wanted needed moved dropped "
+    "sent",
+    "MEET": "meet follow call help love thank visit remember forget watch",
+    "MET": "met followed called helped loved thanked visited remembered forgot watched",
+    "COOK": "cook taste share buy",
+    "COOKED": "cooked tasted shared bought",
+    "GO": "walk run go travel return come",
+    "WENT": "walked ran went traveled returned came",
+    "SLEEP": "sleep wait sing stand laugh cry dance work play rest",
+    "SLEPT": "slept waited sang stood laughed cried danced worked played rested",
+    "MODAL": "will would could must should can",
+    "HOW": "slowly quickly softly quietly carefully gladly alone again",
+    "OFTEN": "always never often sometimes",
+    "DAY": "monday tuesday wednesday thursday friday saturday sunday",
+    "PART": "morning evening afternoon night",
+    "SEASON": "winter summer spring autumn",
+    "UNIT": "minutes days weeks years",
+    "AT": "in near behind beside at",
+    "ON": "on under behind beside",
+    "TOWARD": "to into through across around past",
+    "DIGIT": "two three four five six seven eight nine",
+    "TEEN": "ten eleven twelve fifteen",
+    "TENS": "twenty thirty forty fifty sixty",
+    "MANY": "many some several",
+    "AFTER": "after before when while",
+    "BECAUSE": "because although",
+}
+
+# An alternative may begin with its weight and a colon; the weight is 1 without.
+RULES: dict[str, list[str]] = {
+    "S": [
+        # narrative
+        "4: SUBJECT WENT TOWARD the PLACE_NP .",
+        "4: SUBJECT FOUND OBJECT .",
+        "3: SUBJECT FOUND OBJECT WHERE .",
+        "3: SUBJECT MET WHOM WHERE .",
+        "2: SUBJECT MET WHOM on DAY .",
+        "3: WHEN , SUBJECT FOUND OBJECT .",
+        "3: WHEN , SUBJECT WENT HOW TOWARD the PLACE .",
+        "3: SUBJECT SLEPT HOW WHERE .",
+        "2: SUBJECT COOKED MEAL and SLEPT HOW .",
+        "3: SUBJECT WENT TOWARD the PLACE and FOUND OBJECT .",
+        "3: SUBJECT WENT TOWARD the PLACE_NP and FOUND OBJECT AT the PLACE .",
+        "2: SUBJECT_SG FOUND OBJECT , but MODAL not FIND the OBJECT_NP .",
+        "SUBJECT SLEPT .",
+        "2: SUBJECT OFTEN FOUND OBJECT in the PART .",
+        "3: BECAUSE HERO was MOOD , SHE WENT TOWARD the PLACE .",
+        "2: HERO was MOOD BECAUSE SHE SLEPT WHERE .",
+        "2: AFTER SUBJECT SLEPT , the ANIMAL WENT TOWARD the PLACE .",
+        "2: SUBJECT_PL were MOOD and MOOD .",
+        "2: SUBJECT wanted to FIND OBJECT .",
+        "2: SUBJECT tried to MEET WHOM .",
+        "2: SUBJECT gave WHOM OBJECT .",
+        "2: NUMBER UNIT later , SUBJECT WENT HOW TOWARD the PLACE .",
+        "SUBJECT opened the OPENABLE and closed the OPENABLE .",
+        # description
+        "3: there was A_THING ON the THING .",
+        "3: there were COUNT THINGS ON the THING .",
+        "2: there were COUNT ANIMALS WHERE .",
+        "2: the THING was COLOR and the THING was THING_ADJ .",
+        "2: the PLACE was PLACE_ADJ and WEATHER .",
+        "2: the PLACE is COUNT miles from the PLACE .",
+        "2: all the THINGS were THING_ADJ .",
+        "2: HER KIN had COUNT ANIMALS and COUNT ANIMALS .",
+        "2: HER KIN is NUMBER years old .",
+        "the SKY was over the PLACE , and it was WEATHER .",
+        "in SEASON the SKY comes in the PART .",
+        "it was a WEATHER PART in SEASON .",
+        # questions
+        "2: did SUBJECT FIND OBJECT ?",
+        "2: where did SUBJECT FIND OBJECT ?",
+        "2: why did SUBJECT MEET WHOM ?",
+        "2: when will SUBJECT GO TOWARD the PLACE ?",
+        "2: who FOUND the OBJECT_NP ?",
+        "who COOKED MEAL WHERE ?",
+        "how many THINGS are there WHERE ?",
+        "how many DISHES did SUBJECT COOK ?",
+        "what did SUBJECT FIND WHERE ?",
+        "MODAL you FIND the OBJECT_NP ?",
+        "2: is the OPENABLE open or closed ?",
+        "are the ANIMALS WHERE ?",
+        # speech
+        "2: SUBJECT MODAL not FIND OBJECT .",
+        "2: SUBJECT MODAL MEET WHOM and SLEEP HOW .",
+        "2: i MODAL GO TOWARD the PLACE on DAY .",
+        "2: we MODAL SLEEP WHERE , said the PERSON_NP .",
+        "please FIND the OBJECT_NP .",
+        "please open the OPENABLE , said HERO .",
+        "do not MEET the PERSON_NP , said HERO .",
+        "let us COOK MEAL and GO TOWARD the PLACE .",
+        "you MODAL never FIND my THING , said SUBJECT_SG .",
+        "this is my THING , and that is your THING .",
+        "nobody FOUND our THINGS in NUMBER UNIT .",
+    ],
+    "SUBJECT": ["2: SUBJECT_SG", "SUBJECT_PL"],
+    "SUBJECT_SG": [
+        "3: HERO",
+        "3: SHE",
+        "5: the PERSON_NP",
+        "NAME",
+        "2: HER KIN",
+        "3: the ANIMAL",
+        "my KIN",
+    ],
+    "SUBJECT_PL": [
+        "2: the PEOPLE",
+        "they",
+        "we",
+        "2: the ANIMALS",
+        "HERO and NAME",
+        "COUNT PEOPLE",
+    ],
+    "WHOM": ["3: the PERSON_NP", "NAME", "2: HER KIN", "2: the PEOPLE", "them", "us", "me"],
+    "PERSON_NP": ["3: PERSON", "2: PERSON_ADJ PERSON"],
+    "PLACE_NP": ["PLACE", "PLACE_ADJ PLACE"],
+    "OBJECT_NP": [
+        "THING",
+        "2: THINGS",
+        "THING_ADJ THING",
+        "THING_ADJ THINGS",
+        "COLOR THING",
+        "COLOR THINGS",
+    ],
+    "OBJECT": ["2: the OBJECT_NP", "HER OBJECT_NP", "2: A_THING", "3: COUNT THINGS"],
+    "A_THING": ["a THING", "2: a COLOR THING", "2: a THING_ADJ THING"],
+    "MEAL": [
+        "the FOOD",
+        "some FOOD",
+        "a DISH",
+        "COUNT DISHES",
+        "FOOD and FOOD",
+        "the DISHES",
+        "a DISH with FOOD",
+    ],
+    "WHERE": ["4: AT the PLACE", "2: AT the PLACE_NP", "ON the THING"],
+    "WHEN": ["on DAY", "yesterday", "in the PART", "last SEASON", "one DAY PART", "AFTER_NP"],
+    "AFTER_NP": ["after NUMBER UNIT"],
+    "COUNT": ["3: NUMBER", "MANY"],
+    "NUMBER": ["4: DIGIT", "2: TEEN", "TENS", "2: TENS DIGIT", "DIGIT hundred"],
+}
