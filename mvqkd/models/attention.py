@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from mvqkd.models.masks import Block
 from mvqkd.models.positions import relative_shift
 from mvqkd.models.taps import Taps
 
@@ -31,8 +33,8 @@ class RelativeAttention(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.position = nn.Linear(dim, dim, bias=False)
-        self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, dim // num_heads))
-        self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, dim // num_heads))
+        self.content_bias = nn.Parameter(torch.zeros(num_heads, 1, 1, dim // num_heads))
+        self.position_bias = nn.Parameter(torch.zeros(num_heads, 1, 1, dim // num_heads))
         self.output = nn.Linear(dim, dim)
 
     def forward(
@@ -40,7 +42,7 @@ class RelativeAttention(nn.Module):
         x: Tensor,
         memory: Tensor,
         positions: Tensor,
-        mask: Tensor,
+        blocks: Sequence[Block],
         *,
         taps: Taps | None = None,
         name: str = "",
@@ -51,25 +53,41 @@ class RelativeAttention(nn.Module):
             x: (N, T, D).
             memory: (N, S, D), of which x is the last T frames (S > T when streaming).
             positions: (T + S - 1, D) from `relative_sinusoids(T, S, D)`.
-            mask: bool, broadcastable to (N, H, T, S); every row has a True.
+            blocks: cover the T queries in order.
             taps: gets `name`.query (N, H, T, d), `name`.key and `name`.value (N, H, S, d).
 
         Returns:
             (N, T, D).
         """
-        heads = (self.num_heads, -1)
-        query = self.query(x).unflatten(-1, heads).transpose(1, 2)
-        key, value = (
-            part.unflatten(-1, heads).transpose(1, 2)
-            for part in self.key_value(memory).chunk(2, dim=-1)
-        )
-        position = self.position(positions).unflatten(-1, heads).transpose(0, 1)
+        query = self._heads(self.query(x))
+        key, value = map(self._heads, self.key_value(memory).chunk(2, dim=-1))
         if taps is not None:
             for part, tensor in (("query", query), ("key", key), ("value", value)):
-                taps.put(f"{name}.{part}", tensor)
+                taps.put(f"{name}.{part}", tensor.transpose(0, 1))
         scale = 1.0 / math.sqrt(query.size(-1))
-        content = ((query + self.content_bias) * scale) @ key.transpose(-1, -2)
-        distance = ((query + self.position_bias) * scale) @ position.transpose(-1, -2)
-        scores = content + relative_shift(distance, memory.size(1))
-        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
-        return self.output((weights @ value).transpose(1, 2).flatten(2))
+        by_content = (query + self.content_bias) * scale
+        by_distance = (query + self.position_bias) * scale
+        key, value = key.flatten(0, 1), value.flatten(0, 1)  # (H * N, S, d), contiguous
+        distances = self.position(positions).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
+        num_queries = x.size(1)
+        attended = []
+        for (first, last), (begin, end), bias in blocks:
+            # Distances of the block run from those of its last query and first key downwards.
+            largest, smallest = num_queries - last + begin, num_queries - first + end - 1
+            scores = by_distance[:, :, first:last].flatten(1, 2)
+            scores = scores @ distances[..., largest:smallest]
+            scores = scores.unflatten(1, (-1, last - first))  # (H, N, queries, distances)
+            scores = relative_shift(scores, end - begin) + bias.to(scores.dtype)
+            scores = torch.baddbmm(
+                scores.flatten(0, 1),
+                by_content[:, :, first:last].flatten(0, 1),
+                key[:, begin:end].transpose(1, 2),
+            )
+            attended.append(scores.softmax(-1) @ value[:, begin:end])
+        out = attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
+        out = out.unflatten(0, (self.num_heads, -1)).permute(1, 2, 0, 3)
+        return self.output(out.flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(N, T, D) -> (H, N, T, d): heads first, as all utterances share a head's distances."""
+        return x.unflatten(-1, (self.num_heads, -1)).permute(2, 0, 1, 3)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvqkd.models.attention import RelativeAttention
 from mvqkd.models.convolution import ConvolutionModule
-from mvqkd.models.masks import attention_mask, streaming_mask, valid_frames
+from mvqkd.models.dropout import Dropout
+from mvqkd.models.masks import Block, attention_blocks, streaming_block, valid_frames
 from mvqkd.models.positions import relative_sinusoids
 from mvqkd.models.state import EncoderState
 from mvqkd.models.subsampling import ConvSubsampling, pad_short, subsampled_lens
@@ -23,13 +26,11 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, hidden_dim)
         self.output = nn.Linear(hidden_dim, dim)
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, D) -> (N, T, D)."""
-        return self.output(
-            F.dropout(F.silu(self.expand(self.norm(x))), self.dropout, self.training)
-        )
+        return self.output(self.dropout(F.silu(self.expand(self.norm(x)))))
 
 
 class ConformerLayer(nn.Module):
@@ -53,13 +54,13 @@ class ConformerLayer(nn.Module):
         self.convolution = ConvolutionModule(dim=dim, kernel=conv_kernel, causal=causal)
         self.feedforward_out = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
         x: Tensor,
         positions: Tensor,
-        mask: Tensor,
+        blocks: Sequence[Block],
         valid: Tensor | None,
         cache: tuple[Tensor, Tensor] | None = None,
         *,
@@ -75,17 +76,17 @@ class ConformerLayer(nn.Module):
         Returns:
             (N, T, D) and the cache of the next chunk.
         """
-        x = x + 0.5 * self.dropout(self.feedforward_in(x))
+        x = torch.add(x, self.dropout(self.feedforward_in(x)), alpha=0.5)
         memory = query = self.attention_norm(x)
         if cache is not None:
             memory = torch.cat([cache[0].to(query.dtype), query], dim=1)
-        y = self.attention(query, memory, positions, mask, taps=taps, name=name)
+        y = self.attention(query, memory, positions, blocks, taps=taps, name=name)
         x = x + self.dropout(y)
         y, convolved = self.convolution(
             self.convolution_norm(x), valid, None if cache is None else cache[1]
         )
         x = x + self.dropout(y)
-        x = x + 0.5 * self.dropout(self.feedforward_out(x))
+        x = torch.add(x, self.dropout(self.feedforward_out(x)), alpha=0.5)
         return self.norm(x), (memory[:, x.size(1) :], convolved)
 
 
@@ -139,7 +140,7 @@ class ConformerEncoder(nn.Module):
         self.subsampling = ConvSubsampling(
             input_dim=input_dim, dim=dim, channels=subsampling_channels
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
             ConformerLayer(
                 dim=dim,
@@ -206,14 +207,20 @@ class ConformerEncoder(nn.Module):
         num_frames = x.size(1)
         out_lens = self.output_lens(lens)
         valid = valid_frames(out_lens, num_frames)
-        mask = attention_mask(valid, chunk_size, left_context)
+        blocks = attention_blocks(
+            valid,
+            chunk_size=chunk_size,
+            left_context=left_context,
+            block_size=self._block_size(x.device),
+            dtype=x.dtype,
+        )
         x = self.dropout(x.masked_fill(~valid.unsqueeze(-1), 0.0))
         positions = relative_sinusoids(num_frames, num_frames, self.dim, x)
         if taps is not None:
             taps.put("layers.0", x)
         for index, layer in enumerate(self.layers, start=1):
             name = f"layers.{index}"
-            x, _ = layer(x, positions, mask, valid, taps=taps, name=name)
+            x, _ = layer(x, positions, blocks, valid, taps=taps, name=name)
             if taps is not None:
                 taps.put(name, x)
         return x.masked_fill(~valid.unsqueeze(-1), 0.0), out_lens
@@ -270,10 +277,11 @@ class ConformerEncoder(nn.Module):
             valid = valid_frames(self.output_lens(lens), chunk_size)
             x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
         everything = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        mask = streaming_mask(
+        block = streaming_block(
             state.processed // self.subsampling_factor,
             left_context,
             everything if valid is None else valid,
+            x.dtype,
         )
         positions = relative_sinusoids(chunk_size, left_context + chunk_size, self.dim, x)
         attention, convolution = [], []
@@ -283,7 +291,7 @@ class ConformerEncoder(nn.Module):
             state.convolution.transpose(1, 2),
             strict=True,
         ):
-            x, (cached, convolved) = layer(x, positions, mask, valid, (cached, convolved))
+            x, (cached, convolved) = layer(x, positions, [block], valid, (cached, convolved))
             attention.append(cached)
             convolution.append(convolved)
         if valid is not None:
@@ -293,6 +301,13 @@ class ConformerEncoder(nn.Module):
             torch.stack(convolution).transpose(1, 2),
             state.processed + self.subsampling_factor * chunk_size,
         )
+
+    @staticmethod
+    def _block_size(device: torch.device) -> int | None:
+        """Queries of a block: few on a CPU, for its cache; many on a GPU, for its launches."""
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return None  # an exported graph cannot repeat a loop as often as a length asks for
+        return 64 if device.type == "cpu" else 512
 
     def _require_causal(self, what: str) -> None:
         if not self.causal:
