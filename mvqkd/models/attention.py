@@ -52,7 +52,7 @@ class RelativeAttention(nn.Module):
         Args:
             x: (N, T, D).
             memory: (N, S, D), of which x is the last T frames (S > T when streaming).
-            positions: (T + S - 1, D) from `relative_sinusoids(T, S, D)`.
+            positions: (T + S, D) from `relative_sinusoids(T, S, D)`.
             blocks: cover the T queries in order.
             taps: gets `name`.query (N, H, T, d), `name`.key and `name`.value (N, H, S, d).
 
@@ -73,7 +73,7 @@ class RelativeAttention(nn.Module):
         attended = []
         for (first, last), (begin, end), bias in blocks:
             # Distances of the block run from those of its last query and first key downwards.
-            largest, smallest = num_queries - last + begin, num_queries - first + end - 1
+            largest, smallest = num_queries - last + begin, num_queries - first + end
             scores = by_distance[:, :, first:last].flatten(1, 2)
             scores = scores @ distances[..., largest:smallest]
             scores = scores.unflatten(1, (-1, last - first))  # (H, N, queries, distances)

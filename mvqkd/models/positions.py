@@ -12,20 +12,21 @@ def relative_sinusoids(num_queries: int, num_keys: int, dim: int, like: Tensor) 
     """Sinusoids R of every distance between a query and a key, from the largest down.
 
     The queries are the last `num_queries` of the `num_keys` positions, so distances (query minus
-    key) run from num_keys - 1 down to -(num_queries - 1).
+    key) run from num_keys - 1 down to -(num_queries - 1); one more row follows, which
+    `relative_shift` needs and never selects.
 
     Args:
         dim: D, even: half sines, half cosines of D / 2 frequencies from 1 to 1/10000.
         like: the result has its device and dtype.
 
     Returns:
-        (num_queries + num_keys - 1, D).
+        (num_queries + num_keys, D).
     """
-    distance = torch.arange(num_keys - 1, -num_queries, -1, device=like.device).to(torch.float32)
+    distance = torch.arange(num_keys - 1, -num_queries - 1, -1, device=like.device)
     frequency = torch.exp(
         torch.arange(0, dim, 2, device=like.device).to(torch.float32) * (-math.log(10000.0) / dim)
     )
-    angle = distance.unsqueeze(1) * frequency
+    angle = distance.to(torch.float32).unsqueeze(1) * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1).to(like.dtype)
 
 
@@ -36,13 +37,13 @@ def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
     for every row further down, which is a constant stride through the flattened rows.
 
     Args:
-        scores: (..., num_queries, num_queries + num_keys - 1) in the order of
-            `relative_sinusoids`, contiguous in the last two axes.
+        scores: (..., num_queries, num_queries + num_keys) in the order of `relative_sinusoids`,
+            contiguous in the last two axes.
 
     Returns:
         (..., num_queries, num_keys).
     """
     queries, distances = scores.shape[-2:]
-    flat = scores.flatten(-2)[..., queries - 1 : queries * distances]
-    rows = flat[..., : queries * (distances - 1)].unflatten(-1, (queries, distances - 1))
-    return rows[..., :num_keys]
+    first = queries - 1
+    rows = scores.flatten(-2)[..., first : first + queries * (distances - 1)]
+    return rows.unflatten(-1, (queries, distances - 1))[..., :num_keys]
