@@ -1,0 +1,37 @@
+"""CTC loss per utterance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def ctc_loss(log_probs: Tensor, tokens: Tensor, lens: Tensor, token_lens: Tensor) -> Tensor:
+    """Negative log-likelihood of each utterance (Graves et al. 2006), summed over its frames.
+
+    An utterance that has no alignment, because it has fewer frames than tokens plus repetitions,
+    gets loss 0 and gradient 0 instead of infinity, so that it does not spoil its batch. Leave
+    such utterances out in preparing the data.
+
+    Args:
+        log_probs: (N, T, V) log-probabilities, blank at 0. Computed in float32 at least.
+        tokens: (N, U) int64 without blanks; padding may hold anything.
+        lens: (N,) valid frames.
+        token_lens: (N,) valid tokens.
+
+    Returns:
+        (N,), float32 (float64 if ``log_probs`` is).
+    """
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    # torch reads no padding, but refuses targets that are out of the vocabulary on some devices.
+    tokens = tokens.masked_fill(positions >= token_lens.to(tokens.device)[:, None], 1)
+    return F.ctc_loss(
+        log_probs.to(torch.promote_types(log_probs.dtype, torch.float32)).transpose(0, 1),
+        tokens,
+        lens,
+        token_lens,
+        blank=0,
+        reduction="none",
+        zero_infinity=True,
+    )

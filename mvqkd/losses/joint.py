@@ -1,0 +1,266 @@
+"""Log-probabilities of the joiner within the pruned band, in little memory.
+
+A band holds S positions of each valid frame, padding left out: R = sum(lens) rows of S cells. The
+joiner's logits of the cells, (R, S, V), are by far the largest thing in training a transducer. The
+loss needs two numbers of each cell, the log-probability of the next token and that of blank, and
+the gradient of the logits is known from the gradients of these two:
+``-(g_symbol + g_blank) * softmax``, plus ``g_symbol`` and ``g_blank`` at the two places. So one
+tensor of that size is kept (the log-probabilities) and nothing else of that size is made.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Logits that are worked on at once: few enough to stay in a core's cache on a CPU, many enough to
+# fill a GPU.
+_CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
+
+_IS_TANH_LINEAR: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+class Band(NamedTuple):
+    """Cells of the lattice that are kept, one row for each valid frame of the batch."""
+
+    utterances: Tensor
+    """(R,) utterance of each row."""
+    frames: Tensor
+    """(R,) frame of each row."""
+    positions: Tensor
+    """(R, S) tokens emitted so far in each cell."""
+
+
+def make_band(starts: Tensor, lens: Tensor, prune_range: int) -> Band:
+    """The cells of windows of ``prune_range`` positions that begin at ``starts`` (N, T)."""
+    frames = torch.arange(starts.shape[1], device=starts.device)
+    utterance, frame = (frames < lens[:, None]).nonzero(as_tuple=True)
+    offsets = torch.arange(prune_range, device=starts.device)
+    return Band(utterance, frame, starts[utterance, frame][:, None] + offsets)
+
+
+def joint_log_probs(
+    encoder: Tensor,
+    predictor: Tensor,
+    joiner: Callable[[Tensor, Tensor], Tensor],
+    tokens: Tensor,
+    band: Band,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the next token and of blank, -inf outside of the band.
+
+    Args:
+        encoder: (N, T, J), predictor: (N, U + 1, J): what the joiner takes.
+        joiner: maps (R, S, J) and (R, S, J) to logits (R, S, V). Any callable works; one that is
+            a module computing ``output(tanh(a + b))`` with a linear ``output`` (checked by trying
+            it) is computed without a copy of its inputs.
+        tokens: (N, U) int64 between 0 and V - 1, in padding too.
+
+    Returns:
+        symbol (N, T, U) and blank (N, T, U + 1).
+    """
+    num_utterances, num_frames = encoder.shape[:2]
+    num_positions = predictor.shape[1]
+    rows = band.utterances[:, None] * num_positions + band.positions
+    # Position U has no next token: its column of the lattice is cut off below.
+    padded = nn.functional.pad(tokens, (0, 1))
+    next_tokens = padded.flatten()[rows]
+    encoder_rows = encoder[band.utterances, band.frames]
+    output = tanh_linear_output(joiner)
+    if output is not None:
+        symbol, blank = tanh_linear_log_probs(
+            encoder_rows, predictor.flatten(0, 1), rows, output, next_tokens
+        )
+    else:
+        predictor_rows = predictor.flatten(0, 1)[rows]
+        logits = joiner(encoder_rows[:, None].expand_as(predictor_rows), predictor_rows)
+        symbol, blank = two_log_probs(logits, next_tokens)
+    cells = (band.utterances[:, None], band.frames[:, None], band.positions)
+    outside = symbol.new_full((num_utterances, num_frames, num_positions), float("-inf"))
+    return outside.index_put(cells, symbol)[:, :, :-1], outside.index_put(cells, blank)
+
+
+def tanh_linear_output(joiner: Callable[[Tensor, Tensor], Tensor]) -> nn.Linear | None:
+    """``joiner.output`` if ``joiner(a, b)`` is ``output(tanh(a + b))``, as found by one trial."""
+    output = getattr(joiner, "output", None)
+    if not isinstance(joiner, nn.Module) or type(output) is not nn.Linear:
+        return None
+    if joiner not in _IS_TANH_LINEAR:
+        _IS_TANH_LINEAR[joiner] = _try_tanh_linear(joiner, output)
+    return output if _IS_TANH_LINEAR[joiner] else None
+
+
+@torch.no_grad()
+def _try_tanh_linear(joiner: nn.Module, output: nn.Linear) -> bool:
+    weight = output.weight
+    a = torch.linspace(-2.0, 2.0, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
+    b = a.square() - 1.0
+    with torch.autocast(weight.device.type, enabled=False):
+        try:
+            found = joiner(a, b)
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        expected = output((a + b).tanh())
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def tanh_linear_log_probs(
+    encoder_rows: Tensor,
+    predictor_rows: Tensor,
+    rows: Tensor,
+    output: nn.Linear,
+    next_tokens: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """:func:`two_log_probs` of ``output(tanh(encoder_rows[r] + predictor_rows[rows[r, s]]))``.
+
+    Args:
+        encoder_rows: (R, J). predictor_rows: (N * (U + 1), J).
+        rows: (R, S) int64, row of ``predictor_rows`` that belongs to each cell.
+        next_tokens: (R, S) int64.
+
+    Returns:
+        symbol and blank, (R, S); float32, or float64 if the inputs are. Under autocast the matrix
+        products are in autocast's type.
+    """
+    device_type = encoder_rows.device.type
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+    else:
+        dtype = output.weight.dtype
+    return _TanhLinearLogProbs.apply(
+        encoder_rows.to(dtype),
+        predictor_rows.to(dtype),
+        rows,
+        output.weight.to(dtype),
+        None if output.bias is None else output.bias.to(dtype),
+        next_tokens,
+    )
+
+
+def two_log_probs(logits: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """``log_softmax(logits)`` at ``next_tokens`` and at blank.
+
+    Args:
+        logits: (R, S, V). next_tokens: (R, S) int64.
+
+    Returns:
+        symbol and blank, (R, S); float32, or float64 if the logits are.
+    """
+    return _TwoLogProbs.apply(logits, next_tokens)
+
+
+class _TanhLinearLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        encoder: Tensor,
+        predictor: Tensor,
+        rows: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        next_tokens: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        (num_rows, width), (vocab_size, dim) = rows.shape, weight.shape
+        num_cells = num_rows * width
+        flat_rows, flat_tokens = rows.flatten(), next_tokens.flatten()[:, None]
+        hidden = encoder.new_empty(num_rows, width, dim)
+        log_probs = encoder.new_empty(num_cells, vocab_size)
+        float_dtype = torch.promote_types(encoder.dtype, torch.float32)
+        symbol = encoder.new_empty(num_cells, dtype=float_dtype)
+        blank = torch.empty_like(symbol)
+        for chunk, cells in _chunks(num_rows, width, vocab_size, encoder.device.type):
+            part = hidden[chunk].flatten(0, 1)
+            torch.index_select(predictor, 0, flat_rows[cells], out=part)
+            part.view(-1, width, dim).add_(encoder[chunk, None]).tanh_()
+            scores = torch.nn.functional.linear(part, weight, bias).to(float_dtype)
+            scores = torch.log_softmax(scores, dim=1)
+            symbol[cells] = scores.gather(1, flat_tokens[cells]).squeeze(1)
+            blank[cells] = scores[:, 0]
+            log_probs[cells] = scores
+        ctx.save_for_backward(hidden, log_probs, flat_rows, flat_tokens, weight)
+        ctx.num_predictor_rows, ctx.has_bias = predictor.shape[0], bias is not None
+        return symbol.view(num_rows, width), blank.view(num_rows, width)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, log_probs, rows, tokens, weight = ctx.saved_tensors
+        num_rows, width, dim = hidden.shape
+        vocab_size = weight.shape[0]
+        grad_symbol, grad_blank = (grad.reshape(-1, 1) for grad in grads)
+        # Sums over many cells are kept in float32 whatever the type of the products.
+        accumulate = grad_symbol.dtype
+        grad_encoder = hidden.new_empty(num_rows, dim)
+        grad_predictor = hidden.new_zeros(ctx.num_predictor_rows, dim, dtype=accumulate)
+        grad_weight = torch.zeros_like(weight, dtype=accumulate)
+        grad_bias = hidden.new_zeros(vocab_size, dtype=accumulate)
+        for chunk, cells in _chunks(num_rows, width, vocab_size, hidden.device.type):
+            part = hidden[chunk].flatten(0, 1)
+            grad_logits = _grad_logits(
+                log_probs[cells], grad_symbol[cells], grad_blank[cells], tokens[cells]
+            )
+            grad_bias += grad_logits.sum(0)
+            grad_logits = grad_logits.to(weight.dtype)
+            if accumulate == weight.dtype:
+                grad_weight.addmm_(grad_logits.t(), part)
+            else:
+                grad_weight += grad_logits.t() @ part
+            grad_hidden = grad_logits @ weight
+            torch.ops.aten.tanh_backward.grad_input(grad_hidden, part, grad_input=grad_hidden)
+            grad_predictor.index_add_(0, rows[cells], grad_hidden.to(accumulate))
+            torch.sum(grad_hidden.view(-1, width, dim), 1, out=grad_encoder[chunk])
+        return (
+            grad_encoder,
+            grad_predictor.to(hidden.dtype),
+            None,
+            grad_weight.to(weight.dtype),
+            grad_bias.to(weight.dtype) if ctx.has_bias else None,
+            None,
+        )
+
+
+class _TwoLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        float_dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_probs = torch.log_softmax(logits, dim=2, dtype=float_dtype)
+        ctx.save_for_backward(log_probs, next_tokens)
+        ctx.dtype = logits.dtype
+        return log_probs.gather(2, next_tokens[:, :, None]).squeeze(2), log_probs[:, :, 0].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        log_probs, tokens = ctx.saved_tensors
+        grad_symbol, grad_blank = (grad.reshape(-1, 1) for grad in grads)
+        grad = _grad_logits(
+            log_probs.flatten(0, 1), grad_symbol, grad_blank, tokens.flatten()[:, None]
+        )
+        return grad.view_as(log_probs).to(ctx.dtype), None
+
+
+def _grad_logits(
+    log_probs: Tensor, grad_symbol: Tensor, grad_blank: Tensor, tokens: Tensor
+) -> Tensor:
+    """(C, V), from the gradients (C, 1) of the log-probabilities at ``tokens`` and at blank."""
+    grad = log_probs.to(grad_symbol.dtype, copy=True).exp_()
+    grad *= -(grad_symbol + grad_blank)
+    grad.scatter_add_(1, tokens, grad_symbol)
+    grad[:, :1] += grad_blank
+    return grad
+
+
+def _chunks(
+    num_rows: int, width: int, vocab_size: int, device_type: str
+) -> list[tuple[slice, slice]]:
+    """Slices of rows, and of the cells in them, that make up chunks of limited size."""
+    limit = _CHUNK_ELEMENTS.get(device_type, _CHUNK_ELEMENTS["cuda"])
+    size = max(1, limit // (width * vocab_size))
+    return [
+        (slice(i, min(i + size, num_rows)), slice(i * width, min(i + size, num_rows) * width))
+        for i in range(0, num_rows, size)
+    ]
