@@ -1,0 +1,28 @@
+"""Searches over transducers, batched, on whole utterances and on streams."""
+
+from mvqkd.decoding.beam import BeamState, ModifiedBeamSearch, modified_beam_search
+from mvqkd.decoding.ctc import CtcGreedySearch, CtcState
+from mvqkd.decoding.greedy import GreedySearch, GreedyState, greedy_search
+from mvqkd.decoding.hypothesis import Hypothesis
+from mvqkd.decoding.online_features import OnlineFbank
+from mvqkd.decoding.search import Search
+from mvqkd.decoding.streaming import Session, StreamingRecognizer
+from mvqkd.decoding.utterances import decode_chunked, decode_whole
+
+__all__ = [
+    "BeamState",
+    "CtcGreedySearch",
+    "CtcState",
+    "GreedySearch",
+    "GreedyState",
+    "Hypothesis",
+    "ModifiedBeamSearch",
+    "OnlineFbank",
+    "Search",
+    "Session",
+    "StreamingRecognizer",
+    "decode_chunked",
+    "decode_whole",
+    "greedy_search",
+    "modified_beam_search",
+]

@@ -1,0 +1,114 @@
+"""Greedy search of a CTC head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
+from mvqkd.decoding.search import UNK, log_probs
+from mvqkd.models import Transducer
+
+
+class CtcState(NamedTuple):
+    """N streams."""
+
+    last: Tensor
+    """(N,) int64: the symbol of the last frame."""
+    scores: Tensor
+    """(N,): log-probability of the path."""
+    offsets: list[int]
+    """Encoder frames searched so far."""
+    histories: list[History | None]
+    """What each stream emitted."""
+
+
+class CtcGreedySearch:
+    """The most probable symbol at each frame, repetitions merged and blanks removed, batched.
+
+    Args:
+        model: a transducer with a CTC head.
+        blank_penalty: subtracted from the blank's logit.
+        unk: id of `<unk>`, which is removed as blanks are; None when the vocabulary has none.
+
+    Raises:
+        ValueError: the model has no CTC head.
+    """
+
+    def __init__(
+        self, model: Transducer, *, blank_penalty: float = 0.0, unk: int | None = UNK
+    ) -> None:
+        if model.ctc_head is None:
+            raise ValueError("the model has no CTC head: it was trained with ctc_scale 0")
+        self.head = model.ctc_head
+        self.blank = model.blank
+        self.blank_penalty = blank_penalty
+        self.unk = unk
+
+    def start(self, batch_size: int) -> CtcState:
+        """State of N new streams."""
+        weight = self.head.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return CtcState(
+            torch.full((batch_size,), self.blank, device=weight.device),
+            torch.zeros(batch_size, dtype=dtype, device=weight.device),
+            [0] * batch_size,
+            [None] * batch_size,
+        )
+
+    @torch.no_grad()
+    def advance(self, state: CtcState, encoder_out: Tensor, lens: Tensor) -> CtcState:
+        """Search the next frames: (N, T, D), (N,) valid ones."""
+        frames = torch.arange(encoder_out.size(1), device=lens.device)
+        valid = frames < lens.unsqueeze(1)
+        values, best = log_probs(self.head(encoder_out), self.blank, self.blank_penalty).max(-1)
+        before = torch.cat([state.last.unsqueeze(1), best], dim=1)
+        emits = valid & (best != self.blank) & (best != before[:, :-1])
+        if self.unk is not None:
+            emits &= best != self.unk
+        histories = []
+        for history, offset, row, mask in zip(
+            state.histories, state.offsets, best.cpu(), emits.cpu(), strict=True
+        ):
+            times = mask.nonzero().squeeze(1)
+            histories.append(
+                History.extend(history, row[times].tolist(), (times + offset).tolist())
+            )
+        return CtcState(
+            before.gather(1, lens.unsqueeze(1)).squeeze(1),
+            state.scores + values.where(valid, 0.0).sum(1),
+            [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
+            histories,
+        )
+
+    def hypotheses(self, state: CtcState) -> list[list[Hypothesis]]:
+        """One hypothesis for each stream."""
+        return [
+            [Hypothesis(*unroll(history), score)]
+            for history, score in zip(state.histories, state.scores.tolist(), strict=True)
+        ]
+
+    def stack(self, states: Sequence[CtcState]) -> CtcState:
+        """Join states into one batch."""
+        return CtcState(
+            torch.cat([state.last for state in states]),
+            torch.cat([state.scores for state in states]),
+            [offset for state in states for offset in state.offsets],
+            [history for state in states for history in state.histories],
+        )
+
+    def unstack(self, state: CtcState) -> list[CtcState]:
+        """One state of batch size 1 for each stream."""
+        return [
+            CtcState(last, score, [offset], [history])
+            for last, score, offset, history in zip(
+                state.last.split(1),
+                state.scores.split(1),
+                state.offsets,
+                state.histories,
+                strict=True,
+            )
+        ]

@@ -1,0 +1,178 @@
+"""Greedy search of a transducer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
+from mvqkd.decoding.search import UNK, first_context, log_probs, longest_first, predict
+from mvqkd.models import Transducer
+
+
+class GreedyState(NamedTuple):
+    """N streams."""
+
+    context: Tensor
+    """(N, context_size) int64: the predictor's input."""
+    scores: Tensor
+    """(N,): log-probability of the path."""
+    offsets: list[int]
+    """Encoder frames searched so far."""
+    histories: list[History | None]
+    """What each stream emitted."""
+
+
+class GreedySearch:
+    """The most probable symbol at each frame, batched.
+
+    `<unk>` counts as a blank, as in sherpa-onnx.
+
+    Args:
+        model: the transducer.
+        max_symbols_per_frame: tokens that a frame may emit before the next frame's turn; 1 is what
+            sherpa-onnx does.
+        blank_penalty: subtracted from the blank's logit.
+        unk: id of `<unk>`; None when the vocabulary has none.
+
+    Raises:
+        ValueError: max_symbols_per_frame is not positive.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        *,
+        max_symbols_per_frame: int = 1,
+        blank_penalty: float = 0.0,
+        unk: int | None = UNK,
+    ) -> None:
+        if max_symbols_per_frame < 1:
+            raise ValueError(f"max_symbols_per_frame={max_symbols_per_frame} must be positive")
+        self.model = model
+        self.max_symbols_per_frame = max_symbols_per_frame
+        self.blank_penalty = blank_penalty
+        self.unk = unk
+
+    def start(self, batch_size: int) -> GreedyState:
+        """State of N new streams."""
+        weight = self.model.joiner.output.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return GreedyState(
+            first_context(self.model, batch_size, weight.device),
+            torch.zeros(batch_size, dtype=dtype, device=weight.device),
+            [0] * batch_size,
+            [None] * batch_size,
+        )
+
+    @torch.no_grad()
+    def advance(self, state: GreedyState, encoder_out: Tensor, lens: Tensor) -> GreedyState:
+        """Search the next frames: (N, T, D), (N,) valid ones."""
+        model, repeats = self.model, self.max_symbols_per_frame
+        order, inverse, active = longest_first(lens)
+        frames = model.joiner.project_encoder(encoder_out)[order]
+        context = state.context[order]
+        scores = state.scores[order]
+        predicted = predict(model, context)
+        record = torch.full((len(active) * repeats, len(order)), model.blank, device=context.device)
+        for t, n in enumerate(active):
+            going = None
+            for repeat in range(repeats):
+                logits = model.joiner(frames[:n, t], predicted[:n])
+                values, best = log_probs(logits, model.blank, self.blank_penalty).max(-1)
+                emits = best != model.blank
+                if self.unk is not None:
+                    emits &= best != self.unk
+                if going is None:
+                    scores[:n] += values
+                else:  # at a repeated frame, only streams that have just emitted go on
+                    scores[:n] += values.where(going, 0.0)
+                    emits &= going
+                rows = emits.nonzero().squeeze(1)
+                if not len(rows):
+                    break
+                going = emits
+                tokens = best[rows]
+                record[t * repeats + repeat, rows] = tokens
+                context[rows] = torch.cat([context[rows, 1:], tokens.unsqueeze(1)], dim=1)
+                predicted[rows] = predict(model, context[rows])
+        return GreedyState(
+            context[inverse],
+            scores[inverse],
+            [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
+            self._extend(state, record[:, inverse]),
+        )
+
+    def hypotheses(self, state: GreedyState) -> list[list[Hypothesis]]:
+        """One hypothesis for each stream."""
+        return [
+            [Hypothesis(*unroll(history), score)]
+            for history, score in zip(state.histories, state.scores.tolist(), strict=True)
+        ]
+
+    def stack(self, states: Sequence[GreedyState]) -> GreedyState:
+        """Join states into one batch."""
+        return GreedyState(
+            torch.cat([state.context for state in states]),
+            torch.cat([state.scores for state in states]),
+            [offset for state in states for offset in state.offsets],
+            [history for state in states for history in state.histories],
+        )
+
+    def unstack(self, state: GreedyState) -> list[GreedyState]:
+        """One state of batch size 1 for each stream."""
+        return [
+            GreedyState(context, score, [offset], [history])
+            for context, score, offset, history in zip(
+                state.context.split(1),
+                state.scores.split(1),
+                state.offsets,
+                state.histories,
+                strict=True,
+            )
+        ]
+
+    def _extend(self, state: GreedyState, record: Tensor) -> list[History | None]:
+        """Append record (T * repeats, N), blank where nothing was emitted, to the histories."""
+        symbols = record.t().cpu()
+        histories = []
+        for history, offset, row in zip(state.histories, state.offsets, symbols, strict=True):
+            steps = (row != self.model.blank).nonzero().squeeze(1)
+            frames = (steps // self.max_symbols_per_frame + offset).tolist()
+            histories.append(History.extend(history, row[steps].tolist(), frames))
+        return histories
+
+
+def greedy_search(
+    model: Transducer,
+    encoder_out: Tensor,
+    lens: Tensor,
+    *,
+    max_symbols_per_frame: int = 1,
+    blank_penalty: float = 0.0,
+    unk: int | None = UNK,
+) -> list[Hypothesis]:
+    """Greedy search of whole utterances.
+
+    Args:
+        model: the transducer.
+        encoder_out: (N, T, D), output of its encoder.
+        lens: (N,) int64, valid frames.
+        max_symbols_per_frame: tokens that a frame may emit; 1 is what sherpa-onnx does.
+        blank_penalty: subtracted from the blank's logit.
+        unk: id of `<unk>`, which counts as a blank; None when the vocabulary has none.
+
+    Returns:
+        One hypothesis for each utterance; its score is that of the path.
+    """
+    search = GreedySearch(
+        model,
+        max_symbols_per_frame=max_symbols_per_frame,
+        blank_penalty=blank_penalty,
+        unk=unk,
+    )
+    state = search.advance(search.start(len(lens)), encoder_out, lens)
+    return [found[0] for found in search.hypotheses(state)]

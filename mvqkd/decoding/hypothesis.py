@@ -1,0 +1,46 @@
+"""What a search finds, and how it remembers it between chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass
+class Hypothesis:
+    """One transcript of one utterance."""
+
+    tokens: list[int]
+    """Token ids, without blanks."""
+    frames: list[int]
+    """The encoder frame (25 Hz, from the beginning of the utterance) that emitted each token."""
+    score: float
+    """Log-probability."""
+
+
+class History(NamedTuple):
+    """Tokens emitted so far, chunk by chunk, newest first.
+
+    Hypotheses that part in the last chunk share everything before it, so a stream costs memory and
+    time in proportion to what is new, however old it is.
+    """
+
+    before: History | None
+    tokens: list[int]
+    frames: list[int]
+
+    @staticmethod
+    def extend(before: History | None, tokens: list[int], frames: list[int]) -> History | None:
+        """`before` and then what a chunk emitted, which may be nothing."""
+        return History(before, tokens, frames) if tokens else before
+
+
+def unroll(history: History | None) -> tuple[list[int], list[int]]:
+    """All tokens and their frames, oldest first."""
+    chunks = []
+    while history is not None:
+        chunks.append(history)
+        history = history.before
+    tokens = [token for chunk in reversed(chunks) for token in chunk.tokens]
+    frames = [frame for chunk in reversed(chunks) for frame in chunk.frames]
+    return tokens, frames

@@ -1,0 +1,174 @@
+"""Recognition of streams, chunk by chunk, many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from mvqkd.decoding.hypothesis import Hypothesis
+from mvqkd.decoding.online_features import OnlineFbank
+from mvqkd.decoding.search import Search, State
+from mvqkd.models import EncoderState, Transducer
+
+SILENCE = -15.942385
+"""log(2^-23), the feature of digital silence: the floor of lhotse and sherpa-onnx."""
+
+
+class Session(Generic[State]):
+    """One stream: features not yet decoded, state of the encoder, state of the search.
+
+    Opened by `StreamingRecognizer.open`. Either samples or features are accepted, not both.
+    """
+
+    def __init__(self, features: Tensor, encoder: EncoderState, search: State) -> None:
+        self.encoder = encoder
+        self.search = search
+        self.finished = False
+        self._fbank: OnlineFbank | None = None
+        self._features = features  # (T, C) from the beginning of the next chunk
+
+    def accept_waveform(self, samples: Tensor) -> None:
+        """Samples (S,) in [-1, 1] at 16 kHz, any number of them.
+
+        Raises:
+            ValueError: the session is finished, or was given features before.
+        """
+        if self._fbank is None:
+            if len(self._features):
+                raise ValueError("this session has accepted features: samples cannot follow")
+            self._fbank = OnlineFbank(self._features.size(1))
+        self._append(self._fbank.accept(samples))
+
+    def accept_features(self, features: Tensor) -> None:
+        """Frames (T, C) of log-mel energies at 100 Hz, any number of them.
+
+        Raises:
+            ValueError: the session is finished, or was given samples before.
+        """
+        if self._fbank is not None:
+            raise ValueError("this session has accepted samples: features cannot follow")
+        self._append(features)
+
+    def finish(self, tail_padding: int = 0) -> None:
+        """Nothing follows: what has arrived can be decoded to its last frame.
+
+        Args:
+            tail_padding: frames (100 Hz) of silence appended, for models that emit late.
+        """
+        if self.finished:
+            return
+        if self._fbank is not None:
+            self._append(self._fbank.finish())
+        if tail_padding:
+            shape = (tail_padding, self._features.size(1))
+            self._append(torch.full(shape, SILENCE))
+        self.finished = True
+
+    @property
+    def pending(self) -> Tensor:
+        """(T, C): the features from the beginning of the next chunk on."""
+        return self._features
+
+    def skip(self, num_frames: int) -> None:
+        """Drop features that have been decoded."""
+        self._features = self._features[num_frames:]
+
+    def _append(self, features: Tensor) -> None:
+        if self.finished:
+            raise ValueError("this session is finished: open another one")
+        features = features.to(self._features)
+        self._features = torch.cat([self._features, features])
+
+
+class StreamingRecognizer(Generic[State]):
+    """Decodes sessions together, whatever their ages.
+
+    The result of a session is that of the model's masked forward pass over the whole utterance with
+    the same chunk_size and left_context, and the same search.
+
+        recognizer = StreamingRecognizer(model, GreedySearch(model), chunk_size=16, left_context=64)
+        session = recognizer.open()
+        for samples in microphone:
+            session.accept_waveform(samples)
+            recognizer.decode([session])
+            print(tokenizer.decode(recognizer.hypotheses(session)[0].tokens))
+        session.finish()
+        recognizer.decode([session])
+
+    Args:
+        model: a transducer with a causal encoder, in evaluation mode.
+        search: the search over its output.
+        chunk_size: encoder frames (25 Hz) of a chunk.
+        left_context: encoder frames before a chunk that its frames attend to.
+
+    Raises:
+        ValueError: the encoder is not causal, or chunk_size is not positive.
+    """
+
+    def __init__(
+        self, model: Transducer, search: Search[State], *, chunk_size: int, left_context: int
+    ) -> None:
+        if not model.encoder.causal:
+            raise ValueError("streaming needs an encoder trained with causal=True")
+        if chunk_size < 1 or left_context < 0:
+            raise ValueError(
+                f"chunk_size={chunk_size} must be positive and left_context={left_context} "
+                "not negative"
+            )
+        self.model = model
+        self.search = search
+        self.chunk_size = chunk_size
+        self.left_context = left_context
+        self._shift = model.encoder.subsampling_factor * chunk_size
+        self._window = self._shift + 3
+
+    def open(self) -> Session[State]:
+        """A new stream."""
+        like = self.model.joiner.output.weight
+        return Session(
+            like.new_zeros(0, self.model.encoder.input_dim),
+            self.model.encoder.initial_state(1, self.left_context),
+            self.search.start(1),
+        )
+
+    def is_ready(self, session: Session[State]) -> bool:
+        """True if a chunk has arrived whole, or the session is finished and has frames left."""
+        available = len(session.pending)
+        if session.finished:
+            return available >= 7  # the encoder's first output frame sees 7 input frames
+        return available >= self._window
+
+    @torch.inference_mode()
+    def decode(self, sessions: Sequence[Session[State]]) -> None:
+        """Decode all that has arrived: chunk after chunk, all ready sessions in one batch."""
+        while ready := [session for session in sessions if self.is_ready(session)]:
+            self._decode_chunk(ready)
+
+    def hypotheses(self, session: Session[State]) -> list[Hypothesis]:
+        """What is recognized so far, the best first."""
+        return self.search.hypotheses(session.search)[0]
+
+    def _decode_chunk(self, sessions: list[Session[State]]) -> None:
+        chunks = [session.pending[: self._window] for session in sessions]
+        lens = torch.tensor([len(chunk) for chunk in chunks], device=chunks[0].device)
+        features = torch.nn.utils.rnn.pad_sequence(chunks, batch_first=True)
+        features = torch.nn.functional.pad(features, (0, 0, 0, self._window - features.size(1)))
+        encoder_out, encoder_state = self.model.encoder.stream(
+            features,
+            EncoderState.stack([session.encoder for session in sessions]),
+            self.chunk_size,
+            lens,
+        )
+        search_state = self.search.advance(
+            self.search.stack([session.search for session in sessions]),
+            encoder_out,
+            self.model.encoder.output_lens(lens),
+        )
+        for session, encoder, search in zip(
+            sessions, encoder_state.unstack(), self.search.unstack(search_state), strict=True
+        ):
+            session.encoder, session.search = encoder, search
+            session.skip(self._shift)
