@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Stage 4: train an experiment on one or many processes.
+
+    local/train.py --config egs/mini/conf/baseline.yaml --data-dir data/mini --prefix mini \
+        --train-parts train-mini --dev-parts dev-mini --exp-dir exp/mini/baseline
+    torchrun --nproc-per-node 4 local/train.py ...
+
+Run again, it goes on from the newest checkpoint; a finished training costs nothing. Exits with
+status 75 when a signal stopped it: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import ExperimentConfig
+from mvqkd.experiment.folder import check_folder, describe_data, record_start, write_folder
+from mvqkd.experiment.parser import ExperimentParser
+from mvqkd.experiment.program import flatten, list_option, run_program
+
+
+def main() -> None:
+    parser = ExperimentParser(__doc__)
+    add = parser.options.add_argument
+    add("--exp-dir", type=Path, required=True, help="folder of the experiment")
+    add("--data-dir", type=Path, required=True, help="prepared data")
+    add("--prefix", default="librispeech", help="of the names of the data's files")
+    add("--train-parts", type=list_option, nargs="+", required=True, help="to train on")
+    add("--dev-parts", type=list_option, nargs="+", required=True, help="to validate on")
+    add("--vocab-size", type=int, default=500, help="tokens are <data-dir>/lang_bpe_<vocab-size>")
+    add("--device", default="", help="cpu or cuda (default: cuda where there is a GPU)")
+    experiment, options = parser.parse()
+
+    exp_dir, data_dir = options.exp_dir, options.data_dir
+    lang_dir = data_dir / f"lang_bpe_{options.vocab_size}"
+    train_cuts, dev_cuts = (
+        [data_dir / "fbank" / f"{options.prefix}_cuts_{part}.jsonl.gz" for part in flatten(parts)]
+        for parts in (options.train_parts, options.dev_parts)
+    )
+    data = describe_data(train_cuts, dev_cuts, lang_dir)
+    try:
+        if check_folder(exp_dir, experiment, data):
+            logging.info("%s is trained already", exp_dir)
+            return
+    except UserError:
+        if os.environ.get("RANK", "0") != "0":  # the first process says it
+            sys.exit(1)
+        raise
+    musan = data_dir / "fbank" / "musan_cuts.jsonl.gz"
+    train(experiment, exp_dir, train_cuts, dev_cuts, lang_dir, musan, data, options.device or None)
+
+
+def train(
+    experiment: ExperimentConfig,
+    exp_dir: Path,
+    train_cuts: list[Path],
+    dev_cuts: list[Path],
+    lang_dir: Path,
+    musan: Path,
+    data: dict[str, object],
+    device: str | None,
+) -> None:
+    # Not before: a wrong option or a finished training is told without waiting for torch.
+    from mvqkd.data import Tokenizer
+    from mvqkd.experiment import build
+    from mvqkd.training.distributed import start_world
+    from mvqkd.training.interruption import EXIT_INTERRUPTED, listen
+    from mvqkd.training.logs import log_to
+    from mvqkd.training.pretrained import write_pretrained
+    from mvqkd.training.trainer import Trainer
+    from mvqkd.training.update import Updater
+
+    with start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
+        world.wait()  # nothing is written before every process has looked at the folder
+        if world.is_main:
+            write_folder(exp_dir, experiment, data)
+            start = record_start(exp_dir, world.size)
+            logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
+        tokenizer = Tokenizer.load(lang_dir)
+        description = build.student_description(experiment, tokenizer.vocab_size)
+        objective = build.build_objective(experiment, tokenizer.vocab_size).to(world.device)
+        logging.info(
+            "%.2f M parameters, of which the student has %.2f M",
+            *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.student)),
+        )
+        updater = Updater(
+            objective,
+            build.build_optimizer(experiment.optimizer, objective),
+            world=world,
+            seed=experiment.training.seed,
+            precision=experiment.training.precision,
+            clip_grad_norm=experiment.optimizer.clip_grad_norm,
+            augment=build.build_augmentation(experiment.data),
+            log_dir=exp_dir / "log",
+        )
+        trainer = Trainer(
+            updater,
+            experiment.training,
+            exp_dir=exp_dir,
+            train_batches=build.build_train_batches(
+                experiment,
+                train_cuts,
+                lang_dir,
+                musan=musan,
+                rank=world.rank,
+                world_size=world.size,
+            ),
+            valid_batches=build.ValidBatches(
+                experiment.data, dev_cuts, lang_dir, rank=world.rank, world_size=world.size
+            ),
+            learning_rate=build.build_schedule(experiment.optimizer),
+            description=description,
+            transcribe=build.build_transcriber(tokenizer),
+        )
+        if not trainer.run(interruption):
+            sys.exit(EXIT_INTERRUPTED)
+        if world.is_main:
+            write_pretrained(
+                exp_dir,
+                epoch=experiment.decoding.epoch,
+                avg=experiment.decoding.avg,
+                use_averaged_model=experiment.decoding.use_averaged_model,
+            )
+
+
+if __name__ == "__main__":
+    run_program(main)

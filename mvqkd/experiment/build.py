@@ -1,0 +1,243 @@
+"""From the fields of an experiment to models, losses, optimizers and batches.
+
+The only place where a configuration meets a constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mvqkd.data import Batch, BatchLoader, SpecAugment, Tokenizer, eval_loader, train_loader
+from mvqkd.decoding import greedy_search
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import (
+    DataConfig,
+    ExperimentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
+from mvqkd.losses import PrunedTransducerLoss
+from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
+from mvqkd.training import schedule
+from mvqkd.training.objective import Objective
+from mvqkd.training.optimizer import build_adamw
+from mvqkd.training.validation import Transcribe
+
+
+def build_student(config: ModelConfig, vocab_size: int, *, ctc_head: bool) -> Transducer:
+    """The student, with random weights.
+
+    Args:
+        config: section `model`.
+        vocab_size: V, with the blank.
+        ctc_head: whether the loss or the decoder needs one.
+
+    Raises:
+        UserError: sizes that do not go together.
+    """
+    if config.chunk_size and not config.causal:
+        raise UserError(
+            f"model.chunk_size is {config.chunk_size}, but model.causal is not set",
+            remedy="--model.causal true for a streaming student, else --model.chunk_size []",
+        )
+    bad = [size for size in config.chunk_size if size < 1 and size != -1]
+    if bad or config.left_context < -1:
+        raise UserError(
+            f"model.chunk_size {config.chunk_size} or model.left_context {config.left_context}",
+            remedy="numbers of frames, or -1 for unlimited",
+        )
+    try:
+        encoder = ConformerEncoder(
+            dim=config.dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            feedforward_dim=config.feedforward_dim,
+            conv_kernel=config.conv_kernel,
+            dropout=config.dropout,
+            causal=config.causal,
+        )
+        predictor = StatelessPredictor(
+            vocab_size=vocab_size, dim=config.predictor_dim, context_size=config.context_size
+        )
+    except ValueError as error:
+        raise UserError(f"section model: {error}", remedy="see ./run.sh --help-config") from error
+    joiner = Joiner(
+        encoder_dim=config.dim,
+        predictor_dim=config.predictor_dim,
+        joiner_dim=config.joiner_dim,
+        vocab_size=vocab_size,
+    )
+    head = nn.Linear(config.dim, vocab_size) if ctc_head else None
+    return Transducer(encoder, predictor, joiner, head)
+
+
+def build_transducer_loss(
+    config: LossConfig, model: ModelConfig, vocab_size: int
+) -> PrunedTransducerLoss:
+    """The transducer loss of `build_student`'s student."""
+    return PrunedTransducerLoss(
+        encoder_dim=model.dim,
+        predictor_dim=model.predictor_dim,
+        vocab_size=vocab_size,
+        prune_range=config.prune_range,
+        lm_scale=config.lm_scale,
+        am_scale=config.am_scale,
+        topology=config.topology,
+        delay_penalty=config.delay_penalty,
+        backend=config.backend,
+    )
+
+
+def build_objective(config: ExperimentConfig, vocab_size: int) -> Objective:
+    """Student and losses; initial weights depend on `training.seed` alone."""
+    torch.manual_seed(config.training.seed)
+    return Objective(
+        build_student(config.model, vocab_size, ctc_head=config.loss.ctc_scale != 0),
+        build_transducer_loss(config.loss, config.model, vocab_size),
+        simple_scale=config.loss.simple_scale,
+        warmup_steps=config.loss.warmup_steps,
+        ctc_scale=config.loss.ctc_scale,
+        chunk_sizes=config.model.chunk_size,
+        left_context=config.model.left_context,
+    )
+
+
+def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.optim.AdamW:
+    """AdamW."""
+    first, second = config.betas
+    return build_adamw(
+        objective,
+        learning_rate=config.learning_rate,
+        betas=(first, second),
+        weight_decay=config.weight_decay,
+    )
+
+
+def build_schedule(config: OptimizerConfig) -> Callable[[int, int], float]:
+    """(step, steps of the whole training) -> learning rate."""
+
+    def learning_rate(step: int, total_steps: int) -> float:
+        if config.schedule == "noam":
+            factor = schedule.noam(step, warmup_steps=config.warmup_steps)
+        else:
+            factor = schedule.cosine(
+                step,
+                warmup_steps=config.warmup_steps,
+                total_steps=total_steps,
+                final_fraction=config.final_fraction,
+            )
+        return config.learning_rate * factor
+
+    return learning_rate
+
+
+def build_augmentation(config: DataConfig) -> SpecAugment | None:
+    """SpecAugment, if wanted."""
+    if not config.spec_augment:
+        return None
+    return SpecAugment(
+        num_time_masks=config.num_time_masks,
+        time_mask_size=config.time_mask_size,
+        max_masked_fraction=config.max_masked_fraction,
+        num_frequency_masks=config.num_frequency_masks,
+        frequency_mask_size=config.frequency_mask_size,
+    )
+
+
+def build_train_batches(
+    config: ExperimentConfig,
+    cuts: Sequence[Path],
+    lang_dir: Path,
+    *,
+    musan: Path | None,
+    rank: int,
+    world_size: int,
+) -> BatchLoader:
+    """Batches of one training process."""
+    low, high = config.data.musan_snr
+    return train_loader(
+        cuts,
+        lang_dir,
+        max_duration=config.data.max_duration,
+        max_tokens=config.data.max_tokens,
+        num_buckets=config.data.num_buckets,
+        seed=config.training.seed,
+        epoch=1,
+        rank=rank,
+        world_size=world_size,
+        num_workers=config.data.num_workers,
+        musan_path=musan,
+        musan_probability=config.data.musan_probability,
+        musan_snr=(low, high),
+    )
+
+
+class ValidBatches:
+    """Batches of one process of several parts of the corpus, the same in every iteration."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        cuts: Sequence[Path],
+        lang_dir: Path,
+        *,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._loaders = [
+            eval_loader(
+                path,
+                lang_dir,
+                max_duration=config.max_duration,
+                rank=rank,
+                world_size=world_size,
+                num_workers=min(1, config.num_workers),
+            )
+            for path in cuts
+        ]
+
+    def __len__(self) -> int:
+        return sum(len(loader) for loader in self._loaders)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for loader in self._loaders:
+            yield from loader
+
+
+def build_transcriber(tokenizer: Tokenizer) -> Transcribe:
+    """Greedy search, for a look at a student during training."""
+
+    def transcribe(objective: Objective, batch: Batch) -> list[str]:
+        encoder_out, lens = objective.encode(
+            batch.features, batch.feature_lens, objective.validation_chunk_size
+        )
+        hypotheses = greedy_search(objective.student, encoder_out, lens)
+        return [tokenizer.decode(hypothesis.tokens) for hypothesis in hypotheses]
+
+    return transcribe
+
+
+def student_description(config: ExperimentConfig, vocab_size: int) -> dict[str, object]:
+    """What `load_student` needs beside the weights; JSON-able."""
+    return {
+        "model": asdict(config.model),
+        "vocab_size": vocab_size,
+        "ctc_head": config.loss.ctc_scale != 0,
+    }
+
+
+def load_student(weights: dict[str, Tensor], description: dict[str, object]) -> Transducer:
+    """A student in evaluation mode, from its weights and its `student_description`."""
+    model, vocab_size = description["model"], description["vocab_size"]
+    assert isinstance(model, dict) and isinstance(vocab_size, int)
+    student = build_student(
+        ModelConfig(**model), vocab_size, ctc_head=bool(description["ctc_head"])
+    )
+    student.load_state_dict(weights)
+    return student.eval()

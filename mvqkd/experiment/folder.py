@@ -1,0 +1,159 @@
+"""What an experiment's folder tells about how it came to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import ExperimentConfig
+from mvqkd.experiment.parser import differences, load_experiment, save_experiment
+from mvqkd.files import write_json
+
+_PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
+
+_CONFIG = "config.yaml"
+_DATA = "data.json"
+
+# Fields that change neither the weights nor what the files of the folder mean.
+_NEUTRAL = (
+    "description",
+    "decoding.",
+    "data.num_workers",
+    "training.log_interval",
+    "training.valid_interval",
+    "training.save_interval",
+    "training.keep_checkpoints",
+    "training.keep_epochs",
+    "training.max_nonfinite",
+)
+_AVERAGING = ("decoding.epoch:", "decoding.avg:", "decoding.use_averaged_model:")
+
+
+def describe_data(
+    train_cuts: Sequence[Path], dev_cuts: Sequence[Path], lang_dir: Path
+) -> dict[str, Any]:
+    """What a training is fed with, wherever its folder lies; JSON-able."""
+    model = lang_dir / "bpe.model"
+    if not model.is_file():
+        raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
+    return {
+        "train": [path.name for path in train_cuts],
+        "dev": [path.name for path in dev_cuts],
+        "lang": lang_dir.name,
+        "bpe_model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+    }
+
+
+def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> bool:
+    """Whether the training in `exp_dir` is finished; writes nothing.
+
+    Raises:
+        UserError: the folder's experiment differs in a field that matters to the weights, or was
+            fed with other data; or `experiment` would come to its end without weights to average.
+    """
+    if not 1 <= experiment.decoding.avg <= experiment.training.num_epochs:
+        raise UserError(
+            f"decoding.avg is {experiment.decoding.avg}, training.num_epochs "
+            f"{experiment.training.num_epochs}: there are not as many epochs to average",
+            remedy=f"--decoding.avg {experiment.training.num_epochs} or less",
+        )
+    config_path, data_path = exp_dir / _CONFIG, exp_dir / _DATA
+    if not config_path.is_file():
+        return False
+    changed = differences(load_experiment(config_path), experiment)
+    different = [line for line in changed if not line.startswith(_NEUTRAL)]
+    if data_path.is_file():
+        saved = json.loads(data_path.read_text(encoding="utf-8"))
+        different += [
+            f"data ({key}): {saved.get(key)} -> {value}"
+            for key, value in data.items()
+            if saved.get(key) != value
+        ]
+    if different:
+        raise UserError(
+            f"{exp_dir} holds a training with another configuration:\n    "
+            + "\n    ".join(different),
+            remedy="take another --exp-dir, give the values of "
+            f"{config_path}, or delete {exp_dir} to begin anew",
+        )
+    averaged_otherwise = any(line.startswith(_AVERAGING) for line in changed)
+    return (exp_dir / "pretrained.pt").is_file() and not averaged_otherwise
+
+
+def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> None:
+    """Write `config.yaml` (every field of the experiment) and `data.json`."""
+    save_experiment(experiment, exp_dir / _CONFIG)
+    write_json(exp_dir / _DATA, data)
+
+
+def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:
+    """Append this start of the training to `environment.json` and return it.
+
+    The file is a list, oldest start first: time, command, commit (null outside of git), whether
+    the working tree differed from it, versions and hardware.
+    """
+    import torch  # not above: checking a folder need not wait for it
+
+    path = exp_dir / "environment.json"
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    commit, dirty = _commit()
+    start = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "processes": world_size,
+        "threads": torch.get_num_threads(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+    }
+    write_json(path, [*starts, start])
+    return start
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    root = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=root, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

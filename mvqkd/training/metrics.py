@@ -1,0 +1,136 @@
+"""What a training reports: `log/metrics.jsonl` and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from mvqkd.files import write_text
+from mvqkd.training.distributed import World
+from mvqkd.training.sums import LossSums
+from mvqkd.training.update import Update
+
+
+class Interval:
+    """What happens between two lines of the log.
+
+    Args:
+        audio_seconds: of the training when the interval begins.
+        elapsed: likewise.
+    """
+
+    def __init__(self, audio_seconds: float = 0.0, elapsed: float = 0.0) -> None:
+        self.audio_seconds = audio_seconds
+        self.elapsed = elapsed
+        self.sums = LossSums()
+        self._updates = 0
+        self._grad_norm = 0.0
+        self._clip_factor = 0.0
+
+    def add(self, update: Update) -> None:
+        """Add an update; one that was left out counts for nothing."""
+        if update.sums is None:
+            return
+        self.sums.merge(update.sums)
+        self._updates += 1
+        self._grad_norm += update.grad_norm
+        self._clip_factor += update.clip_factor
+
+    def averages(self) -> dict[str, float]:
+        """Means over the updates."""
+        count = self._updates or math.nan
+        return {"grad_norm": self._grad_norm / count, "clip_factor": self._clip_factor / count}
+
+    def state(self, world: World, part_names: Sequence[str]) -> dict[str, Any]:
+        """For a checkpoint; every process must call it. JSON-able."""
+        return {
+            "audio_seconds": self.audio_seconds,
+            "elapsed": self.elapsed,
+            "sums": self.sums.over(world, part_names),
+            "updates": self._updates,
+            "grad_norm": self._grad_norm,
+            "clip_factor": self._clip_factor,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any], *, is_main: bool) -> Interval:
+        """From `state`; the main process takes the sums of all."""
+        interval = cls(state["audio_seconds"], state["elapsed"])
+        interval.sums = LossSums(state["sums"] if is_main else None)
+        interval._updates = state["updates"]
+        interval._grad_norm = state["grad_norm"]
+        interval._clip_factor = state["clip_factor"]
+        return interval
+
+
+class MetricsLog:
+    """One JSON object per line and the same numbers for TensorBoard.
+
+    Every line has `kind` (`train`, `valid`), `step`, `epoch`, `loss` and the loss's parts per
+    encoder frame, `audio_hours` and `elapsed` (hours of audio and seconds of training since the
+    beginning, over all restarts); `train` lines also `learning_rate`, `grad_norm` and
+    `hours_per_hour` (hours of audio per hour of training).
+
+    Args:
+        exp_dir: holds `log/metrics.jsonl` and `tensorboard/`.
+        step: from which training goes on; later lines, of a training that was killed, are dropped,
+            since they come again.
+    """
+
+    def __init__(self, exp_dir: Path, step: int) -> None:
+        self.path = exp_dir / "log" / "metrics.jsonl"
+        self.lines = [line for line in read_metrics(self.path) if line["step"] <= step]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+        self._board = SummaryWriter(str(exp_dir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, kind: str, values: dict[str, Any]) -> None:
+        """Append a line; `values` has `step`."""
+        line: dict[str, Any] = {"kind": kind}
+        for name, value in values.items():  # JSON has no nan
+            finite = not isinstance(value, float) or math.isfinite(value)
+            line[name] = value if finite else None
+        self.lines.append(line)
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float) and name not in ("step", "epoch"):
+                self._board.add_scalar(f"{kind}/{name}", value, values["step"])
+        self._board.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Lines of a `metrics.jsonl`; a line that a killed process left half written is left out."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def hours_per_hour(audio_seconds: float, seconds: float) -> float:
+    """Hours of audio per hour."""
+    return audio_seconds / seconds if seconds > 0 else float("nan")
+
+
+def used_memory(device: torch.device) -> float | None:
+    """Largest memory used on a GPU so far, in GiB; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.max_memory_allocated(device) / 2**30

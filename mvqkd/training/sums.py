@@ -1,0 +1,52 @@
+"""Sums of losses over batches and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mvqkd.training.distributed import World
+from mvqkd.training.objective import Losses
+
+
+class LossSums:
+    """Sums of the losses of several batches, in float64.
+
+    They stay on the device until they are read, so that adding waits for no kernel.
+    """
+
+    def __init__(self, saved: dict[str, float] | None = None) -> None:
+        self._sums: dict[str, Tensor | float] = dict(saved or {})
+
+    def add(self, losses: Losses) -> None:
+        """Add a batch."""
+        frames = losses.frames.double()
+        values = {name: part.double() for name, part in losses.parts.items()}
+        values |= {"total": losses.total.detach().double() * frames, "frames": frames}
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def merge(self, other: LossSums) -> None:
+        """Add another's sums."""
+        for name, value in other._sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def over(self, world: World, part_names: Sequence[str]) -> dict[str, float]:
+        """Sums over all processes: `total`, `frames` and the parts.
+
+        Every process must call it, with the same names, also one that has added nothing.
+        """
+        names = ["total", "frames", *part_names]
+        local = [float(self._sums.get(name, 0.0)) for name in names]
+        return dict(zip(names, world.sum(local), strict=True))
+
+
+def per_frame(sums: dict[str, float]) -> dict[str, float]:
+    """Losses per encoder frame; nan when there are no frames."""
+    frames = sums["frames"]
+    return {
+        ("loss" if name == "total" else name): value / frames if frames else float("nan")
+        for name, value in sums.items()
+        if name != "frames"
+    }

@@ -1,0 +1,404 @@
+"""The training loop: epochs of updates, with logs, validations and checkpoints in between.
+
+What happens at a step depends only on the configuration, the step and the weights, so a training
+that was stopped anywhere and resumed from its last checkpoint takes the same steps as one that
+never stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from mvqkd.data.batch import Batch
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import TrainingConfig
+from mvqkd.training import checkpoint
+from mvqkd.training.averaging import RunningAverage
+from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
+from mvqkd.training.interruption import Interruption
+from mvqkd.training.metrics import Interval, MetricsLog, hours_per_hour, used_memory
+from mvqkd.training.sums import per_frame
+from mvqkd.training.update import Updater
+from mvqkd.training.validation import Transcribe, validate
+
+_UPDATES_PER_EPOCH = 10
+
+
+class Batches(Protocol):
+    """Batches of one process, such as `mvqkd.data.BatchLoader`."""
+
+    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
+        """Go to an epoch (from 1), without its first batches."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+@dataclass
+class Progress:
+    """Where a training is; with the weights and the optimizer, all that a checkpoint needs."""
+
+    epoch: int = 1
+    """In progress; num_epochs + 1 after the last."""
+    batches: int = 0
+    """Batches of that epoch that each process has trained on."""
+    step: int = 0
+    """Updates so far, those left out because of values that are not finite included."""
+    audio_seconds: float = 0.0
+    """Of all processes, so far."""
+    elapsed: float = 0.0
+    """Seconds of training, over all restarts."""
+    best_valid_loss: float | None = None
+    """Per encoder frame."""
+    validated_step: int = 0
+    """Of the last validation."""
+    nonfinite: int = 0
+    """Updates left out."""
+
+
+class Trainer:
+    """Trains an objective.
+
+    Args:
+        updater: holds the objective and the optimizer.
+        config: of the loop.
+        exp_dir: for checkpoints and logs.
+        train_batches: of this process; every process has the same number of them.
+        valid_batches: of this process.
+        learning_rate: as a function of the step (from 1) and of the number of steps of the
+            whole training.
+        description: JSON-able; kept in each file of weights.
+        transcribe: what the student makes of validation batches.
+    """
+
+    def __init__(
+        self,
+        updater: Updater,
+        config: TrainingConfig,
+        *,
+        exp_dir: Path,
+        train_batches: Batches,
+        valid_batches: Iterable[Batch],
+        learning_rate: Callable[[int, int], float],
+        description: dict[str, Any],
+        transcribe: Transcribe | None = None,
+    ) -> None:
+        self.progress = Progress()
+        self.updater = updater
+        self._objective = updater.objective
+        self._world = updater.world
+        self._config = config
+        self._exp_dir = exp_dir
+        self._train_batches = train_batches
+        self._valid_batches = valid_batches
+        self._learning_rate = learning_rate
+        self._description = description
+        self._transcribe = transcribe
+        self._average = RunningAverage(self._objective.student)
+        self._interval = Interval()
+        self._log: MetricsLog | None = None
+        self._started = 0.0
+
+        train_batches.set_epoch(1)
+        steps = -(-len(train_batches) // config.accumulate)
+        self._total_steps = steps * config.num_epochs
+        # An epoch without an update of the running average could not be decoded with.
+        self._average_period = min(config.average_period, max(1, steps // _UPDATES_PER_EPOCH))
+
+    def run(self, interruption: Interruption) -> bool:
+        """Train to the end, from the last checkpoint if there is one.
+
+        Returns:
+            Whether the end is reached; False if a signal came, after writing a checkpoint.
+
+        Raises:
+            UserError: too many values that are not finite, or a checkpoint that does not fit.
+        """
+        if self._world.is_main:
+            checkpoint.remove_partial(self._exp_dir)
+        self._world.wait()
+        self._restore()
+        self._started = time.monotonic() - self.progress.elapsed
+        if self._world.is_main:
+            self._log = MetricsLog(self._exp_dir, self.progress.step)
+        try:
+            while self.progress.epoch <= self._config.num_epochs:
+                if not self._train_epoch(interruption):
+                    self._save_step()
+                    logging.warning(
+                        "stopped by %s at step %d; the same command goes on from there",
+                        interruption.signal_name or "another process's signal",
+                        self.progress.step,
+                    )
+                    return False
+                self._end_epoch()
+        finally:
+            if self._log is not None:
+                self._log.close()
+        return True
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def _train_epoch(self, interruption: Interruption) -> bool:
+        """Train to the end of the epoch in progress; False if interrupted."""
+        config, progress = self._config, self.progress
+        self._train_batches.set_epoch(progress.epoch, progress.batches)
+        batches = iter(self._train_batches)
+        self._objective.train()
+        with tqdm(
+            desc=f"epoch {progress.epoch}",
+            initial=progress.batches,
+            total=progress.batches + len(self._train_batches),
+            unit="batch",
+            disable=None if self._world.is_main else True,
+            dynamic_ncols=True,
+        ) as bar:
+            while True:
+                if config.valid_interval and progress.step % config.valid_interval == 0:
+                    self._validate()
+                group = list(islice(batches, config.accumulate))
+                having, frames, seconds, stop = self._agree(group, interruption)
+                if stop:
+                    return False
+                if having < self._world.size:
+                    if having:
+                        logging.warning(
+                            "epoch %d: %d of %d processes have batches left over; they are not "
+                            "trained on",
+                            progress.epoch,
+                            having,
+                            self._world.size,
+                        )
+                    return True
+                self._step(group, frames, seconds)
+                bar.update(len(group))
+                if progress.step % config.log_interval == 0:
+                    self._report(bar)
+                if progress.step % config.save_interval == 0:
+                    self._save_step()
+
+    def _agree(
+        self, group: list[Batch], interruption: Interruption
+    ) -> tuple[int, float, float, bool]:
+        """Number of processes that have batches, frames and seconds of all, whether to stop."""
+        encoder = self._objective.student.encoder
+        frames = sum(int(encoder.output_lens(batch.feature_lens).sum()) for batch in group)
+        seconds = sum(batch.seconds for batch in group)
+        having, frames_of_all, seconds_of_all, stop = self._world.sum(
+            [bool(group), frames, seconds, interruption.requested]
+        )
+        return int(having), frames_of_all, seconds_of_all, stop > 0
+
+    def _step(self, group: list[Batch], frames: float, seconds: float) -> None:
+        progress = self.progress
+        progress.step += 1
+        update = self.updater.update(
+            group,
+            step=progress.step,
+            frames=frames,
+            learning_rate=self._learning_rate(progress.step, self._total_steps),
+        )
+        progress.batches += len(group)
+        progress.audio_seconds += seconds
+        self._interval.add(update)
+        if update.nonfinite_ids:
+            self._count_nonfinite(update.nonfinite_ids)
+        if self._world.is_main and progress.step % self._average_period == 0:
+            self._average.update(self._objective.student)
+
+    def _count_nonfinite(self, ids: list[str]) -> None:
+        progress = self.progress
+        progress.nonfinite += 1
+        logging.warning(
+            "step %d left out (%d so far): a loss or gradient is not finite, of the utterances %s",
+            progress.step,
+            progress.nonfinite,
+            ", ".join(ids),
+        )
+        if progress.nonfinite > self._config.max_nonfinite:
+            raise UserError(
+                f"{progress.nonfinite} updates were left out because of values that are not "
+                f"finite, more than training.max_nonfinite; their batches are in "
+                f"{self._exp_dir / 'log'}/nonfinite-*.pt",
+                remedy="look at those utterances; a lower --optimizer.learning_rate or "
+                "--training.precision bfloat16 may help",
+            )
+
+    def _end_epoch(self) -> None:
+        self._validate()
+        if self._world.is_main:
+            path = checkpoint.epoch_path(self._exp_dir, self.progress.epoch)
+            checkpoint.save_checkpoint(path, self._weights())
+        self.progress.epoch += 1
+        self.progress.batches = 0
+        self._save_step()
+
+    # ---- reports --------------------------------------------------------------------------------
+
+    def _report(self, bar: Any) -> None:
+        """Log the interval since the last report, and begin a new one."""
+        sums = self._interval.sums.over(self._world, self._objective.part_names)
+        self._now()
+        values = {
+            **self._place(),
+            **per_frame(sums),
+            **self._interval.averages(),
+            "learning_rate": self._learning_rate(self.progress.step, self._total_steps),
+            "hours_per_hour": hours_per_hour(
+                self.progress.audio_seconds - self._interval.audio_seconds,
+                self.progress.elapsed - self._interval.elapsed,
+            ),
+        }
+        memory = used_memory(self._world.device)
+        if memory is not None:
+            values["gpu_memory_gib"] = memory
+        self._interval = Interval(self.progress.audio_seconds, self.progress.elapsed)
+        if self._log is None:
+            return
+        self._log.write("train", values)
+        bar.set_postfix_str(
+            f"loss {values['loss']:.4f}, lr {values['learning_rate']:.2e}, "
+            f"{values['hours_per_hour']:.0f} h/h"
+        )
+        logging.info("%s", _line("train", values))
+        lines = [x for x in self._log.lines if x["kind"] == "train" and x["loss"] is not None]
+        for trouble in loss_trouble(
+            [line["loss"] for line in lines], [line["clip_factor"] < 0.1 for line in lines]
+        ):
+            logging.warning("%s", trouble)
+
+    def _validate(self) -> None:
+        """Validate, unless that was done at this step before."""
+        progress = self.progress
+        if progress.validated_step == progress.step:
+            return
+        values, transcripts = validate(
+            self._objective,
+            self._valid_batches,
+            world=self._world,
+            autocast=self.updater.autocast,
+            transcribe=self._transcribe,
+        )
+        progress.validated_step = progress.step
+        best = progress.best_valid_loss is None or values["loss"] < progress.best_valid_loss
+        if best:
+            progress.best_valid_loss = values["loss"]
+        self._now()
+        if self._log is None:
+            return
+        self._log.write("valid", {**self._place(), **values})
+        logging.info("%s%s", _line("valid", {**self._place(), **values}), " (best)" if best else "")
+        if transcripts:
+            logging.info(
+                "%s\n  ref: %s\n  hyp: %s",
+                transcripts[0].id,
+                transcripts[0].reference,
+                transcripts[0].hypothesis,
+            )
+        for trouble in transcript_trouble(transcripts):
+            logging.warning("%s", trouble)
+        if best:
+            checkpoint.save_checkpoint(self._exp_dir / checkpoint.BEST, self._weights())
+
+    def _place(self) -> dict[str, float]:
+        progress = self.progress
+        return {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "audio_hours": progress.audio_seconds / 3600,
+            "elapsed": progress.elapsed,
+        }
+
+    def _now(self) -> None:
+        self.progress.elapsed = time.monotonic() - self._started
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, Any]:
+        return {
+            "model": self._objective.student.state_dict(),
+            "average": self._average.values,
+            "average_count": self._average.count,
+            "epoch": self.progress.epoch,
+            "step": self.progress.step,
+            "description": self._description,
+        }
+
+    def _save_step(self) -> None:
+        """Write `checkpoint-<step>.pt`, from which training goes on exactly as it would have."""
+        self._now()
+        interval = self._interval.state(self._world, self._objective.part_names)
+        if not self._world.is_main:
+            return
+        checkpoint.save_checkpoint(
+            checkpoint.step_path(self._exp_dir, self.progress.step),
+            {
+                "objective": self._objective.state_dict(),
+                "average": self._average.values,
+                "average_count": self._average.count,
+                "optimizer": self.updater.optimizer.state_dict(),
+                "scaler": self.updater.scaler.state_dict(),
+                "progress": asdict(self.progress),
+                "interval": interval,
+                "world_size": self._world.size,
+                "description": self._description,
+            },
+        )
+        checkpoint.keep_last(
+            self._exp_dir,
+            checkpoints=self._config.keep_checkpoints,
+            epochs_kept=self._config.keep_epochs,
+        )
+
+    def _restore(self) -> None:
+        """Load the newest checkpoint, if there is one."""
+        begin = time.monotonic()
+        steps = checkpoint.steps(self._exp_dir)
+        if not steps:
+            logging.info("training begins at step 0")
+            return
+        path = checkpoint.step_path(self._exp_dir, steps[-1])
+        state = checkpoint.load_checkpoint(path)
+        if state["world_size"] != self._world.size:
+            raise UserError(
+                f"{path} was written by {state['world_size']} processes, this training has "
+                f"{self._world.size}: their batches are not the same",
+                remedy=f"--world-size {state['world_size']}, or another --exp-dir to begin anew",
+            )
+        self._objective.load_state_dict(state["objective"])
+        self._average.load(state["average"], state["average_count"])
+        self.updater.optimizer.load_state_dict(state["optimizer"])
+        self.updater.scaler.load_state_dict(state["scaler"])
+        known = {field.name for field in fields(Progress)}
+        self.progress = Progress(**{k: v for k, v in state["progress"].items() if k in known})
+        self._interval = Interval.restore(state["interval"], is_main=self._world.is_main)
+        logging.info(
+            "going on from %s, read in %.2f s: epoch %d, batch %d, step %d",
+            path,
+            time.monotonic() - begin,
+            self.progress.epoch,
+            self.progress.batches,
+            self.progress.step,
+        )
+
+
+def _line(kind: str, values: dict[str, Any]) -> str:
+    """Numbers of a report for people."""
+    shown = {"step", "epoch", "audio_hours", "hours_per_hour"}
+    numbers = [
+        f"{name} {value:.4g}" for name, value in values.items() if name not in shown | {"elapsed"}
+    ]
+    text = f"{kind}: epoch {values['epoch']}, step {values['step']}: {', '.join(numbers)}"
+    text += f"; {values['audio_hours']:.1f} h of audio in {values['elapsed'] / 3600:.2f} h"
+    if "hours_per_hour" in values:
+        text += f", {values['hours_per_hour']:.0f} h per hour"
+    return text

@@ -1,0 +1,203 @@
+"""One update of the weights: forward and backward over a step's batches, then the optimizer."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from mvqkd.data.batch import Batch
+from mvqkd.data.spec_augment import SpecAugment
+from mvqkd.errors import UserError
+from mvqkd.training.diagnostics import describe, save_batch
+from mvqkd.training.distributed import World
+from mvqkd.training.objective import Losses, Objective
+from mvqkd.training.optimizer import set_learning_rate
+from mvqkd.training.seeding import choose, derive_seed, generator
+from mvqkd.training.sums import LossSums
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+# Below this, float16 gradients overflow whatever the scale: something else is wrong.
+_SMALLEST_GRAD_SCALE = 1e-3
+
+
+@dataclass
+class Update:
+    """What came of an update."""
+
+    sums: LossSums | None
+    """This process's losses; None if the update was left out: some value was not finite."""
+    grad_norm: float
+    """Of the gradient per encoder frame, before clipping."""
+    clip_factor: float
+    """What the gradient was multiplied with; 1 without clipping."""
+    nonfinite_ids: list[str]
+    """Utterances of the batches that an update was left out for, of all processes."""
+
+
+class Updater:
+    """Takes a step from the batches of all processes.
+
+    The loss is the sum over all batches of a step, of all processes, divided by their encoder
+    frames: so several processes or accumulated batches give the gradient of one big batch.
+
+    Everything random is seeded from (seed, step, number of the batch, rank), except for chunk
+    sizes, which are the same on all ranks.
+
+    Args:
+        objective: on the device of `world`.
+        optimizer: over its parameters.
+        world: all processes.
+        seed: of dropout, augmentation and chunk sizes.
+        precision: of the forward pass, by autocast; losses are float32.
+        clip_grad_norm: largest norm of the gradient; 0: any.
+        augment: applied to features of training batches.
+        log_dir: where batches are kept for inspection when something breaks.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        world: World,
+        seed: int,
+        precision: Precision = "float32",
+        clip_grad_norm: float = 5.0,
+        augment: SpecAugment | None = None,
+        log_dir: Path,
+    ) -> None:
+        self.objective = objective
+        self.optimizer = optimizer
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "float16")
+        self.world = world
+        self._seed = seed
+        self._dtype = getattr(torch, precision)
+        self._clip = clip_grad_norm
+        self._augment = augment
+        self._log_dir = log_dir
+        self._parallel = (
+            DistributedDataParallel(
+                objective,
+                device_ids=[world.device] if world.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+            if world.size > 1
+            else None
+        )
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of forward passes."""
+        enabled = self._dtype != torch.float32
+        return torch.autocast(
+            self.world.device.type, dtype=self._dtype if enabled else None, enabled=enabled
+        )
+
+    def update(
+        self, batches: Sequence[Batch], *, step: int, frames: float, learning_rate: float
+    ) -> Update:
+        """One step; every process must call it, with at least one batch.
+
+        Args:
+            batches: of this process, on the CPU.
+            step: counts from 1.
+            frames: encoder frames of the batches of all processes.
+            learning_rate: of this step.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        set_learning_rate(self.optimizer, learning_rate)
+        sums = LossSums()
+        totals: list[Tensor] = []
+        for number, batch in enumerate(batches):
+            is_last = number == len(batches) - 1
+            try:
+                with self._synchronization(is_last):
+                    losses = self._forward(batch, step, number)
+                    share = losses.frames * (self.world.size / frames)
+                    # A loss can be infinite and have no gradient, where an utterance has no
+                    # alignment: then the gradient is made to show it.
+                    share = share.where(losses.total.isfinite(), torch.nan)
+                    self.scaler.scale(losses.total * share).backward()
+            except Exception as error:
+                self._keep_failed(batch, step, error)
+                raise
+            sums.add(losses)
+            totals.append(losses.total.detach())
+
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(parameters, self._clip if self._clip > 0 else math.inf)
+        )
+        # The gradient is the same on all processes, so they agree without asking each other.
+        if math.isfinite(norm):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            factor = min(1.0, self._clip / norm) if self._clip > 0 and norm > 0 else 1.0
+            return Update(sums, norm, factor, [])
+        self.scaler.update()
+        return Update(None, norm, 1.0, self._name_nonfinite(batches, totals, step))
+
+    def _forward(self, batch: Batch, step: int, number: int) -> Losses:
+        place = ("step", step, number)
+        torch.manual_seed(derive_seed(self._seed, *place, self.world.rank))
+        device = self.world.device
+        batch = batch.to(device)
+        time_mask = None
+        if self._augment is not None:
+            random = generator(device, self._seed, "augment", *place, self.world.rank)
+            features, time_mask = self._augment(batch.features, batch.feature_lens, random)
+            batch = replace(batch, features=features)
+        # One size for all ranks: the slowest decides how long a step takes.
+        chunk_size = choose(self.objective.chunk_sizes, self._seed, "chunk", *place)
+        model = self._parallel or self.objective
+        with self.autocast():
+            return model(batch, step=step, chunk_size=chunk_size, time_mask=time_mask)
+
+    def _synchronization(self, is_last: bool) -> AbstractContextManager[object]:
+        if self._parallel is None or is_last:
+            return nullcontext()
+        return self._parallel.no_sync()
+
+    def _name_nonfinite(
+        self, batches: Sequence[Batch], totals: Sequence[Tensor], step: int
+    ) -> list[str]:
+        """Ids of the batches to blame, of all processes; none if float16 overflowed, which the
+        gradient's scale is made for."""
+        blamed = [
+            batch
+            for batch, total in zip(batches, totals, strict=True)
+            if not math.isfinite(float(total))
+        ]
+        if self.world.sum([len(blamed)]) == [0.0]:
+            if self.scaler.is_enabled():
+                self._check_scale()
+                return []
+            blamed = list(batches)  # only the gradient is not finite: any of them may be the cause
+        for number, batch in enumerate(blamed):
+            path = self._log_dir / f"nonfinite-step{step}-rank{self.world.rank}-{number}.pt"
+            save_batch(path, batch, step=step)
+        ids = [name for batch in blamed for name in batch.ids]
+        return [name for names in self.world.gather(ids) for name in names]
+
+    def _check_scale(self) -> None:
+        if self.scaler.get_scale() < _SMALLEST_GRAD_SCALE:
+            raise UserError(
+                f"gradients overflow float16 even at a scale of {self.scaler.get_scale():g}",
+                remedy="--training.precision bfloat16",
+            )
+
+    def _keep_failed(self, batch: Batch, step: int, error: Exception) -> None:
+        path = self._log_dir / f"failed-step{step}-rank{self.world.rank}.pt"
+        save_batch(path, batch, step=step, error=f"{type(error).__name__}: {error}")
+        logging.error("step %d failed on a batch kept in %s: %s", step, path, describe(batch))

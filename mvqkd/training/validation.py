@@ -1,0 +1,80 @@
+"""Losses on held-out speech, and a look at what the student makes of some of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+
+from mvqkd.data.batch import Batch
+from mvqkd.training.diagnostics import Transcript
+from mvqkd.training.distributed import World
+from mvqkd.training.objective import Objective
+from mvqkd.training.sums import LossSums, per_frame
+
+Transcribe = Callable[[Objective, Batch], list[str]]
+"""Hypotheses for the utterances of a batch that is on the objective's device."""
+
+_UTTERANCES_LOOKED_AT = 16
+
+
+@torch.no_grad()
+def validate(
+    objective: Objective,
+    batches: Iterable[Batch],
+    *,
+    world: World,
+    autocast: Callable[[], AbstractContextManager[object]],
+    transcribe: Transcribe | None = None,
+) -> tuple[dict[str, float], list[Transcript]]:
+    """Validate on the batches of all processes.
+
+    Every process must call it; their numbers of batches may differ, down to none.
+
+    Args:
+        objective: is left in training mode.
+        batches: of this process.
+        world: all processes.
+        autocast: the precision.
+        transcribe: applied to some utterances on the main process.
+
+    Returns:
+        Losses per encoder frame, and transcripts (of the main process; elsewhere none).
+    """
+    objective.eval()
+    sums = LossSums()
+    largest: Batch | None = None
+    for batch in batches:
+        with autocast():
+            losses = objective(batch.to(world.device), chunk_size=objective.validation_chunk_size)
+        if losses.total.isfinite():
+            sums.add(losses)
+        else:
+            logging.warning("validation: no finite loss, left out: %s", ", ".join(batch.ids))
+        if largest is None or len(batch) > len(largest):
+            largest = batch
+    transcripts = []
+    if transcribe is not None and world.is_main and largest is not None:
+        some = _first(largest, _UTTERANCES_LOOKED_AT).to(world.device)
+        with autocast():
+            hypotheses = transcribe(objective, some)
+        transcripts = [
+            Transcript(*fields) for fields in zip(some.ids, some.texts, hypotheses, strict=True)
+        ]
+    objective.train()
+    return per_frame(sums.over(world, objective.part_names)), transcripts
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    return replace(
+        batch,
+        ids=batch.ids[:count],
+        features=batch.features[:count],
+        feature_lens=batch.feature_lens[:count],
+        texts=batch.texts[:count],
+        tokens=batch.tokens[:count],
+        token_lens=batch.token_lens[:count],
+    )

@@ -1,0 +1,142 @@
+"""A student of a few thousand parameters, made-up batches, and trainers of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mvqkd.data import Batch
+from mvqkd.data.batch import collate
+from mvqkd.experiment.config import TrainingConfig
+from mvqkd.losses import PrunedTransducerLoss
+from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
+from mvqkd.training.distributed import World
+from mvqkd.training.objective import Objective
+from mvqkd.training.optimizer import build_adamw
+from mvqkd.training.trainer import Trainer
+from mvqkd.training.update import Updater
+
+VOCAB = 6
+BINS = 16
+
+
+def make_objective(*, seed: int = 0, dropout: float = 0.0, ctc_scale: float = 0.2, **options):
+    """An `Objective` with random weights; `options` are its own, `causal` the encoder's."""
+    torch.manual_seed(seed)
+    encoder = ConformerEncoder(
+        input_dim=BINS,
+        dim=16,
+        num_layers=2,
+        num_heads=2,
+        feedforward_dim=32,
+        conv_kernel=3,
+        dropout=dropout,
+        causal=options.pop("causal", False),
+        subsampling_channels=4,
+    )
+    student = Transducer(
+        encoder,
+        StatelessPredictor(vocab_size=VOCAB, dim=16, context_size=2),
+        Joiner(encoder_dim=16, predictor_dim=16, joiner_dim=16, vocab_size=VOCAB),
+        nn.Linear(16, VOCAB) if ctc_scale else None,
+    )
+    loss = PrunedTransducerLoss(
+        encoder_dim=16, predictor_dim=16, vocab_size=VOCAB, prune_range=3, backend="builtin"
+    )
+    return Objective(student, loss, ctc_scale=ctc_scale, warmup_steps=4, **options)
+
+
+def make_batch(*names: str, frames: int = 40, tokens: int = 3) -> Batch:
+    """Noise with a transcript for each name; the same names give the same batch."""
+    ids, features, targets = [], [], []
+    for name in names:
+        random = torch.Generator().manual_seed(sum(map(ord, name)))
+        length = frames + int(torch.randint(0, 8, (), generator=random))
+        features.append(torch.randn(length, BINS, generator=random).numpy())
+        targets.append(torch.randint(3, VOCAB, (tokens,), generator=random).numpy())
+        ids.append(name)
+    texts = [" ".join(map(str, target)) for target in targets]
+    return collate(ids, features, texts, targets)
+
+
+class FixedBatches:
+    """`Batches` of a given list, in an order that depends on the epoch."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+        self.order: list[int] = []
+
+    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
+        random = torch.Generator().manual_seed(epoch)
+        self.order = torch.randperm(len(self.batches), generator=random).tolist()[skip_batches:]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for i in list(self.order):
+            yield self.batches[i]
+
+
+def some_batches(count: int = 3) -> list[Batch]:
+    return [make_batch(f"u{i}a", f"u{i}b", frames=30 + 4 * i) for i in range(count)]
+
+
+def make_updater(
+    objective: Objective,
+    log_dir: Path,
+    *,
+    world: World | None = None,
+    rate: float = 0.01,
+    **options,
+) -> Updater:
+    return Updater(
+        objective,
+        build_adamw(objective, learning_rate=rate),
+        world=world or World(),
+        seed=1,
+        log_dir=log_dir,
+        **options,
+    )
+
+
+def make_trainer(
+    exp_dir: Path,
+    *,
+    world: World | None = None,
+    train: list[Batch] | None = None,
+    valid: list[Batch] | None = None,
+    objective: Objective | None = None,
+    learning_rate: Callable[[int, int], float] | None = None,
+    transcribe=None,
+    updater_options: dict | None = None,
+    **config,
+) -> Trainer:
+    """A trainer with dropout; `config` overrides fields of `TrainingConfig`."""
+    objective = objective or make_objective(dropout=0.2)
+    settings = TrainingConfig(num_epochs=2, log_interval=2, save_interval=2, average_period=2)
+    return Trainer(
+        make_updater(objective, exp_dir / "log", world, **(updater_options or {})),
+        dataclasses.replace(settings, **config),
+        exp_dir=exp_dir,
+        train_batches=FixedBatches(some_batches() if train is None else train),
+        valid_batches=[make_batch("v1", "v2")] if valid is None else valid,
+        learning_rate=learning_rate or (lambda step, total: 0.01),
+        description={"made": "by a test"},
+        transcribe=transcribe,
+    )
+
+
+def weights(objective: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in objective.state_dict().items()}
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    """Bit for bit."""
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name

@@ -1,0 +1,144 @@
+"""A training that was stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mvqkd.data import SpecAugment
+from mvqkd.errors import UserError
+from mvqkd.training import checkpoint
+from mvqkd.training.distributed import World
+from mvqkd.training.interruption import Interruption
+from mvqkd.training.metrics import read_metrics
+from tests.training.helpers import assert_same, make_objective, make_trainer, weights
+
+WALL_TIME = {"elapsed", "hours_per_hour"}
+
+
+class StopAfter(Interruption):
+    """Asks to stop when it has been looked at `steps` times."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def _trainer(exp_dir, **options):
+    augment = SpecAugment(time_mask_size=10, frequency_mask_size=4)
+    objective = make_objective(dropout=0.2, causal=True, chunk_sizes=[2, 4, -1], left_context=4)
+    return make_trainer(
+        exp_dir, objective=objective, updater_options={"augment": augment}, **options
+    )
+
+
+def _metrics(exp_dir):
+    lines = read_metrics(exp_dir / "log" / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k not in WALL_TIME} for line in lines]
+
+
+@pytest.mark.parametrize("stops", [(1,), (2,), (3,), (5,), (1, 2)])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_stopped_training_ends_as_one_that_never_stopped(tmp_path, stops, accumulate):
+    options = {"accumulate": accumulate, "valid_interval": 2}
+    whole = _trainer(tmp_path / "whole", **options)
+    assert whole.run(Interruption())
+    assert whole.progress.step == (6 if accumulate == 1 else 4)
+
+    resumed = None
+    for stop in stops:
+        resumed = _trainer(tmp_path / "parts", **options)
+        resumed.run(StopAfter(stop))
+    resumed = _trainer(tmp_path / "parts", **options)
+    assert resumed.run(Interruption())
+
+    assert resumed.progress.step == whole.progress.step
+    assert_same(weights(resumed.updater.objective), weights(whole.updater.objective))
+    assert _metrics(tmp_path / "parts") == _metrics(tmp_path / "whole")
+    for name in ("epoch-1.pt", "epoch-2.pt", "best-valid-loss.pt"):
+        one, other = (
+            checkpoint.load_checkpoint(tmp_path / folder / name) for folder in ("whole", "parts")
+        )
+        assert_same(one["model"], other["model"])
+        assert_same(one["average"], other["average"])
+        assert one["average_count"] == other["average_count"]
+
+
+def test_training_that_is_lost_between_checkpoints_is_repeated(tmp_path):
+    whole = _trainer(tmp_path / "whole", save_interval=4)
+    whole.run(Interruption())
+
+    killed = _trainer(tmp_path / "parts", save_interval=4)
+    real_step = killed._step
+
+    def step(*arguments):
+        if killed.progress.step == 5:
+            raise SystemExit("as if killed: no checkpoint is written")
+        real_step(*arguments)
+
+    killed._step = step
+    with pytest.raises(SystemExit):
+        killed.run(Interruption())
+    assert checkpoint.steps(tmp_path / "parts") == [3, 4]
+    resumed = _trainer(tmp_path / "parts", save_interval=4)
+    resumed.run(Interruption())
+    assert_same(weights(resumed.updater.objective), weights(whole.updater.objective))
+    assert _metrics(tmp_path / "parts") == _metrics(tmp_path / "whole")
+
+
+def test_finished_training_takes_no_step(tmp_path):
+    _trainer(tmp_path).run(Interruption())
+    again = _trainer(tmp_path)
+    again._step = None
+    assert again.run(Interruption())
+    assert again.progress.step == 6
+
+
+def test_other_number_of_processes_is_refused(tmp_path):
+    _trainer(tmp_path).run(StopAfter(2))
+    trainer = _trainer(tmp_path)
+    path = checkpoint.step_path(tmp_path, 2)
+    state = checkpoint.load_checkpoint(path)
+    checkpoint.save_checkpoint(path, {**state, "world_size": 4})
+    with pytest.raises(UserError, match="4 processes") as error:
+        trainer.run(Interruption())
+    assert "--world-size 4" in str(error.value.remedy)
+
+
+def test_files_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / ".tmp-123-checkpoint-9.pt").write_bytes(b"half")
+    _trainer(tmp_path).run(Interruption())
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_newest_checkpoints_are_kept(tmp_path):
+    _trainer(tmp_path, save_interval=1, keep_checkpoints=2, keep_epochs=1).run(Interruption())
+    assert checkpoint.steps(tmp_path) == [5, 6]
+    assert checkpoint.epochs(tmp_path) == [2]
+
+
+def test_every_file_of_weights_is_plain(tmp_path):
+    _trainer(tmp_path).run(Interruption())
+    files = sorted(tmp_path.glob("*.pt"))
+    assert {path.name for path in files} >= {"checkpoint-6.pt", "epoch-2.pt", "best-valid-loss.pt"}
+    for path in files:
+        assert torch.load(path, weights_only=True)["description"] == {"made": "by a test"}
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    _trainer(tmp_path).run(StopAfter(2))
+    path = checkpoint.step_path(tmp_path, 2)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"checkpoint-2\.pt cannot be read"):
+        _trainer(tmp_path).run(Interruption())
+
+
+def test_alone_in_the_world():
+    assert World().is_main
+    assert World().sum([1, 2.5]) == [1, 2.5]
+    assert World().gather("a") == ["a"]
