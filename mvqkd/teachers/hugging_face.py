@@ -1,0 +1,161 @@
+"""Teachers from Hugging Face checkpoints: `hf:facebook/hubert-large-ll60k`, or `hf:<folder>`.
+
+HuBERT, WavLM, wav2vec 2.0, data2vec-audio, and the encoder of Whisper. transformers is imported
+when such a teacher is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvqkd.errors import UserError
+from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead
+from mvqkd.teachers.layers import choose_layers
+from mvqkd.teachers.lengths import valid_mask
+from mvqkd.teachers.wav2vec import Wav2VecTeacher
+from mvqkd.teachers.whisper import WhisperTeacher
+
+_FAMILIES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
+
+
+def load_hugging_face_teacher(
+    name: str,
+    layers: Sequence[int] | None,
+    *,
+    revision: str | None = None,
+    silence: float | None = None,
+) -> Wav2VecTeacher | WhisperTeacher:
+    """Load a checkpoint of the Hugging Face hub, or a folder written by `save_pretrained`.
+
+    Args:
+        name: id on the hub, or folder.
+        layers: wanted layers; None: all.
+        revision: branch, tag or commit on the hub.
+        silence: seconds; Whisper alone, see `WhisperTeacher`.
+
+    Raises:
+        UserError: transformers is not installed; the checkpoint cannot be read, lacks weights, or
+            is of no family known here.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            "Hugging Face teachers need transformers", remedy="pip install 'mvqkd[hf]'"
+        ) from error
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"hf:{name} cannot be read: {error}",
+            remedy="give a folder with config.json, preprocessor_config.json and "
+            "model.safetensors, or an id of huggingface.co",
+        ) from error
+    if extractor.sampling_rate != SAMPLE_RATE:
+        raise UserError(f"hf:{name} hears {extractor.sampling_rate} Hz, not {SAMPLE_RATE}")
+    family = config.model_type
+    if family not in (*_FAMILIES, "whisper"):
+        raise UserError(
+            f"hf:{name} is a {family} network",
+            remedy=f"known are {', '.join(_FAMILIES)} and whisper; for others see python:",
+        )
+    if silence is not None and family != "whisper":
+        raise UserError(f"hf:{name} is no Whisper", remedy="leave out ?silence=")
+    recognizes = any(kind.endswith("ForCTC") for kind in config.architectures or [])
+    kind = transformers.AutoModelForCTC if recognizes else transformers.AutoModel
+    model, report = kind.from_pretrained(
+        name, revision=revision, dtype=torch.float32, output_loading_info=True
+    )
+    # A freshly initialized weight would teach noise. That of masking is used in training alone.
+    if absent := [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]:
+        raise UserError(
+            f"hf:{name} lacks {len(absent)} weights, as {sorted(absent)[0]}",
+            remedy="the checkpoint is not of the architecture that its config.json names",
+        )
+    if family == "whisper":
+        options = {} if silence is None else {"silence": silence}
+        return WhisperTeacher(
+            model.get_encoder(), torch.from_numpy(extractor.mel_filters), layers, **options
+        )
+    backbone = HuggingFaceBackbone(model.base_model, layers)
+    ctc = None
+    if recognizes and backbone.num_layers in backbone.wanted:
+        ctc = CTCHead(model.lm_head, _labels(name, revision, config), blank=config.pad_token_id)
+    # 1e-7 is the epsilon of Wav2Vec2FeatureExtractor.
+    eps = 1e-7 if extractor.do_normalize else None
+    return Wav2VecTeacher(backbone, normalize_eps=eps, ctc=ctc)
+
+
+class HuggingFaceBackbone(nn.Module):
+    """A `Backbone` on transformers' HuBERT, WavLM, wav2vec 2.0 or data2vec-audio; layers above the
+    highest wanted one are dropped."""
+
+    def __init__(self, model: Any, layers: Sequence[int] | None) -> None:
+        super().__init__()
+        config = model.config
+        self.num_layers = len(model.encoder.layers)
+        self.wanted = choose_layers(layers, self.num_layers)
+        self.dim = config.hidden_size
+        self.convolutions: Sequence[tuple[int, int]] = list(
+            zip(config.conv_kernel, config.conv_stride, strict=True)
+        )
+        self.normalizes_over_time = getattr(config, "feat_extract_norm", "layer") == "group"
+        # Stacked or batch-normalized positional convolutions turn the padding's zeros into
+        # something that reaches the last valid frames.
+        self.needs_equal_lengths = config.model_type == "data2vec-audio" or bool(
+            getattr(config, "conv_pos_batch_norm", False)
+        )
+        self.extractor = model.feature_extractor
+        self.projection = model.feature_projection
+        self.encoder = model.encoder
+        self.encoder.layers = self.encoder.layers[: max(1, *self.wanted)]
+        self._found: dict[int, Tensor] = {}
+        self.encoder.layers[0].register_forward_pre_hook(self._keep_input)
+        for index, layer in enumerate(self.encoder.layers, start=1):
+            if index in self.wanted:
+                layer.register_forward_hook(partial(self._keep_output, index))
+
+    def convolve(self, waveforms: Tensor) -> Tensor:
+        return self.extractor(waveforms).transpose(1, 2)
+
+    def transform(self, frames: Tensor, lens: Tensor) -> dict[int, Tensor]:
+        x = self.projection(frames)
+        # wav2vec 2.0's projection returns the normalized frames too.
+        x = x[0] if isinstance(x, tuple) else x
+        output = self.encoder(x, attention_mask=valid_mask(lens, x.shape[1]))
+        found, self._found = self._found, {}
+        if self.num_layers in self.wanted:
+            found[self.num_layers] = output.last_hidden_state
+        return {layer: found[layer] for layer in self.wanted}
+
+    def _keep_input(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        self._found[0] = arguments[0]
+
+    def _keep_output(self, index: int, _: nn.Module, __: Any, output: Any) -> None:
+        self._found[index] = output[0] if isinstance(output, tuple) else output
+
+
+def _labels(name: str, revision: str | None, config: Any) -> list[str]:
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(name, "vocab.json", revision=revision)
+    except OSError as error:
+        raise UserError(
+            f"hf:{name} recognizes by CTC but has no vocab.json: {error}",
+            remedy="add the tokenizer's vocab.json to the checkpoint",
+        ) from error
+    indexes: dict[str, int] = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+    labels = [""] * config.vocab_size
+    for symbol, index in indexes.items():
+        # Special symbols, as <s> and <unk>, are nothing of a transcript.
+        labels[index] = "" if symbol.startswith("<") else symbol
+    return labels

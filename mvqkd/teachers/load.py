@@ -1,0 +1,102 @@
+"""Teachers by name: `load_teacher("torchaudio:HUBERT_ASR_XLARGE", [36])`.
+
+| URI | teacher |
+|---|---|
+| `torchaudio:NAME[?state_dict=FILE]` | a bundle of `torchaudio.pipelines` |
+| `hf:ID_OR_FOLDER[?revision=R][&silence=S]` | HuBERT, WavLM, wav2vec 2.0, data2vec-audio, Whisper |
+| `mvqkd:EXP_DIR[?epoch=N][&avg=M]` | a checkpoint of our own |
+| `python:MODULE:FUNCTION[?name=value...]` | whatever `FUNCTION(layers, name=value, ...)` returns |
+
+For the last, `layers` is the wanted layers or None for all, values are strings, and the result is
+an nn.Module that is a `mvqkd.teachers.interface.Teacher`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import torch
+from torch import nn
+
+from mvqkd.errors import UserError
+from mvqkd.teachers.interface import Teacher
+
+_NEEDED = ("dim", "num_layers", "frame_rate", "output_lens")
+
+
+def load_teacher(
+    uri: str, layers: Sequence[int] | None = None, *, device: str | torch.device = "cpu"
+) -> Teacher:
+    """Load a frozen teacher.
+
+    Args:
+        uri: see the table above.
+        layers: layers that are wanted, 1-based; 0 is the input of the first; None: 1 to the last.
+            Layers above the highest are not computed.
+        device: where it runs.
+
+    Raises:
+        UserError: no such teacher, layer or option.
+    """
+    scheme, _, rest = uri.partition(":")
+    name, _, query = rest.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if scheme not in _SOURCES or not name:
+        raise UserError(
+            f"{uri!r} names no teacher", remedy=f"{', '.join(f'{s}:...' for s in _SOURCES)}"
+        )
+    load, known = _SOURCES[scheme]
+    if known is not None:
+        for key, value in options.items():
+            if key not in known:
+                raise UserError(f"{uri}: there is no option {key}", remedy=f"known: {list(known)}")
+            try:
+                options[key] = known[key](value)
+            except ValueError as error:
+                raise UserError(f"{uri}: {key}={value} is no number") from error
+    teacher = load(name, layers, **options)
+    return teacher.eval().requires_grad_(False).to(device)
+
+
+def _torchaudio(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
+    from mvqkd.teachers.torchaudio_models import load_torchaudio_teacher
+
+    return load_torchaudio_teacher(name, layers, **options)
+
+
+def _hugging_face(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
+    from mvqkd.teachers.hugging_face import load_hugging_face_teacher
+
+    return load_hugging_face_teacher(name, layers, **options)
+
+
+def _python(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"python:{name} cannot be imported: {error}",
+            remedy="python:MODULE:FUNCTION, with the module's folder in PYTHONPATH",
+        ) from error
+    teacher = function(layers, **options)
+    lacking = [attribute for attribute in _NEEDED if not hasattr(teacher, attribute)]
+    if lacking or not isinstance(teacher, nn.Module):
+        raise UserError(
+            f"python:{name} returned {type(teacher).__name__}, which is no nn.Module or lacks "
+            f"{', '.join(lacking)}",
+            remedy="see mvqkd.teachers.interface.Teacher",
+        )
+    if not hasattr(teacher, "ctc"):
+        teacher.ctc = None  # type: ignore[assignment]
+    return teacher
+
+
+_SOURCES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[str], Any]] | None]] = {
+    "torchaudio": (_torchaudio, {"state_dict": str}),
+    "hf": (_hugging_face, {"revision": str, "silence": float}),
+    "python": (_python, None),
+}

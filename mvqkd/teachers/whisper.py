@@ -1,0 +1,155 @@
+"""The encoder of Whisper as a teacher (Radford et al. 2022), at 50 Hz."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead, Embeddings
+from mvqkd.teachers.layers import choose_layers
+from mvqkd.teachers.lengths import valid_mask
+
+_HOP = 160
+_FFT = 400
+
+
+class _Piece(NamedTuple):
+    """A window over an utterance."""
+
+    row: int
+    """Of the batch."""
+    start: int
+    """First mel frame, even."""
+    begin: int
+    """First frame of the utterance's embeddings that is taken from this window."""
+    end: int
+    """Frame after the last of these."""
+
+
+class WhisperTeacher(nn.Module):
+    """A `Teacher` on transformers' `WhisperEncoder`.
+
+    Whisper was trained on windows of 30 s, the audio followed by silence. The encoder here hears
+    the audio and only some of that silence, which costs less and changes the embeddings a little
+    (`silence=30` changes nothing). Longer audio than a window is heard in windows that
+    overlap by `overlap`, and each frame is taken from the window in which it is farther from an
+    end.
+
+    Args:
+        encoder: transformers' encoder.
+        mel_filters: (201, mel bins) of its feature extractor.
+        layers: wanted layers; None: all.
+        silence: seconds of silence that the encoder hears after the audio, as far as the window
+            goes; 30 is the window that Whisper was trained on.
+        overlap: seconds that windows of longer audio overlap.
+    """
+
+    ctc: CTCHead | None = None
+    filters: Tensor
+    hann: Tensor
+    frame_rate = SAMPLE_RATE / _HOP / 2
+
+    def __init__(
+        self,
+        encoder: Any,
+        mel_filters: Tensor,
+        layers: Sequence[int] | None,
+        *,
+        silence: float = 2.0,
+        overlap: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.num_layers = len(encoder.layers)
+        self.wanted = choose_layers(layers, self.num_layers)
+        self.dim = encoder.config.d_model
+        self.window = 2 * encoder.config.max_source_positions  # mel frames
+        self.silence = round(silence * SAMPLE_RATE / _HOP)
+        self.overlap = round(overlap * SAMPLE_RATE / _HOP)
+        self.conv1, self.conv2 = encoder.conv1, encoder.conv2
+        self.positions = encoder.embed_positions
+        self.layers = encoder.layers[: max(self.wanted)]
+        self.norm = encoder.layer_norm
+        self.register_buffer("filters", mel_filters.float(), persistent=False)
+        self.register_buffer("hann", torch.hann_window(_FFT), persistent=False)
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        """(N,) samples -> (N,) frames."""
+        return torch.div(torch.div(lens, _HOP, rounding_mode="floor") + 1, 2, rounding_mode="floor")
+
+    def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
+        """See `Teacher.__call__`."""
+        mel = self.log_mel(waveforms, lens)
+        mel_lens = torch.div(lens, _HOP, rounding_mode="floor")
+        pieces = [
+            _Piece(row, *span)
+            for row, length in enumerate(mel_lens.tolist())
+            for span in self._spans(length)
+        ]
+        heard = torch.tensor(
+            [min(self.window, int(mel_lens[p.row]) - p.start + self.silence) for p in pieces],
+            device=mel.device,
+        )
+        size = int(heard.max())
+        windows = [F.pad(mel[p.row, :, p.start :], (0, size))[:, :size] for p in pieces]
+        found = self._encode(torch.stack(windows), heard)
+        frame_lens = self.output_lens(lens)
+        layers = {
+            layer: x.new_zeros(len(waveforms), int(frame_lens.max()), self.dim)
+            for layer, x in found.items()
+        }
+        for index, p in enumerate(pieces):
+            first = p.start // 2
+            for layer, x in found.items():
+                layers[layer][p.row, p.begin : p.end] = x[index, p.begin - first : p.end - first]
+        return Embeddings(layers, frame_lens)
+
+    def log_mel(self, waveforms: Tensor, lens: Tensor) -> Tensor:
+        """(N, S), (N,) -> (N, mel bins, T): Whisper's features of each utterance followed by
+        `silence` seconds of zeros, as if in a whole window; 100 Hz."""
+        with torch.autocast(waveforms.device.type, enabled=False):
+            audio = waveforms.float() * valid_mask(lens, waveforms.shape[1])
+            audio = F.pad(audio, (0, self.silence * _HOP + _FFT))
+            spectrum = torch.stft(
+                audio, _FFT, _HOP, window=self.hann, center=True, return_complex=True
+            )
+            power = spectrum[..., :-1].abs().square()
+            mel = torch.matmul(self.filters.T, power).clamp(min=1e-10).log10()
+            floor = mel.amax(dim=(1, 2), keepdim=True) - 8.0
+            return (torch.maximum(mel, floor) + 4.0) / 4.0
+
+    def _spans(self, length: int) -> list[tuple[int, int, int]]:
+        """(start, begin, end) of each window over `length` mel frames, see `_Piece`."""
+        frames = (length + 1) // 2
+        if length <= self.window:
+            return [(0, 0, frames)]
+        count = math.ceil((length - self.overlap) / (self.window - self.overlap))
+        last = length + length % 2 - self.window
+        starts = [2 * (last * index // (count - 1) // 2) for index in range(count)]
+        # Neighbours share the frames from the later's start to the earlier's end: half for each.
+        middles = [(a + self.window + b) // 4 for a, b in itertools.pairwise(starts)]
+        return list(zip(starts, [0, *middles], [*middles, frames], strict=True))
+
+    def _encode(self, mel: Tensor, heard: Tensor) -> dict[int, Tensor]:
+        """(W, mel bins, T), (W,) mel frames heard -> wanted layer -> (W, T/2, D)."""
+        valid = valid_mask(heard, mel.shape[2])
+        # Beyond what a window hears the convolutions see zeros, as at the edge of a tensor.
+        x = F.gelu(self.conv1(mel * valid[:, None]))
+        x = F.gelu(self.conv2(x * valid[:, None])).transpose(1, 2)
+        x = x + self.positions.weight[: x.shape[1]]
+        found = {0: x}
+        keys = valid_mask(torch.div(heard + 1, 2, rounding_mode="floor"), x.shape[1])
+        mask = torch.zeros(keys.shape, dtype=x.dtype, device=x.device).masked_fill(
+            ~keys, torch.finfo(x.dtype).min
+        )
+        for index, layer in enumerate(self.layers, start=1):
+            x = layer(x, mask[:, None, None, :].expand(-1, 1, x.shape[1], -1))
+            found[index] = x
+        if len(self.layers) == self.num_layers:
+            found[self.num_layers] = self.norm(x)
+        return {layer: found[layer] for layer in self.wanted}

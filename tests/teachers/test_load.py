@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mvqkd.errors import UserError
+from mvqkd.teachers import CTCHead, load_teacher
+
+PLUGIN = """
+import torch
+from mvqkd.teachers import Embeddings
+
+class Framer(torch.nn.Module):
+    dim, num_layers, frame_rate = 160, 1, 100.0
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(float(gain)))
+    def output_lens(self, lens):
+        return lens // 160
+    def forward(self, waveforms, lens):
+        frames = waveforms[:, : waveforms.shape[1] // 160 * 160].unflatten(1, (-1, 160))
+        return Embeddings({1: self.gain * frames}, self.output_lens(lens))
+
+def make(layers, gain="1"):
+    assert layers == [1]
+    return Framer(gain)
+
+def wrong(layers):
+    return torch.nn.Linear(1, 1)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny_teacher_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tiny_teacher_plugin", raising=False)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_any_module_can_be_plugged_in() -> None:
+    teacher = load_teacher("python:tiny_teacher_plugin:make?gain=3", [1])
+    wave = torch.randn(2, 480)
+    output = teacher(wave, torch.tensor([480, 320]))
+    assert torch.equal(output.layers[1], 3 * wave.reshape(2, 3, 160))
+    assert teacher.ctc is None and not output.layers[1].requires_grad
+    with pytest.raises(UserError, match="lacks dim, num_layers, frame_rate"):
+        load_teacher("python:tiny_teacher_plugin:wrong", [1])
+    with pytest.raises(UserError, match="cannot be imported"):
+        load_teacher("python:tiny_teacher_plugin:nothing", [1])
+
+
+@pytest.mark.parametrize(
+    "uri, message",
+    [
+        ("HUBERT_XLARGE", "names no teacher"),
+        ("ftp:x", "names no teacher"),
+        ("hf:", "names no teacher"),
+        ("torchaudio:HUBERT_BASE?weights=x", "no option weights"),
+        ("hf:x?silence=much", "silence=much is no number"),
+    ],
+)
+def test_bad_uris_are_refused(uri: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_teacher(uri)
+
+
+def test_greedy_ctc_merges_repetitions_and_drops_blanks() -> None:
+    head = CTCHead(torch.nn.Identity(), ["-", "|", "A", "B"], blank=0)
+    symbols = torch.tensor([[1, 2, 2, 0, 2, 1, 1, 0, 1, 3, 3], [3, 3, 0, 3, 2, 2, 2, 2, 2, 2, 2]])
+    logits = torch.nn.functional.one_hot(symbols, 4).float()
+    assert head.decode(logits, torch.tensor([11, 4])) == ["AA B", "BB"]
