@@ -8,20 +8,21 @@ for all workers and ranks.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from lhotse.utils import compute_num_frames
 from numpy.typing import NDArray
 
+from mvqkd.data.batch import FRAME_SHIFT
+from mvqkd.data.features import SAMPLE_RATE
+from mvqkd.data.jsonl import fingerprint, read_lines
 from mvqkd.data.tokenizer import Tokenizer
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
@@ -107,7 +108,7 @@ def open_index(cuts_path: str | Path, lang_dir: str | Path | None) -> CutIndex:
     if lang_dir is None:
         return CutIndex(source, _read(source, None))
     tokenizer = Tokenizer.load(lang_dir)
-    stamp = _stamp(source, Path(lang_dir) / "bpe.model")
+    stamp = fingerprint(_VERSION, source, Path(lang_dir) / "bpe.model")
     path = Path(lang_dir) / f"{_stem(source)}.index.h5"
     if not _is_current(path, stamp):
         begin = time.monotonic()
@@ -121,14 +122,6 @@ def open_index(cuts_path: str | Path, lang_dir: str | Path | None) -> CutIndex:
 
 def _stem(manifest: Path) -> str:
     return manifest.name.removesuffix(".gz").removesuffix(".jsonl")
-
-
-def _stamp(source: Path, model: Path) -> str:
-    """Hash of all that an index depends on."""
-    digest = hashlib.sha256(f"version {_VERSION}".encode())
-    for path in (source, model):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _is_current(path: Path, stamp: str) -> bool:
@@ -178,22 +171,6 @@ def _read(source: Path, tokenizer: Tokenizer | None) -> dict[str, NDArray[Any]]:
     }
 
 
-def read_lines(manifest: Path) -> Iterator[bytes]:
-    """The lines of a `.jsonl` or `.jsonl.gz`.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    opener: Any = gzip.open if manifest.suffix == ".gz" else open
-    try:
-        with opener(manifest, "rb") as file:
-            yield from file
-    except (OSError, EOFError) as error:
-        raise UserError(
-            f"{manifest} cannot be read: {error}", remedy="delete it and run its stage again"
-        ) from None
-
-
 def transcript(cut: dict[str, Any]) -> str:
     """The text of a cut's supervision; empty when it has none."""
     supervisions = cut.get("supervisions") or [{}]
@@ -204,7 +181,7 @@ def _frames(cut: dict[str, Any]) -> int:
     """Frames of features of a cut: those stored, or those that `extract` would give."""
     if "features" in cut:
         return int(cut["features"]["num_frames"])
-    return int(cut["duration"] * 100 + 0.5)
+    return compute_num_frames(cut["duration"], FRAME_SHIFT, SAMPLE_RATE)
 
 
 def _offsets(lens: list[int]) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from mvqkd.errors import UserError
@@ -28,3 +28,13 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def list_option(value: str) -> list[str]:
+    """Type of an option with names separated by commas or spaces; use with `nargs="+"`."""
+    return value.replace(",", " ").split()
+
+
+def flatten(lists: Iterable[list[str]]) -> list[str]:
+    """The value of such an option."""
+    return [name for names in lists for name in names]
