@@ -104,8 +104,8 @@ RULES: dict[str, list[str]] = {
         "2: all the THINGS were THING_ADJ .",
         "2: HER KIN had COUNT ANIMALS and COUNT ANIMALS .",
         "2: HER KIN is NUMBER years old .",
-        "the SKY was over the PLACE , and it was WEATHER .",
-        "in SEASON the SKY comes in the PART .",
+        "2: the SKY was over the PLACE , and it was WEATHER .",
+        "2: in SEASON the SKY comes in the PART .",
         "it was a WEATHER PART in SEASON .",
         # questions
         "2: did SUBJECT FIND OBJECT ?",
@@ -118,7 +118,7 @@ RULES: dict[str, list[str]] = {
         "how many DISHES did SUBJECT COOK ?",
         "what did SUBJECT FIND WHERE ?",
         "MODAL you FIND the OBJECT_NP ?",
-        "2: is the OPENABLE open or closed ?",
+        "4: is the OPENABLE open or closed ?",
         "are the ANIMALS WHERE ?",
         # speech
         "2: SUBJECT MODAL not FIND OBJECT .",

@@ -14,7 +14,7 @@ _NAMES = frozenset(LEXICON["NAME"].split())
 _PROPER = _NAMES | frozenset(LEXICON["DAY"].split()) | {"i"}
 _WORDS = {symbol: words.split() for symbol, words in LEXICON.items()}
 _VOWEL_LETTERS = tuple("aeiou")
-_ATTEMPTS = 5000
+_ATTEMPTS = 2000
 _CANDIDATES = 6
 
 

@@ -84,13 +84,14 @@ def _speaker(split: str, index: int, seed: int) -> Speaker:
     rng = random.Random(f"{seed}/speaker/{number}")
     sex = "FM"[index % 2]
     variants = VARIANTS[split][sex].split()
-    # The accent shifts by one each time the variants have all been used, so that pairs differ.
-    turn, place = divmod(index // 2, len(variants))
+    # The accents shift by one each time they have all been used, so that women and men have all of
+    # them, and a variant that comes again has another accent.
+    shift = index // len(ACCENTS)
     return Speaker(
         id=number,
         sex=sex,
-        accent=ACCENTS[(index + turn) % len(ACCENTS)],
-        variant=variants[place],
+        accent=ACCENTS[(index + shift) % len(ACCENTS)],
+        variant=variants[index // 2 % len(variants)],
         rate=rng.randint(155, 200),
         pitch=rng.randint(35, 65),
         range=rng.randint(35, 70),
