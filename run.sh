@@ -30,6 +30,7 @@ options
   --exp NAME[,NAME]   experiments: files of <recipe>/conf without .yaml (default: all that the recipe names)
   --corpus-dir DIR    corpus on disk: a LibriSpeech tree or a folder of lhotse manifests
                       (default: <data-dir>/corpus, filled by stage 0)
+  --musan-dir DIR     MUSAN on disk, for recipes that use it (default: <data-dir>/corpus/musan)
   --train-parts LIST  --dev-parts LIST  --test-parts LIST
                       names or patterns of the corpus's parts, separated by commas (default: the recipe's)
   --data-dir DIR      prepared data (default data/<recipe>)
@@ -67,6 +68,7 @@ stage=$first_stage
 stop_stage=$last_stage
 only_experiments=
 corpus_dir=
+musan_dir=
 data_dir=
 exp_dir=
 nj=$(nproc 2>/dev/null || echo 2)
@@ -98,6 +100,7 @@ while [ $# -gt 0 ]; do
         --stop-stage) stop_stage=$2 ;;
         --exp) only_experiments=${2//,/ } ;;
         --corpus-dir) corpus_dir=$2 ;;
+        --musan-dir) musan_dir=$2 ;;
         --train-parts) option_train_parts=${2//,/ } ;;
         --dev-parts) option_dev_parts=${2//,/ } ;;
         --test-parts) option_test_parts=${2//,/ } ;;
@@ -141,8 +144,95 @@ if [ -n "$install" ]; then
 fi
 
 runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
-announce() { printf '\n== stage %d: %s\n' "$1" "$(echo "${stage_titles[$1]}" | sed 's/  */ /')"; }
+announce() {  # stage, and what it is about
+    local title
+    read -r -a title <<<"${stage_titles[$1]}"
+    printf '\n== stage %d: %s%s\n' "$1" "${title[0]}" "${2:+ $2}"
+}
 show() {  # print a command, then run it
     printf '   %s\n' "$*"
     "$@"
 }
+one_of_every() {  # patterns -> names of the parts that have manifests, in the order of the patterns
+    local pattern file part found=" "
+    for pattern in $1; do
+        for file in "$data_dir/manifests/${prefix}"_supervisions_$pattern.jsonl.gz; do
+            [ -f "$file" ] || continue
+            part=${file##*_supervisions_}
+            part=${part%.jsonl.gz}
+            case $found in *" $part "*) ;; *) found+="$part " ;; esac
+        done
+    done
+    echo "${found# }"
+}
+
+# ---- stages ------------------------------------------------------------------------------------
+train_parts=${option_train_parts:-$train_parts}
+dev_parts=${option_dev_parts:-$dev_parts}
+test_parts=${option_test_parts:-$test_parts}
+
+if runs 0; then
+    announce 0
+    if [ -n "$corpus_dir" ]; then
+        echo "   the corpus is $corpus_dir"
+    elif [ "$corpus" = synthetic ]; then
+        show python local/make_mini_corpus.py --out "$data_dir/corpus" --nj "$nj"
+    else
+        show python local/download_corpus.py --corpus "$corpus" --out "$data_dir/corpus" \
+            --parts "$train_parts $dev_parts $test_parts"
+    fi
+    if [ "$musan" = yes ] && [ -z "$musan_dir" ]; then
+        show python local/download_corpus.py --corpus musan --out "$data_dir/corpus"
+    fi
+fi
+
+if runs 1; then
+    announce 1
+    musan_options=()
+    [ "$musan" != yes ] || musan_options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
+    show python local/prepare_manifests.py --corpus-dir "${corpus_dir:-$data_dir/corpus}" \
+        --parts "$train_parts" "$dev_parts" "$test_parts" --prefix "$prefix" \
+        --data-dir "$data_dir" --nj "$nj" "${musan_options[@]}" $strict
+fi
+
+if [ "$stop_stage" -ge 2 ]; then
+    train_parts=$(one_of_every "$train_parts")
+    dev_parts=$(one_of_every "$dev_parts")
+    test_parts=$(one_of_every "$test_parts")
+    if [ -z "$train_parts" ] || [ -z "$dev_parts" ]; then
+        fail "$data_dir/manifests has no manifests of training or dev parts" \
+            "run --stage 1, with --train-parts and --dev-parts if the corpus's parts have other names"
+    fi
+    if [ -z "$test_parts" ]; then
+        echo "the corpus has no test part: only $dev_parts is decoded"
+    fi
+fi
+
+if runs 2; then
+    announce 2
+    options=()
+    [ "$speed_perturb" != yes ] || options+=(--speed-perturb)
+    [ "$musan" != yes ] || options+=(--musan)
+    show python local/compute_fbank.py --data-dir "$data_dir" --prefix "$prefix" \
+        --train-parts "$train_parts" --parts "$dev_parts" "$test_parts" \
+        --nj "$nj" "${options[@]}" $strict
+fi
+
+if runs 3; then
+    announce 3
+    show python local/prepare_lang.py --data-dir "$data_dir" --prefix "$prefix" \
+        --train-parts "$train_parts" --parts "$dev_parts" "$test_parts" \
+        --vocab-size "$vocab_size" $strict
+fi
+
+if runs 4; then
+    for experiment in $experiments; do
+        announce 4 "$experiment"
+        launcher=(python)
+        [ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
+        show "${launcher[@]}" local/train.py --config "$recipe/conf/$experiment.yaml" \
+            --data-dir "$data_dir" --prefix "$prefix" --vocab-size "$vocab_size" \
+            --train-parts "$train_parts" --dev-parts "$dev_parts" \
+            --exp-dir "$exp_dir/$experiment" "${overrides[@]}"
+    done
+fi
