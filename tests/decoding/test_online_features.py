@@ -16,10 +16,8 @@ def online(samples: torch.Tensor, sizes: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize(
     "num_samples", [140, 160, 401, 1000, 1119, 1120, 1121, 1199, 1280, 16000, 16085]
 )
-@pytest.mark.parametrize("step", [1, 97, 160, 1600, 100000])
+@pytest.mark.parametrize("step", [13, 97, 160, 1600, 100000])
 def test_pieces_give_the_features_of_the_whole(num_samples: int, step: int) -> None:
-    if step == 1 and num_samples > 1200:
-        pytest.skip("slow, and no other case")
     samples = torch.randn(num_samples, generator=torch.Generator().manual_seed(num_samples)) * 0.1
     whole = Fbank(FbankConfig()).extract(samples, 16000)
     sizes = [min(step, num_samples - start) for start in range(0, num_samples, step)]

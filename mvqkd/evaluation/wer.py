@@ -1,0 +1,152 @@
+"""Word error rates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import kaldialign
+
+GAP = "*"
+"""Stands in an alignment for the word that the other side does not have."""
+
+
+class Transcript(NamedTuple):
+    """What was said and what was recognized."""
+
+    id: str
+    reference: list[str]
+    hypothesis: list[str]
+
+
+class ErrorCounts(NamedTuple):
+    """Errors of an utterance or a corpus."""
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    words: int = 0
+    """Words of the reference."""
+
+    @property
+    def errors(self) -> int:
+        """All errors."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def wer(self) -> float:
+        """Word error rate in percent. Without reference words: 0 if there are no errors, else
+        infinite."""
+        if self.words == 0:
+            return math.inf if self.errors else 0.0
+        return 100.0 * self.errors / self.words
+
+
+Alignment = list[tuple[str | None, str | None]]
+"""Pairs of a reference word and a recognized word; None on the left is an insertion, on the right
+a deletion."""
+
+
+@dataclass
+class WordCounts:
+    """What became of one word; icefall's per-word statistics."""
+
+    correct: int = 0
+    substituted: int = 0
+    """Times it was said and another word recognized."""
+    mistaken: int = 0
+    """Times it was recognized and another word said."""
+    inserted: int = 0
+    deleted: int = 0
+
+    @property
+    def errors(self) -> int:
+        """All errors that the word has to do with."""
+        return self.substituted + self.mistaken + self.inserted + self.deleted
+
+    @property
+    def in_reference(self) -> int:
+        """Times it was said."""
+        return self.correct + self.substituted + self.deleted
+
+    @property
+    def in_hypothesis(self) -> int:
+        """Times it was recognized."""
+        return self.correct + self.mistaken + self.inserted
+
+
+@dataclass
+class Score:
+    """Errors of a corpus in all detail, utterances sorted by id."""
+
+    transcripts: list[Transcript]
+    alignments: list[Alignment]
+    utterances: list[ErrorCounts]
+    substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    deletions: Counter[str] = field(default_factory=Counter)
+    insertions: Counter[str] = field(default_factory=Counter)
+    words: dict[str, WordCounts] = field(default_factory=dict)
+
+    @property
+    def total(self) -> ErrorCounts:
+        """Sums over the utterances."""
+        if not self.utterances:
+            return ErrorCounts()
+        return ErrorCounts(*(sum(column) for column in zip(*self.utterances, strict=True)))
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
+    """Align words with the fewest errors, each of cost 1 (kaldialign)."""
+    # Words become numbers: whatever the words are, none can be mistaken for the mark of a gap.
+    numbers: dict[str, int] = {}
+    left = [numbers.setdefault(word, len(numbers)) for word in reference]
+    right = [numbers.setdefault(word, len(numbers)) for word in hypothesis]
+    names = list(numbers)
+    return [
+        (None if a < 0 else names[a], None if b < 0 else names[b])
+        for a, b in kaldialign.align(left, right, -1)
+    ]
+
+
+def score(transcripts: Iterable[Transcript]) -> Score:
+    """Count the errors of a corpus."""
+    result = Score(sorted(transcripts), [], [])
+    for transcript in result.transcripts:
+        alignment = align(transcript.reference, transcript.hypothesis)
+        result.alignments.append(alignment)
+        result.utterances.append(_count(alignment, result))
+    return result
+
+
+def log_line(key: str, counts: ErrorCounts) -> str:
+    """`[test-clean-greedy_search] %WER 2.27% [1194 / 52576, 130 ins, 98 del, 966 sub ]`."""
+    return (
+        f"[{key}] %WER {counts.wer:.2f}% [{counts.errors} / {counts.words}, "
+        f"{counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub ]"
+    )
+
+
+def _count(alignment: Alignment, result: Score) -> ErrorCounts:
+    substitutions = deletions = insertions = 0
+    for said, heard in alignment:
+        if said is None:
+            assert heard is not None
+            insertions += 1
+            result.insertions[heard] += 1
+            result.words.setdefault(heard, WordCounts()).inserted += 1
+        elif heard is None:
+            deletions += 1
+            result.deletions[said] += 1
+            result.words.setdefault(said, WordCounts()).deleted += 1
+        elif said != heard:
+            substitutions += 1
+            result.substitutions[said, heard] += 1
+            result.words.setdefault(said, WordCounts()).substituted += 1
+            result.words.setdefault(heard, WordCounts()).mistaken += 1
+        else:
+            result.words.setdefault(said, WordCounts()).correct += 1
+    words = sum(said is not None for said, _ in alignment)
+    return ErrorCounts(substitutions, deletions, insertions, words)
