@@ -1,9 +1,12 @@
 """Multi-codebook quantization of teacher embeddings: a frame becomes a few bytes.
 
 Needs torch and numpy; h5py only to read frames from files, numba only to be fast on a CPU.
+`predictability` measures what a student could learn from codes, `reference` exchanges quantizers
+with the package `multi_quantization`.
 """
 
 from mvqkd.quantization.frames import EmbeddingFile, Frames, TensorFrames
+from mvqkd.quantization.measure import Report, measure
 from mvqkd.quantization.quantizer import Quantizer
 
-__all__ = ["EmbeddingFile", "Frames", "Quantizer", "TensorFrames"]
+__all__ = ["EmbeddingFile", "Frames", "Quantizer", "Report", "TensorFrames", "measure"]

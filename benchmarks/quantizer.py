@@ -1,0 +1,233 @@
+"""Compare quantizers side by side: reconstruction, time, and what a student can predict.
+
+    python benchmarks/quantizer.py --embeddings emb/layer3.h5 --fbank emb/fbank.h5 \
+        --num-codebooks 4 8 16 32 --output results --skip multi_quantization-10k+10k
+
+`benchmarks/quantizer_data.py` makes the two files. Every (method, bytes) pair is measured once and
+kept in the output folder, so that the command can be stopped and repeated; `table.md` and
+`rate_distortion.png` are written from what is there. Utterances are split by speaker: a fifth of
+the speakers is never trained on, and a tenth of the other utterances is held out as well. Speakers
+are the first part of LibriSpeech-like ids. `--gaussian 256` measures on independent Gaussian frames
+instead, where theory knows the least possible error of any quantizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from quantizer_peers import METHODS, Ours, fit, installed
+from quantizer_report import draw, write_table
+
+from mvqkd.quantization.measure import code_counts, code_entropy
+from mvqkd.quantization.predictability import predictability, regression_error
+
+PARTS = ("train", "held_out", "other_speakers")
+
+
+class Data:
+    """Utterances of the three parts: `x[part]` and `features[part]` are lists of tensors."""
+
+    def __init__(self, embeddings: Path, fbank: Path | None, train_frames: int, test_frames: int):
+        with h5py.File(embeddings) as file:
+            ids = file["ids"].asstr()[:].tolist()
+            offsets = file["offsets"][:]
+            split = _split(ids, np.diff(offsets), train_frames, test_frames)
+            self.name = f"{file.attrs['teacher']}, layer {file.attrs['layer']}"
+            rows = file["embeddings"]
+            self.x = {
+                part: [torch.from_numpy(rows[offsets[i] : offsets[i + 1]]).float() for i in chosen]
+                for part, chosen in split.items()
+            }
+        self.features: dict[str, list[torch.Tensor]] = {}
+        if fbank is not None:
+            with h5py.File(fbank) as file:
+                where = {name: i for i, name in enumerate(file["ids"].asstr()[:].tolist())}
+                bounds = file["offsets"][:]
+                rows = file["features"]
+                for part, chosen in split.items():
+                    places = [where[ids[i]] for i in chosen]
+                    self.features[part] = [
+                        torch.from_numpy(rows[bounds[j] : bounds[j + 1]]).float() for j in places
+                    ]
+
+
+class Gaussian:
+    """Frames of independent Gaussian numbers: no structure to find, no speakers."""
+
+    def __init__(self, dim: int, train_frames: int, test_frames: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.name = f"independent Gaussian, {dim} dimensions"
+        sizes = (train_frames, test_frames, test_frames)
+        self.x = {
+            part: [torch.randn(n, dim, generator=generator)]
+            for part, n in zip(PARTS, sizes, strict=True)
+        }
+        self.features: dict[str, list[torch.Tensor]] = {}
+
+
+def _split(
+    ids: list[str], lens: np.ndarray, train_frames: int, test_frames: int
+) -> dict[str, list[int]]:
+    """Utterances of each part, in an order that a seed decides."""
+    rng = np.random.default_rng(0)
+    speakers = [name.split("-")[0] for name in ids]
+    everyone = rng.permutation(sorted(set(speakers)))
+    others = set(everyone[: max(1, len(everyone) // 5)].tolist())
+    order = rng.permutation(len(ids)).tolist()
+    known = [i for i in order if speakers[i] not in others]
+    held = max(1, len(known) // 10)
+    parts = {
+        "train": (known[held:], train_frames),
+        "held_out": (known[:held], test_frames),
+        "other_speakers": ([i for i in order if speakers[i] in others], test_frames),
+    }
+    chosen = {}
+    for part, (candidates, limit) in parts.items():
+        before = np.cumsum([0, *lens[candidates][:-1]])
+        chosen[part] = [i for i, b in zip(candidates, before, strict=True) if b < limit]
+    return chosen
+
+
+def relative_error(x: torch.Tensor, x_hat: torch.Tensor, mean: torch.Tensor) -> float:
+    return float((x - x_hat).square().sum() / (x - mean).square().sum())
+
+
+def measure(method: str, data: Data | Gaussian, num_codebooks: int, seed: int, out: Path) -> None:
+    """Fit, encode, decode; keep numbers and the codes of all utterances."""
+    x = {part: torch.cat(rows) for part, rows in data.x.items()}
+    order = torch.randperm(len(x["train"]), generator=torch.Generator().manual_seed(seed))
+    begin = time.perf_counter()
+    coder = fit(method, x["train"][order], num_codebooks, seed)
+    result: dict[str, object] = {"method": method, "bytes": num_codebooks}
+    result["train_seconds"] = time.perf_counter() - begin
+    result["threads"] = torch.get_num_threads()
+    mean = x["train"].mean(dim=0)
+    efforts = {"": coder}
+    if isinstance(coder, Ours):
+        coder.quantizer.save(out / f"{method}-{num_codebooks}.pt")
+        fast, thorough = Ours(coder.quantizer, 2, 1), Ours(coder.quantizer, 16, 2)
+        efforts |= {" fast": fast, " thorough": thorough}
+    coder.encode(x["held_out"][:512])  # compiled, and warm
+    for name, effort in efforts.items():
+        begin = time.perf_counter()
+        codes = effort.encode(x["held_out"])
+        result["encode_per_second" + name] = len(codes) / (time.perf_counter() - begin)
+        result["error" + name] = relative_error(x["held_out"], effort.decode(codes), mean)
+        other = effort.decode(effort.encode(x["other_speakers"]))
+        result["error_other" + name] = relative_error(x["other_speakers"], other, mean)
+    entropy = code_entropy(code_counts(coder.encode(x["held_out"]), 256))
+    result["entropy"] = entropy.mean().item()
+    if data.features:
+        codes_of = {part: coder.encode(rows).numpy() for part, rows in x.items()}
+        np.savez_compressed(
+            out / f"{method}-{num_codebooks}.npz",
+            centers=_centers(coder, num_codebooks),
+            **codes_of,
+        )
+    (out / f"{method}-{num_codebooks}.json").write_text(json.dumps(result, indent=1))
+
+
+def _centers(coder: object, num_codebooks: int) -> np.ndarray:
+    """Row [q, k] is what entry k of codebook q adds, up to one constant vector per codebook. All
+    decoders here are sums over codebooks, so decoding one-hot differences finds it."""
+    codes = torch.zeros(num_codebooks, 256, num_codebooks, dtype=torch.uint8)
+    for q in range(num_codebooks):
+        codes[q, :, q] = torch.arange(256)
+    zero = coder.decode(torch.zeros(1, num_codebooks, dtype=torch.uint8))
+    centers = coder.decode(codes.flatten(0, 1)).view(num_codebooks, 256, -1) - zero
+    centers[0] += zero
+    return centers.numpy()
+
+
+def probe(data: Data, result: Path, steps: int) -> None:
+    """Add what a small network can predict of the codes to a result."""
+    with np.load(result.with_suffix(".npz")) as kept:
+        codes = {
+            part: list(torch.from_numpy(kept[part]).split([len(u) for u in data.x[part]]))
+            for part in PARTS
+        }
+        centers = torch.from_numpy(kept["centers"])
+    found = predictability(
+        data.features["train"],
+        codes["train"],
+        data.features["held_out"],
+        codes["held_out"],
+        centers=centers,
+        mean=torch.zeros(centers.shape[2]),
+        test_embeddings=data.x["held_out"],
+        num_steps=steps,
+    )
+    mean = torch.cat(data.x["train"]).mean(dim=0)
+    x = torch.cat(data.x["held_out"])
+    facts = json.loads(result.read_text())
+    facts["cross_entropy"] = float(np.mean(found.cross_entropy))
+    facts["captured"] = float(np.mean(found.captured))
+    facts["captured_range"] = [min(found.captured), max(found.captured)]
+    # The decoders here have no mean of their own: put the error on the common denominator.
+    ratio = float(x.square().sum() / (x - mean).square().sum())
+    facts["posterior_error"] = (found.reconstruction_error or 0.0) * ratio
+    facts["probe_steps"] = steps
+    result.write_text(json.dumps(facts, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--embeddings", type=Path, help="HDF5 file of teacher embeddings")
+    source.add_argument("--gaussian", type=int, metavar="DIM", help="random frames instead")
+    parser.add_argument("--fbank", type=Path, help="features of the same utterances, for the probe")
+    parser.add_argument("--num-codebooks", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--skip", nargs="+", default=[], choices=METHODS)
+    parser.add_argument("--train-frames", type=int, default=200_000)
+    parser.add_argument("--test-frames", type=int, default=20_000)
+    parser.add_argument("--probe-steps", type=int, default=1000, help="0: do not train the probe")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    if args.gaussian is not None:
+        data: Data | Gaussian = Gaussian(args.gaussian, args.train_frames, args.test_frames)
+    else:
+        data = Data(args.embeddings, args.fbank, args.train_frames, args.test_frames)
+    for num_codebooks in args.num_codebooks:
+        for method in args.methods:
+            if method in args.skip:
+                continue
+            if not installed(method):
+                print(f"{method} is not installed: skipped", file=sys.stderr)
+                continue
+            result = args.output / f"{method}-{num_codebooks}.json"
+            if not result.exists():
+                print(f"{method}, {num_codebooks} bytes", file=sys.stderr, flush=True)
+                measure(method, data, num_codebooks, args.seed, args.output)
+            known = json.loads(result.read_text()).get("probe_steps")
+            if isinstance(data, Data) and data.features and known != args.probe_steps > 0:
+                print(f"{method}, {num_codebooks} bytes: probe", file=sys.stderr, flush=True)
+                probe(data, result, args.probe_steps)
+    reference = args.output / "regression.json"
+    if isinstance(data, Data) and data.features and args.probe_steps and not reference.exists():
+        error = regression_error(
+            data.features["train"],
+            data.x["train"],
+            data.features["held_out"],
+            data.x["held_out"],
+            num_steps=args.probe_steps,
+        )
+        reference.write_text(json.dumps({"regression_error": error}))
+    results = [json.loads(p.read_text()) for p in sorted(args.output.glob("*-*.json"))]
+    write_table(data.name, args.gaussian, results, args.output / "table.md")
+    draw(data.name, args.gaussian, results, args.output / "rate_distortion.png")
+    print((args.output / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

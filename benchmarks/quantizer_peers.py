@@ -1,0 +1,161 @@
+"""The quantizers that `benchmarks/quantizer.py` compares, behind one small interface."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvqkd.quantization import Quantizer
+
+
+class Coder(Protocol):
+    """A fitted quantizer. Frames (T, D) are float32, codes (T, Q) uint8, both on the CPU."""
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, codes: Tensor) -> Tensor: ...
+
+
+@dataclass
+class Scaled:
+    """A coder of frames that were centred and scaled to unit variance over all dimensions."""
+
+    coder: Coder
+    mean: Tensor
+    scale: Tensor
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.coder.encode((x - self.mean) / self.scale)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.coder.decode(codes) * self.scale + self.mean
+
+
+class Faiss:
+    """A faiss quantizer or, with `rotation`, one behind a linear transform."""
+
+    def __init__(self, quantizer: object, rotation: object | None = None) -> None:
+        self.quantizer, self.rotation = quantizer, rotation
+
+    def encode(self, x: Tensor) -> Tensor:
+        rows = np.ascontiguousarray(x.numpy())
+        if self.rotation is not None:
+            rows = self.rotation.apply(rows)
+        return torch.from_numpy(self.quantizer.compute_codes(rows))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        rows = self.quantizer.decode(np.ascontiguousarray(codes.numpy()))
+        if self.rotation is not None:
+            rows = self.rotation.reverse_transform(rows)
+        return torch.from_numpy(rows)
+
+
+class Reference:
+    """A quantizer of the package `multi_quantization`, encoding with its own default refinement."""
+
+    def __init__(self, quantizer: torch.nn.Module) -> None:
+        self.quantizer = quantizer.eval()
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.cat([self.quantizer.encode(part) for part in x.split(512)])
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.quantizer.decode(codes)
+
+
+@dataclass
+class Ours:
+    """Our quantizer at an effort of its search."""
+
+    quantizer: Quantizer
+    beam_size: int
+    sweeps: int
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.quantizer.encode(x, beam_size=self.beam_size, sweeps=self.sweeps)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.quantizer.decode(codes)
+
+
+METHODS = (
+    "ours",
+    "multi_quantization-2k+2k",
+    "multi_quantization-10k+10k",
+    "faiss-PQ",
+    "faiss-OPQ",
+    "faiss-RQ",
+    "faiss-LSQ",
+)
+
+
+def installed(method: str) -> bool:
+    package = {"multi_quantization": "multi_quantization", "faiss": "faiss"}
+    name = package.get(method.split("-")[0])
+    return name is None or importlib.util.find_spec(name) is not None
+
+
+def fit(method: str, x: Tensor, num_codebooks: int, seed: int) -> Coder:
+    """Learn a quantizer of `num_codebooks` bytes from frames x (T, D)."""
+    if method == "ours":
+        return Ours(Quantizer.fit(x, num_codebooks=num_codebooks, seed=seed), 8, 1)
+    mean = x.mean(dim=0)
+    scale = (x - mean).square().mean().sqrt()
+    normal = (x - mean) / scale
+    package, kind = method.split("-")
+    coder: Coder
+    if package == "faiss":
+        coder = _fit_faiss(kind, normal.numpy(), num_codebooks)
+    else:
+        coder = _fit_reference(kind, normal, num_codebooks, seed)
+    return Scaled(coder, mean, scale)
+
+
+def _fit_reference(kind: str, x: Tensor, num_codebooks: int, seed: int) -> Coder:
+    import random
+
+    from multi_quantization import QuantizerTrainer
+
+    first, second = (int(steps[:-1]) * 1000 for steps in kind.split("+"))
+    torch.manual_seed(seed)
+    random.seed(seed)
+    trainer = QuantizerTrainer(
+        dim=x.shape[1],
+        bytes_per_frame=num_codebooks,
+        device=torch.device("cpu"),
+        phase_one_iters=first,
+        phase_two_iters=second,
+    )
+    while not trainer.done():
+        trainer.step(x[torch.randint(len(x), (600,))])
+    return Reference(trainer.get_quantizer())
+
+
+def _fit_faiss(kind: str, x: np.ndarray, num_codebooks: int) -> Coder:
+    import faiss
+
+    dim = x.shape[1]
+    if kind == "PQ":
+        quantizer = faiss.ProductQuantizer(dim, num_codebooks, 8)
+    elif kind == "OPQ":
+        rotation = faiss.OPQMatrix(dim, num_codebooks)
+        rotation.train(x)
+        quantizer = faiss.ProductQuantizer(dim, num_codebooks, 8)
+        quantizer.train(rotation.apply(x))
+        return Faiss(quantizer, rotation)
+    elif kind == "RQ":
+        quantizer = faiss.ResidualQuantizer(dim, num_codebooks, 8)
+        quantizer.max_beam_size = 16
+    elif kind == "LSQ":
+        quantizer = faiss.LocalSearchQuantizer(dim, num_codebooks, 8)
+    else:
+        raise ValueError(f"no faiss quantizer {kind!r}")
+    quantizer.train(x)
+    return Faiss(quantizer)

@@ -1,0 +1,68 @@
+"""How good a quantizer is on frames it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvqkd.quantization.frames import Frames, as_frames, read_checked
+from mvqkd.quantization.quantizer import Quantizer
+
+
+@dataclass
+class Report:
+    """What `measure` found."""
+
+    num_frames: int
+    relative_error: float
+    """sum |x - x_hat|^2 / sum |x - mean|^2, with the quantizer's mean."""
+    entropy: list[float]
+    """Of each codebook's codes, in bits; at most 8."""
+    utilization: list[float]
+    """Share of each codebook's entries that occur."""
+
+
+@torch.no_grad()
+def measure(quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray) -> Report:
+    """Encode and decode frames with the default effort.
+
+    Args:
+        quantizer: on any device.
+        embeddings: frames (T, D), held out from the fit.
+
+    Raises:
+        ValueError: no frames, frames of another dimension, or a frame that is not finite.
+    """
+    frames = as_frames(embeddings)
+    if frames.num_frames == 0:
+        raise ValueError("there are no frames to measure the quantizer on")
+    size, num_codebooks = quantizer.codebook_size, quantizer.num_codebooks
+    counts = torch.zeros(num_codebooks, size, dtype=torch.long)
+    error = energy = 0.0
+    for begin in range(0, frames.num_frames, 4096):
+        x = read_checked(frames, begin, min(begin + 4096, frames.num_frames))
+        x = x.to(quantizer.mean.device)
+        codes = quantizer.encode(x)
+        error += float((x - quantizer.decode(codes)).square().sum(dtype=torch.float64))
+        energy += float((x - quantizer.mean).square().sum(dtype=torch.float64))
+        counts += code_counts(codes.cpu(), size)
+    return Report(
+        num_frames=frames.num_frames,
+        relative_error=error / energy if energy > 0 else 0.0,
+        entropy=code_entropy(counts).tolist(),
+        utilization=(counts > 0).double().mean(dim=1).tolist(),
+    )
+
+
+def code_counts(codes: Tensor, size: int) -> Tensor:
+    """How often each entry occurs, (Q, K), in codes (T, Q)."""
+    return torch.stack([torch.bincount(column.long(), minlength=size) for column in codes.T])
+
+
+def code_entropy(counts: Tensor) -> Tensor:
+    """Entropy (Q,) in bits of the distributions with these counts (Q, K)."""
+    p = counts.double() / counts.sum(dim=1, keepdim=True)
+    return -torch.special.xlogy(p, p).sum(dim=1) / np.log(2)

@@ -1,0 +1,178 @@
+"""Exchange quantizers with the PyPI package `multi_quantization`, which is not needed for it.
+
+Its state dict holds `centers` (Q, K, D) and `centers_scale`, a linear layer `to_logits` that
+guesses all codes at once with `logits_scale`, and `id_buf`, the id's eight characters; a scale's
+effective value is exp(10 * scale). It has no mean: x_hat = scale * sum_q centers[q, code_q].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mvqkd.quantization.frames import Frames, as_frames, shuffled_batches
+from mvqkd.quantization.quantizer import Quantizer
+
+_SCALE_SPEED = 10.0
+_KEYS = ("to_logits.weight", "to_logits.bias", "centers", "logits_scale", "centers_scale", "id_buf")
+
+
+def from_reference(state: Mapping[str, Tensor]) -> Quantizer:
+    """Our quantizer that decodes as the one with this state dict does, under the same id.
+
+    `Quantizer.encode` searches further than the package and finds other, nearer codes. For codes
+    equal to the package's own (to match published ones) use `reference_encode`.
+
+    Raises:
+        ValueError: a key is missing, or codebooks of more than 256 entries.
+    """
+    centers = _centers(state)
+    means = centers.mean(dim=1, keepdim=True)
+    return Quantizer(
+        means.sum(dim=(0, 1)), centers - means, id=bytes(state["id_buf"].tolist()).decode()
+    )
+
+
+def to_reference(
+    quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray, *, num_steps: int = 500
+) -> dict[str, Tensor]:
+    """A state dict that the package loads; it decodes our codes as we do.
+
+    Its encoder starts from a linear guess, which is trained here on the codes of `embeddings`.
+
+    Raises:
+        ValueError: the package supports neither this number of codebooks nor of entries, which
+            must be powers of two.
+    """
+    num_codebooks, size = quantizer.centers.shape[:2]
+    if num_codebooks & (num_codebooks - 1) or size & (size - 1):
+        raise ValueError(
+            f"multi_quantization has no {num_codebooks} codebooks of {size} entries: both numbers "
+            "must be powers of two"
+        )
+    mean, centers = quantizer.mean, quantizer.centers
+    spread = centers.square().mean(dim=1).sum().sqrt().clamp(min=1e-20)
+    # Without the other codebooks the nearest entry is the best guess; training improves on it.
+    with torch.enable_grad():
+        weight = (centers.flatten(0, 1) / spread).requires_grad_()
+        bias = (-0.5 * (centers / spread).square().sum(dim=2).flatten()).requires_grad_()
+        optimizer = torch.optim.Adam([weight, bias], lr=1e-2)
+        frames = as_frames(embeddings)
+        batches = shuffled_batches(frames, min(1024, frames.num_frames), seed=0)
+        for step in range(num_steps):
+            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / num_steps)
+            x = next(batches).to(mean.device)
+            codes = quantizer.encode(x, beam_size=4).long()
+            logits = F.linear((x - mean) / spread, weight, bias)
+            loss = F.cross_entropy(logits.view(-1, size), codes.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    weight, bias = weight.detach() / spread, bias.detach()
+    zero = torch.zeros((), device=mean.device)
+    state = {
+        "to_logits.weight": weight,
+        "to_logits.bias": bias - weight @ mean,
+        "centers": centers + mean / num_codebooks,
+        "logits_scale": zero,
+        "centers_scale": zero,
+        "id_buf": torch.tensor(list(quantizer.id.encode()), dtype=torch.uint8),
+    }
+    return {key: value.cpu().clone() for key, value in state.items()}
+
+
+@torch.no_grad()
+def reference_encode(state: Mapping[str, Tensor], x: Tensor, *, passes: int = 5) -> Tensor:
+    """Codes as `multi_quantization` itself finds them.
+
+    A linear guess, then passes that each propose changes of single codes with the others held,
+    keep the best few, join neighbouring codebooks' proposals and keep the best few again, until one
+    proposal for all codebooks is left.
+
+    Args:
+        state: the package's state dict.
+        x: (..., D).
+        passes: its `refine_indexes_iters`.
+
+    Returns:
+        (..., Q) uint8, equal to the package's up to ties within rounding.
+    """
+    centers = _centers(state)
+    num_codebooks, size, dim = centers.shape
+    scale = (state["logits_scale"] * _SCALE_SPEED).exp()
+    rows = x.reshape(-1, dim).float()
+    chunk = max(1, 2**24 // (num_codebooks * 16 * dim))
+    found = [torch.empty(0, num_codebooks, dtype=torch.long, device=x.device)]
+    for part in rows.split(chunk):
+        logits = F.linear(part * scale, state["to_logits.weight"], state["to_logits.bias"])
+        codes = logits.view(-1, num_codebooks, size).argmax(dim=2)
+        for _ in range(passes):
+            codes = _refine(part, codes, centers)
+        found.append(codes)
+    return torch.cat(found).to(torch.uint8).view(*x.shape[:-1], num_codebooks)
+
+
+def _centers(state: Mapping[str, Tensor]) -> Tensor:
+    for key in _KEYS:
+        if key not in state:
+            raise ValueError(f"not a state dict of multi_quantization: it has no {key!r}")
+    centers = state["centers"].detach().float() * (state["centers_scale"] * _SCALE_SPEED).exp()
+    if centers.shape[1] > 256:
+        raise ValueError(f"codebooks of {centers.shape[1]} entries do not fit a byte")
+    return centers
+
+
+def _refine(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
+    """One pass. Proposals of a group of L codebooks: codes (T, P, L), the change they make to the
+    reconstruction (T, P, D), and the squared error if this group alone changed (T, P)."""
+    num_codebooks, size, _ = centers.shape
+    current = torch.stack([centers[q][codes[:, q]] for q in range(num_codebooks)], dim=1)
+    error = current.sum(dim=1) - x
+    before = error.square().sum(dim=1)[:, None]
+    groups = []
+    for q in range(num_codebooks):
+        rest = error - current[:, q]
+        costs = rest.square().sum(dim=1)[:, None] + centers[q].square().sum(dim=1)
+        costs = costs + 2 * rest @ centers[q].T
+        costs, best = costs.sort(dim=1)
+        keep = best[:, : _kept(1, size)]
+        groups.append(
+            (keep[:, :, None], centers[q][keep] - current[:, q, None], costs[:, : keep.shape[1]])
+        )
+    while len(groups) > 1:
+        joined = []
+        for (codes_a, delta_a, cost_a), (codes_b, delta_b, cost_b) in zip(
+            groups[0::2], groups[1::2], strict=True
+        ):
+            pairs = 2 * delta_a @ delta_b.transpose(1, 2)
+            pairs += cost_a[:, :, None] + cost_b[:, None] - before[:, :, None]
+            width = codes_a.shape[2] + codes_b.shape[2]
+            best = pairs.flatten(1).argsort(dim=1)[:, : _kept(width, size)]
+            a, b = best // cost_b.shape[1], best % cost_b.shape[1]
+            joined.append(
+                (
+                    torch.cat([_pick(codes_a, a), _pick(codes_b, b)], dim=2),
+                    _pick(delta_a, a) + _pick(delta_b, b),
+                    pairs.flatten(1).gather(1, best),
+                )
+            )
+        groups = joined
+    return groups[0][0][:, 0]
+
+
+def _kept(width: int, size: int) -> int:
+    """How many proposals of a group of `width` codebooks are kept."""
+    kept = 8 if size <= 16 else 16
+    while width >= 4:
+        width //= 4
+        kept *= 2
+    return min(kept, 128)
+
+
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    """Rows (T, P', ...) of values (T, P, ...) at index (T, P')."""
+    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
