@@ -15,7 +15,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mvqkd.data.corpus import expand_parts
+from mvqkd.data.corpus import manifest_parts
 from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_features
 from mvqkd.experiment.program import flatten, list_option, run_program
 
@@ -49,11 +49,9 @@ def main() -> None:
     parser.add_argument("--strict", action="store_true", help="stop when audio is unreadable")
     options = parser.parse_args()
     manifests, fbank = options.data_dir / "manifests", options.data_dir / "fbank"
-    start = f"{options.prefix}_supervisions_"
-    found = [path.name[len(start) :].split(".")[0] for path in manifests.glob(f"{start}*.jsonl.gz")]
-
-    train_parts = expand_parts(flatten(options.train_parts), found, manifests)
-    for part in dict.fromkeys(train_parts + expand_parts(flatten(options.parts), found, manifests)):
+    train_parts = manifest_parts(flatten(options.train_parts), manifests, options.prefix)
+    eval_parts = manifest_parts(flatten(options.parts), manifests, options.prefix)
+    for part in dict.fromkeys(train_parts + eval_parts):
         cuts = manifest_cuts(manifests, options.prefix, part)
         output = fbank / f"{options.prefix}_cuts_{part}.jsonl.gz"
         speeds = SPEEDS if options.speed_perturb and part in train_parts else SPEEDS[:1]

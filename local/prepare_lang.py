@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mvqkd.data.corpus import expand_parts
+from mvqkd.data.corpus import manifest_parts
 from mvqkd.data.lang import check_tokens, prepare_tokenizer
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import flatten, list_option, run_program
@@ -41,17 +41,18 @@ def main() -> None:
     options = parser.parse_args()
     manifests, fbank = options.data_dir / "manifests", options.data_dir / "fbank"
     lang = options.data_dir / f"lang_bpe_{options.vocab_size}"
-    start = f"{options.prefix}_supervisions_"
-    found = [path.name[len(start) :].split(".")[0] for path in manifests.glob(f"{start}*.jsonl.gz")]
-    train_parts = expand_parts(flatten(options.train_parts), found, manifests)
-    parts = train_parts + expand_parts(flatten(options.parts), found, manifests)
-    cuts = [fbank / f"{options.prefix}_cuts_{part}.jsonl.gz" for part in dict.fromkeys(parts)]
+    train_parts = manifest_parts(flatten(options.train_parts), manifests, options.prefix)
+    eval_parts = manifest_parts(flatten(options.parts), manifests, options.prefix)
+    parts = dict.fromkeys(train_parts + eval_parts)
+    cuts = [fbank / f"{options.prefix}_cuts_{part}.jsonl.gz" for part in parts]
     for path in cuts:
         if not path.is_file():
             raise UserError(f"{path} is missing", remedy="./run.sh --stage 2 --stop-stage 2")
 
     prepare_tokenizer(
-        [manifests / f"{start}{part}.jsonl.gz" for part in train_parts], options.vocab_size, lang
+        [manifests / f"{options.prefix}_supervisions_{part}.jsonl.gz" for part in train_parts],
+        options.vocab_size,
+        lang,
     )
     for path in cuts:
         check_tokens(path, lang, strict=options.strict)

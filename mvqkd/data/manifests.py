@@ -55,7 +55,7 @@ def prepare_manifests(
         UserError: there are no such parts, no valid utterances, or invalid ones and `strict`.
     """
     available = list_parts(corpus_dir)
-    parts = expand_parts(patterns, available, corpus_dir)
+    parts = expand_parts(patterns, available, corpus_dir, remedy="--corpus-dir DIR")
     owner: dict[str, str] = {}
     for part in parts:
         listing = available[part]()
