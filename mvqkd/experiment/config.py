@@ -168,15 +168,24 @@ class DecodingConfig:
     """Any of `greedy_search`, `modified_beam_search`, `ctc_greedy_search`."""
     beam_size: int = 4
     """Hypotheses kept by modified beam search."""
+    max_symbols_per_frame: int = 1
+    """Tokens that greedy search may emit at a frame; 1 is what sherpa-onnx does."""
+    blank_penalty: float = 0.0
+    """Subtracted from the blank's logit: positive values trade deletions for insertions."""
+    nbest: int = 0
+    """Hypotheses of each utterance written to `nbest-*.jsonl`; 0: no such file."""
     max_duration: float = 600.0
     """Seconds of audio decoded at once."""
-    streaming: Literal["simulated", "chunked"] = "simulated"
-    """How a student with chunks is decoded: `simulated` (one masked forward) or `chunked` (chunk by
-    chunk with states); same result."""
+    streaming: Literal["none", "simulated", "chunked"] = "simulated"
+    """How a student with chunks is decoded: `simulated` (one masked forward), `chunked` (chunk by
+    chunk with states; same result), or `none` (full context). A student without chunks always has
+    full context."""
     chunk_size: int = 0
     """Frames of 40 ms; 0: the first of model.chunk_size."""
     left_context: int = 0
-    """Frames of 40 ms; 0: model.left_context."""
+    """Frames of 40 ms; 0: model.left_context; -1: all."""
+    tail_padding: int = 0
+    """Frames of 10 ms of silence appended to each utterance, for students that emit late."""
 
 
 @dataclass
