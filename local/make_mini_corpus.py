@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mvqkd.data.synthetic.corpus import SPLITS, CorpusConfig, make_corpus, part_name
-from mvqkd.data.synthetic.statistics import read_part, summary
+from mvqkd.data.synthetic.summary import read_part, summary
 from mvqkd.errors import UserError
 
 HELP = {

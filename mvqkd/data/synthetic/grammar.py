@@ -104,7 +104,7 @@ RULES: dict[str, list[str]] = {
         "2: all the THINGS were THING_ADJ .",
         "2: HER KIN had COUNT ANIMALS and COUNT ANIMALS .",
         "2: HER KIN is NUMBER years old .",
-        "2: the SKY was over the PLACE , and it was WEATHER .",
+        "2: the SKY came over the PLACE , and it was WEATHER .",
         "2: in SEASON the SKY comes in the PART .",
         "it was a WEATHER PART in SEASON .",
         # questions

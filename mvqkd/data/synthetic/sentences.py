@@ -12,7 +12,6 @@ from mvqkd.errors import UserError
 MIN_WORDS, MAX_WORDS = 3, 14
 _NAMES = frozenset(LEXICON["NAME"].split())
 _PROPER = _NAMES | frozenset(LEXICON["DAY"].split()) | {"i"}
-_WORDS = {symbol: words.split() for symbol, words in LEXICON.items()}
 _VOWEL_LETTERS = tuple("aeiou")
 _ATTEMPTS = 2000
 _CANDIDATES = 6
@@ -51,6 +50,11 @@ class StoryWriter:
         self._used: Counter[str] = Counter()
         self._written = set(avoid)
         self._vocabulary = vocabulary
+        self._words = {
+            symbol: [w for w in words.split() if vocabulary is None or w.upper() in vocabulary]
+            or words.split()  # sentences with these are refused later
+            for symbol, words in LEXICON.items()
+        }
 
     def story(self, length: int) -> list[str]:
         """Return `length` sentences with punctuation, about one person.
@@ -101,7 +105,7 @@ class StoryWriter:
     def _expand(self, symbol: str, people: dict[str, str]) -> list[str]:
         if symbol in people:
             return [people[symbol]]
-        if symbol in _WORDS:
+        if symbol in self._words:
             return [self._draw(symbol)]
         if symbol not in RULES:
             return [symbol]
@@ -112,7 +116,7 @@ class StoryWriter:
         return [word for token in rule.split() for word in self._expand(token, people)]
 
     def _draw(self, symbol: str) -> str:
-        words = _WORDS[symbol]
+        words = self._words[symbol]
         drawn = self._random.sample(words, min(len(words), 3))
         return min(drawn, key=lambda word: self._used[word.upper()])
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from mvqkd.data.synthetic.corpus import CorpusConfig, make_corpus, plan
-from mvqkd.data.synthetic.statistics import read_part
+from mvqkd.data.synthetic.summary import read_part
 from mvqkd.errors import UserError
 
 pytest.importorskip("espeakng_loader")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mvqkd.data.synthetic.statistics import read_part, summary
+from mvqkd.data.synthetic.summary import read_part, summary
 from mvqkd.errors import UserError
 
 
