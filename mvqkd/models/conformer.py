@@ -201,6 +201,7 @@ class ConformerEncoder(nn.Module):
                 raise ValueError(f"chunk_size={chunk_size} must be positive, or None")
         if left_context is not None and left_context < 0:
             raise ValueError(f"left_context={left_context} must not be negative; None is unlimited")
+        self._check_channels(features)
         if taps is not None:
             taps.check(self.tap_names())
         x = self.subsampling(pad_short(features))
@@ -265,6 +266,7 @@ class ConformerEncoder(nn.Module):
             ValueError: if the encoder is not causal, or features have the wrong length.
         """
         self._require_causal("streaming")
+        self._check_channels(features)
         if features.size(1) != 4 * chunk_size + 3:
             raise ValueError(
                 f"a chunk of {chunk_size} frames needs {4 * chunk_size + 3} input frames, "
@@ -312,3 +314,9 @@ class ConformerEncoder(nn.Module):
     def _require_causal(self, what: str) -> None:
         if not self.causal:
             raise ValueError(f"{what} needs an encoder with causal convolutions: causal=True")
+
+    def _check_channels(self, features: Tensor) -> None:
+        if features.size(-1) != self.input_dim:
+            raise ValueError(
+                f"the encoder takes {self.input_dim} feature channels, not {features.size(-1)}"
+            )

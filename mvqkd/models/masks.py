@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -85,10 +84,10 @@ def streaming_block(
         dtype: of the bias.
     """
     chunk = valid.size(1)
-    age = torch.arange(left_context, 0, -1, device=valid.device)
-    keys = torch.cat([age <= processed.unsqueeze(1), valid], dim=1).unsqueeze(1)
-    itself = torch.eye(chunk, dtype=torch.bool, device=valid.device)
-    seen = keys | F.pad(itself, (left_context, 0))
+    key = torch.arange(-left_context, chunk, device=valid.device)  # 0 is the chunk's first frame
+    cached = key[:left_context] >= -processed.unsqueeze(1)
+    itself = key[left_context:].unsqueeze(1) == key
+    seen = torch.cat([cached, valid], dim=1).unsqueeze(1) | itself
     return Block((0, chunk), (0, left_context + chunk), _bias(seen, dtype))
 
 
