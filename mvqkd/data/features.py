@@ -62,7 +62,7 @@ def load_features(cut_json: dict[str, Any], manifest: Path) -> NDArray[np.float3
     Raises:
         UserError: features or audio are missing or damaged.
     """
-    cut = deserialize_item(cut_json)
+    cut = deserialize_item(dict(cut_json))  # it takes the dictionary apart
     if not cut.has_features:
         return extract(read_audio(cut))
     stored = Path(cut.features.storage_path)

@@ -30,8 +30,10 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def list_option(value: str) -> list[str]:
+def list_option(value: str | list[str]) -> list[str]:
     """Type of an option with names separated by commas or spaces; use with `nargs="+"`."""
+    if isinstance(value, list):  # jsonargparse validates what it has parsed once more
+        return value
     return value.replace(",", " ").split()
 
 
