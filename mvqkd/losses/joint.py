@@ -5,7 +5,8 @@ joiner's logits of the cells, (R, S, V), are by far the largest thing in trainin
 loss needs two numbers of each cell, the log-probability of the next token and that of blank, and
 the gradient of the logits is known from the gradients of these two:
 ``-(g_symbol + g_blank) * softmax``, plus ``g_symbol`` and ``g_blank`` at the two places. So one
-tensor of that size is kept (the log-probabilities) and nothing else of that size is made.
+tensor of that size is kept, the logits, and nothing else of that size is made: the work is done in
+chunks that stay in a processor's cache.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 # Logits that are worked on at once: few enough to stay in a core's cache on a CPU, many enough to
 # fill a GPU.
-_CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**27}
+_CPU_CHUNK, _GPU_CHUNK = 2**20, 2**27
 
 _IS_TANH_LINEAR: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
@@ -54,8 +56,8 @@ def joint_log_probs(
     """Log-probabilities of the next token and of blank, -inf outside of the band.
 
     Args:
-        encoder: (N, T, J), predictor: (N, U + 1, J): what the joiner takes.
-        joiner: maps (R, S, J) and (R, S, J) to logits (R, S, V). Any callable works; one that is
+        encoder: (N, T, De), predictor: (N, U + 1, Dp): what the joiner takes.
+        joiner: maps (R, S, De) and (R, S, Dp) to logits (R, S, V). Any callable works; one that is
             a module computing ``output(tanh(a + b))`` with a linear ``output`` (checked by trying
             it) is computed without a copy of its inputs.
         tokens: (N, U) int64 between 0 and V - 1, in padding too.
@@ -67,7 +69,7 @@ def joint_log_probs(
     num_positions = predictor.shape[1]
     rows = band.utterances[:, None] * num_positions + band.positions
     # Position U has no next token: its column of the lattice is cut off below.
-    padded = nn.functional.pad(tokens, (0, 1))
+    padded = functional.pad(tokens, (0, 1))
     next_tokens = padded.flatten()[rows]
     encoder_rows = encoder[band.utterances, band.frames]
     output = tanh_linear_output(joiner)
@@ -77,7 +79,8 @@ def joint_log_probs(
         )
     else:
         predictor_rows = predictor.flatten(0, 1)[rows]
-        logits = joiner(encoder_rows[:, None].expand_as(predictor_rows), predictor_rows)
+        encoder_cells = encoder_rows[:, None].expand(-1, rows.shape[1], -1)
+        logits = joiner(encoder_cells, predictor_rows)
         symbol, blank = two_log_probs(logits, next_tokens)
     cells = (band.utterances[:, None], band.frames[:, None], band.positions)
     outside = symbol.new_full((num_utterances, num_frames, num_positions), float("-inf"))
@@ -165,57 +168,57 @@ class _TanhLinearLogProbs(torch.autograd.Function):
         next_tokens: Tensor,
     ) -> tuple[Tensor, Tensor]:
         (num_rows, width), (vocab_size, dim) = rows.shape, weight.shape
-        num_cells = num_rows * width
         flat_rows, flat_tokens = rows.flatten(), next_tokens.flatten()[:, None]
-        hidden = encoder.new_empty(num_rows, width, dim)
-        log_probs = encoder.new_empty(num_cells, vocab_size)
-        float_dtype = torch.promote_types(encoder.dtype, torch.float32)
-        symbol = encoder.new_empty(num_cells, dtype=float_dtype)
-        blank = torch.empty_like(symbol)
+        dtype = torch.promote_types(encoder.dtype, torch.float32)
+        symbol = encoder.new_empty(num_rows * width, 1, dtype=dtype)
+        blank, normalizers = torch.empty_like(symbol), torch.empty_like(symbol)
+        kept = []
         for chunk, cells in _chunks(num_rows, width, vocab_size, encoder.device.type):
-            part = hidden[chunk].flatten(0, 1)
-            torch.index_select(predictor, 0, flat_rows[cells], out=part)
-            part.view(-1, width, dim).add_(encoder[chunk, None]).tanh_()
-            scores = torch.nn.functional.linear(part, weight, bias).to(float_dtype)
-            scores = torch.log_softmax(scores, dim=1)
-            symbol[cells] = scores.gather(1, flat_tokens[cells]).squeeze(1)
-            blank[cells] = scores[:, 0]
-            log_probs[cells] = scores
-        ctx.save_for_backward(hidden, log_probs, flat_rows, flat_tokens, weight)
+            hidden = predictor.index_select(0, flat_rows[cells])
+            hidden.view(-1, width, dim).add_(encoder[chunk, None])
+            logits = functional.linear(hidden.tanh_(), weight, bias)
+            wide = logits.to(dtype)
+            normalizers[cells] = wide.logsumexp(dim=1, keepdim=True)
+            symbol[cells] = wide.gather(1, flat_tokens[cells])
+            blank[cells] = wide[:, :1]
+            kept += [hidden, logits]
+        symbol -= normalizers
+        blank -= normalizers
+        ctx.save_for_backward(weight, flat_rows, flat_tokens, normalizers, *kept)
         ctx.num_predictor_rows, ctx.has_bias = predictor.shape[0], bias is not None
         return symbol.view(num_rows, width), blank.view(num_rows, width)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, log_probs, rows, tokens, weight = ctx.saved_tensors
-        num_rows, width, dim = hidden.shape
-        vocab_size = weight.shape[0]
+        weight, rows, tokens, normalizers, *kept = ctx.saved_tensors
+        num_rows, width = grads[0].shape
+        vocab_size, dim = weight.shape
         grad_symbol, grad_blank = (grad.reshape(-1, 1) for grad in grads)
-        # Sums over many cells are kept in float32 whatever the type of the products.
-        accumulate = grad_symbol.dtype
-        grad_encoder = hidden.new_empty(num_rows, dim)
-        grad_predictor = hidden.new_zeros(ctx.num_predictor_rows, dim, dtype=accumulate)
-        grad_weight = torch.zeros_like(weight, dtype=accumulate)
-        grad_bias = hidden.new_zeros(vocab_size, dtype=accumulate)
-        for chunk, cells in _chunks(num_rows, width, vocab_size, hidden.device.type):
-            part = hidden[chunk].flatten(0, 1)
+        # Sums over many cells are kept in float32 whatever the type of the matrix products.
+        dtype = normalizers.dtype
+        grad_encoder = weight.new_empty(num_rows, dim)
+        grad_predictor = weight.new_zeros(ctx.num_predictor_rows, dim, dtype=dtype)
+        grad_weight = torch.zeros_like(weight, dtype=dtype)
+        grad_bias = weight.new_zeros(vocab_size, dtype=dtype)
+        chunks = _chunks(num_rows, width, vocab_size, weight.device.type)
+        for (chunk, cells), hidden, logits in zip(chunks, kept[::2], kept[1::2], strict=True):
             grad_logits = _grad_logits(
-                log_probs[cells], grad_symbol[cells], grad_blank[cells], tokens[cells]
+                logits - normalizers[cells], grad_symbol[cells], grad_blank[cells], tokens[cells]
             )
             grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(weight.dtype)
-            if accumulate == weight.dtype:
-                grad_weight.addmm_(grad_logits.t(), part)
+            if dtype == weight.dtype:
+                grad_weight.addmm_(grad_logits.t(), hidden)
             else:
-                grad_weight += grad_logits.t() @ part
+                grad_weight += grad_logits.t() @ hidden
             grad_hidden = grad_logits @ weight
-            torch.ops.aten.tanh_backward.grad_input(grad_hidden, part, grad_input=grad_hidden)
-            grad_predictor.index_add_(0, rows[cells], grad_hidden.to(accumulate))
+            torch.ops.aten.tanh_backward.grad_input(grad_hidden, hidden, grad_input=grad_hidden)
+            grad_predictor.index_add_(0, rows[cells], grad_hidden.to(dtype))
             torch.sum(grad_hidden.view(-1, width, dim), 1, out=grad_encoder[chunk])
         return (
             grad_encoder,
-            grad_predictor.to(hidden.dtype),
+            grad_predictor.to(weight.dtype),
             None,
             grad_weight.to(weight.dtype),
             grad_bias.to(weight.dtype) if ctx.has_bias else None,
@@ -238,7 +241,7 @@ class _TwoLogProbs(torch.autograd.Function):
         log_probs, tokens = ctx.saved_tensors
         grad_symbol, grad_blank = (grad.reshape(-1, 1) for grad in grads)
         grad = _grad_logits(
-            log_probs.flatten(0, 1), grad_symbol, grad_blank, tokens.flatten()[:, None]
+            log_probs.flatten(0, 1).clone(), grad_symbol, grad_blank, tokens.flatten()[:, None]
         )
         return grad.view_as(log_probs).to(ctx.dtype), None
 
@@ -246,8 +249,11 @@ class _TwoLogProbs(torch.autograd.Function):
 def _grad_logits(
     log_probs: Tensor, grad_symbol: Tensor, grad_blank: Tensor, tokens: Tensor
 ) -> Tensor:
-    """(C, V), from the gradients (C, 1) of the log-probabilities at ``tokens`` and at blank."""
-    grad = log_probs.to(grad_symbol.dtype, copy=True).exp_()
+    """(C, V), from the gradients (C, 1) of the log-probabilities at ``tokens`` and at blank.
+
+    Overwrites ``log_probs`` with the result.
+    """
+    grad = log_probs.exp_()
     grad *= -(grad_symbol + grad_blank)
     grad.scatter_add_(1, tokens, grad_symbol)
     grad[:, :1] += grad_blank
@@ -258,7 +264,7 @@ def _chunks(
     num_rows: int, width: int, vocab_size: int, device_type: str
 ) -> list[tuple[slice, slice]]:
     """Slices of rows, and of the cells in them, that make up chunks of limited size."""
-    limit = _CHUNK_ELEMENTS.get(device_type, _CHUNK_ELEMENTS["cuda"])
+    limit = _CPU_CHUNK if device_type == "cpu" else _GPU_CHUNK
     size = max(1, limit // (width * vocab_size))
     return [
         (slice(i, min(i + size, num_rows)), slice(i * width, min(i + size, num_rows) * width))

@@ -91,16 +91,17 @@ class PrunedTransducerLoss(nn.Module):
         Args:
             encoder_out: (N, T, De).
             predictor_out: (N, U + 1, Dp); position u has seen the first u tokens.
-            joiner: maps two tensors (R, S, J) to logits (R, S, V). If it has ``project_encoder``
-                and ``project_predictor``, as :class:`mvqkd.models.joiner.Joiner`, J is what these
-                give; otherwise ``encoder_out`` and ``predictor_out`` are handed to it as they are.
+            joiner: maps (R, S, De) and (R, S, Dp) to logits (R, S, V), for R frames and their S
+                positions. If it has ``project_encoder`` and ``project_predictor``, as
+                :class:`mvqkd.models.joiner.Joiner`, these are applied to ``encoder_out`` and
+                ``predictor_out`` first, once per frame and once per token.
             tokens: (N, U) int64 without blanks; padding may hold anything.
             lens: (N,) valid frames of ``encoder_out``.
             token_lens: (N,) valid tokens.
 
         Returns:
             Both losses, float32 (float64 if the inputs are); +inf, with a gradient of zero, where
-            there is no path: no frames at all, or, with topology ``"modified"``, more tokens than
+            there is no path: tokens but no frames, or, with topology ``"modified"``, more tokens than
             frames.
 
         Raises:
