@@ -6,12 +6,14 @@ A file, or a folder of shards, of `embeddings` (total_frames, D) float16 or floa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
@@ -127,3 +129,47 @@ class EmbeddingStore:
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All embeddings, (at most `frames`, D) at a time, in the order of the file."""
         return self._store.blocks(frames)
+
+
+class EmbeddingFrames:
+    """The frames of some utterances of a store, one after the other: `Frames` for
+    `mvqkd.quantization`.
+
+    Args:
+        store: where they are.
+        ids: the utterances.
+
+    Attributes:
+        num_frames: of all of them.
+        dim: D.
+
+    Raises:
+        UserError: an utterance is not there.
+    """
+
+    def __init__(self, store: EmbeddingStore, ids: Sequence[str]) -> None:
+        self._store = store
+        self._ids = list(ids)
+        lengths = [len(store[utterance]) for utterance in self._ids]
+        self._bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self.num_frames = int(self._bounds[-1])
+        self.dim = store.info.dim
+
+    def read(self, begin: int, end: int) -> Tensor:
+        """Frames begin..end-1, (end - begin, D), in the type of the file."""
+        pieces = []
+        while begin < end:
+            index, first = self._locate(begin)
+            piece = self._store[self._ids[index]][first : first + end - begin]
+            pieces.append(torch.from_numpy(np.array(piece)))
+            begin += len(piece)
+        return torch.cat(pieces) if pieces else torch.empty(0, self.dim)
+
+    def describe(self, row: int) -> str:
+        """Where a frame is from, for messages."""
+        index, first = self._locate(row)
+        return f"{self._store.path}: frame {first} of utterance {self._ids[index]}"
+
+    def _locate(self, row: int) -> tuple[int, int]:
+        index = int(np.searchsorted(self._bounds, row, side="right")) - 1
+        return index, row - int(self._bounds[index])

@@ -71,6 +71,7 @@ def load_hugging_face_teacher(
         raise UserError(f"hf:{name} is no Whisper", remedy="leave out ?silence=")
     recognizes = any(kind.endswith("ForCTC") for kind in config.architectures or [])
     kind = transformers.AutoModelForCTC if recognizes else transformers.AutoModel
+    transformers.utils.logging.disable_progress_bar()
     model, report = kind.from_pretrained(
         name, revision=revision, dtype=torch.float32, output_loading_info=True
     )

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Dump codebook indexes of a teacher's embeddings for all training cuts.
+
+    local/dump_codes.py --cuts data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz \\
+        --quantizer data/x/quantizer.pt --output data/x/codes
+    torchrun --nproc-per-node 4 local/dump_codes.py ...
+
+Speed-perturbed copies get codes of their own, from their own audio. Writes
+<output>/codes-<k>-of-<n>.h5 and verifies them all at the end. Killed, the same command goes on with
+the shards that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
+from mvqkd.errors import UserError
+from mvqkd.experiment.program import run_program
+from mvqkd.quantization import Quantizer
+from mvqkd.teachers import SAMPLE_RATE, load_teacher
+from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.shards import Tick, divide, prepare_folder, process_shards, worker
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--cuts", type=Path, nargs="+", required=True, help="manifests of all training cuts")
+    add("--quantizer", type=Path, required=True, help="quantizer.pt of local/train_quantizer.py")
+    add("--output", type=Path, required=True, help="folder of the codes")
+    add("--teacher", help="URI (default: the one that the quantizer was trained on)")
+    add("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
+    add("--max-duration", type=float, default=100.0, help="seconds in a batch (%(default)s)")
+    add("--shard-hours", type=float, default=5.0, help="hours of audio in a file (%(default)s)")
+    add("--num-workers", type=int, default=2, help="processes that read audio (%(default)s)")
+    options = parser.parse_args()
+
+    rank, _, device = worker()
+    if not options.quantizer.is_file():
+        raise UserError(
+            f"{options.quantizer} is missing", remedy="python local/train_quantizer.py --help"
+        )
+    try:
+        quantizer = Quantizer.load(options.quantizer, device=device)
+    except ValueError as error:
+        raise UserError(str(error), remedy="python local/train_quantizer.py --help") from error
+    layer = quantizer.metadata["layer"]
+    uri = options.teacher or quantizer.metadata["teacher"]
+    cuts = AudioCuts(options.cuts)
+    seconds = cuts.num_samples / SAMPLE_RATE
+    teacher = load_teacher(uri, [layer], device=device)
+    if (teacher.dim, teacher.frame_rate) != (quantizer.dim, quantizer.metadata["frame_rate"]):
+        raise UserError(
+            f"{uri} has {teacher.dim} dimensions at {teacher.frame_rate} Hz, {options.quantizer} "
+            f"{quantizer.dim} at {quantizer.metadata['frame_rate']} Hz",
+            remedy=f"the quantizer is of {quantizer.metadata['teacher']}: leave out --teacher",
+        )
+    frames = teacher.output_lens(torch.from_numpy(cuts.num_samples)).numpy()
+    info = CodesInfo(
+        teacher=uri,
+        layer=layer,
+        frame_rate=teacher.frame_rate,
+        quantizer_id=quantizer.id,
+        num_codebooks=quantizer.num_codebooks,
+        codebook_size=quantizer.codebook_size,
+    )
+    shards = divide(range(len(cuts)), seconds, options.shard_hours)
+    paths = prepare_folder(options.output, "codes", len(shards))
+    if rank == 0:
+        logging.info(
+            "%d utterances, %.2f h: %.1f MB of codes of layer %d of %s in %s",
+            len(cuts),
+            seconds.sum() / 3600,
+            frames.sum() * quantizer.num_codebooks / 1e6,
+            layer,
+            uri,
+            options.output,
+        )
+
+    def wanted(shard: int) -> dict[str, int]:
+        return {cuts.ids[number]: int(frames[number]) for number in shards[shard]}
+
+    def check(shard: int) -> None:
+        store = CodeStore(paths[shard])
+        if store.info != info:
+            raise UserError(
+                f"{store.path} is of another run: {store.info}, not {info}",
+                remedy=f"remove {options.output}, or give another --output",
+            )
+        store.verify(wanted(shard), quantizer_id=quantizer.id)
+
+    def make(shard: int, tick: Tick) -> None:
+        count = int(frames[shards[shard]].sum())
+        with write_codes(paths[shard], info=info, total_frames=count) as writer:
+            for number, layers in embed(
+                teacher,
+                cuts,
+                shards[shard],
+                device=device,
+                max_duration=options.max_duration,
+                num_workers=options.num_workers,
+                precision=options.precision,
+            ):
+                writer.write(cuts.ids[number], _encode(quantizer, layers[layer], cuts.ids[number]))
+                tick(number)
+
+    process_shards(shards, seconds, files=lambda shard: [paths[shard]], check=check, make=make)
+    if rank == 0:
+        store = CodeStore(options.output)
+        expected = {name: int(count) for name, count in zip(cuts.ids, frames, strict=True)}
+        store.verify(expected, quantizer_id=quantizer.id)
+        logging.info(
+            "%s: %d utterances, %d frames of %d codebooks, verified",
+            store.path,
+            len(store),
+            store.total_frames,
+            info.num_codebooks,
+        )
+
+
+def _encode(quantizer: Quantizer, x: torch.Tensor, utterance: str) -> np.ndarray:
+    if not x.isfinite().all():
+        raise UserError(
+            f"utterance {utterance}: the teacher's embeddings have NaN or infinity",
+            remedy="check its audio; with --precision float16, take bfloat16 or float32",
+        )
+    return quantizer.encode(x).cpu().numpy()
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Extract a teacher's embeddings of a random sample of utterances, to train a quantizer on.
+
+    local/extract_embeddings.py --cuts data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz \\
+        --teacher torchaudio:HUBERT_ASR_XLARGE --layers 36 --output data/x/embeddings
+    torchrun --nproc-per-node 4 local/extract_embeddings.py ...
+
+Writes <output>/layer-<i>/embeddings-<k>-of-<n>.h5. Killed, the same command goes on with the shards
+that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
+from mvqkd.errors import UserError
+from mvqkd.experiment.program import run_program
+from mvqkd.teachers import SAMPLE_RATE, load_teacher
+from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.shards import Tick, divide, prepare_folder, process_shards, worker
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--cuts", type=Path, nargs="+", required=True, help="manifests of cuts with audio")
+    add(
+        "--teacher", required=True, help="URI: torchaudio:NAME, hf:ID, ...; see mvqkd.teachers.load"
+    )
+    add("--layers", type=int, nargs="+", required=True, help="1-based; 0: input of the first")
+    add("--output", type=Path, required=True, help="folder")
+    add("--num-utterances", type=int, default=1000, help="sample size; 0: all (%(default)s)")
+    add("--seed", type=int, default=0, help="of the sample (%(default)s)")
+    add("--dtype", choices=["float16", "float32"], default="float16", help="in the files")
+    add("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
+    add("--max-duration", type=float, default=100.0, help="seconds in a batch (%(default)s)")
+    add("--shard-hours", type=float, default=1.0, help="hours of audio in a file (%(default)s)")
+    add("--num-workers", type=int, default=2, help="processes that read audio (%(default)s)")
+    options = parser.parse_args()
+
+    rank, _, device = worker()
+    cuts = AudioCuts(options.cuts)
+    numbers = cuts.sample(options.num_utterances, options.seed)
+    if not numbers:
+        raise UserError(f"there are no cuts in {options.cuts[0]}", remedy="./run.sh --stage 2")
+    seconds = cuts.num_samples / SAMPLE_RATE
+    layers = sorted(set(options.layers))
+    teacher = load_teacher(options.teacher, layers, device=device)
+    frames = teacher.output_lens(torch.from_numpy(cuts.num_samples)).numpy()
+    shards = divide(numbers, seconds, options.shard_hours)
+    paths = {
+        layer: prepare_folder(options.output / f"layer-{layer}", "embeddings", len(shards))
+        for layer in layers
+    }
+    infos = {
+        layer: EmbeddingsInfo(options.teacher, layer, teacher.frame_rate, teacher.dim)
+        for layer in layers
+    }
+    total = int(frames[numbers].sum())
+    size = total * teacher.dim * np.dtype(options.dtype).itemsize * len(layers)
+    if rank == 0:
+        logging.info(
+            "%d utterances, %.2f h: %d frames of %d at %g Hz, %d layers, will take %.2f GB in %s",
+            len(numbers),
+            seconds[numbers].sum() / 3600,
+            total,
+            teacher.dim,
+            teacher.frame_rate,
+            len(layers),
+            size / 1e9,
+            options.output,
+        )
+    there = sum(
+        path.stat().st_size for folder in paths.values() for path in folder if path.is_file()
+    )
+    if shutil.disk_usage(options.output).free < size - there:
+        raise UserError(
+            f"{options.output} has no room for {size / 1e9:.1f} GB",
+            remedy="another disk, fewer --num-utterances, or --dtype float16",
+        )
+
+    def check(shard: int) -> None:
+        wanted = {cuts.ids[number]: int(frames[number]) for number in shards[shard]}
+        for layer, info in infos.items():
+            store = EmbeddingStore(paths[layer][shard])
+            found = {utterance: len(store[utterance]) for utterance in store}
+            if store.info != info or found != wanted or store.dtype != options.dtype:
+                raise UserError(
+                    f"{store.path} is of another teacher or other utterances",
+                    remedy=f"remove {store.path.parent}, or give another --output",
+                )
+
+    def make(shard: int, tick: Tick) -> None:
+        count = int(frames[shards[shard]].sum())
+        with ExitStack() as stack:
+            writers = {
+                layer: stack.enter_context(
+                    write_embeddings(
+                        paths[layer][shard],
+                        info=info,
+                        total_frames=count,
+                        dtype=options.dtype,
+                    )
+                )
+                for layer, info in infos.items()
+            }
+            for number, embeddings in embed(
+                teacher,
+                cuts,
+                shards[shard],
+                device=device,
+                max_duration=options.max_duration,
+                num_workers=options.num_workers,
+                precision=options.precision,
+            ):
+                for layer, x in embeddings.items():
+                    writers[layer].write(cuts.ids[number], x.cpu().numpy())
+                tick(number)
+
+    process_shards(
+        shards,
+        seconds,
+        files=lambda shard: [paths[layer][shard] for layer in layers],
+        check=check,
+        make=make,
+    )
+    if rank == 0:
+        for layer in layers:
+            store = EmbeddingStore(options.output / f"layer-{layer}")
+            if len(store) != len(numbers) or store.total_frames != total:
+                raise RuntimeError(f"{store.path}: {len(store)} utterances")
+            logging.info("%s: %d utterances, %d frames", store.path, len(store), total)
+
+
+if __name__ == "__main__":
+    run_program(main)

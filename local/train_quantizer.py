@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Train a multi-codebook quantizer on embeddings of local/extract_embeddings.py.
+
+    local/train_quantizer.py --embeddings data/x/embeddings/layer-36 --output data/x/quantizer.pt
+
+Writes quantizer.pt, and its report quantizer.json and quantizer.md: the error on utterances that it
+was not trained on, and how evenly each codebook is used. A quantizer that is there, trained on the
+same embeddings with the same options, is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
+from mvqkd.errors import UserError
+from mvqkd.experiment.program import run_program
+from mvqkd.files import write_json, write_text
+from mvqkd.quantization import Quantizer, measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--embeddings", type=Path, required=True, help="folder or file of one layer's embeddings")
+    add("--output", type=Path, required=True, help="quantizer.pt")
+    add("--num-codebooks", type=int, default=8, help="bytes of a frame (%(default)s)")
+    add("--codebook-size", type=int, default=256, help="entries of a codebook (%(default)s)")
+    add("--num-steps", type=int, help="of training (default: the quantizer's own)")
+    add(
+        "--held-out",
+        type=float,
+        default=0.05,
+        help="part of the utterances that the error is measured on (%(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of the training and of the held-out utterances")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    options = parser.parse_args()
+
+    store = EmbeddingStore(options.embeddings)
+    train_ids, held_out_ids = split(list(store), options.held_out, options.seed)
+    if not train_ids or not held_out_ids:
+        raise UserError(
+            f"{options.embeddings} has {len(store)} utterances: too few to hold out "
+            f"{options.held_out:g} of them",
+            remedy="extract embeddings of more, or give another --held-out between 0 and 1",
+        )
+    metadata = {
+        **asdict(store.info),
+        "utterances": hashlib.sha256(" ".join(sorted(store)).encode()).hexdigest()[:16],
+        "num_codebooks": options.num_codebooks,
+        "codebook_size": options.codebook_size,
+        "num_steps": options.num_steps,
+        "held_out": options.held_out,
+        "seed": options.seed,
+    }
+    report_path = options.output.with_suffix(".json")
+    if options.output.is_file() and report_path.is_file():
+        if Quantizer.load(options.output).metadata == metadata:
+            logging.info("%s is trained already", options.output)
+            return
+        raise UserError(
+            f"{options.output} was trained on other embeddings, or with other options",
+            remedy="remove it and the codes made with it, or give another --output",
+        )
+    train = EmbeddingFrames(store, train_ids)
+    logging.info("%d utterances, %d frames of %d", len(train_ids), train.num_frames, train.dim)
+    begin = time.monotonic()
+    with tqdm(desc="training", unit="step") as bar:
+
+        def progress(step: int, total: int) -> None:
+            bar.total = total
+            bar.update(step - bar.n)
+
+        try:
+            quantizer = Quantizer.fit(
+                train,
+                num_codebooks=options.num_codebooks,
+                codebook_size=options.codebook_size,
+                num_steps=options.num_steps,
+                seed=options.seed,
+                device=options.device,
+                progress=progress,
+                metadata=metadata,
+            )
+        except ValueError as error:  # of options and frames; it names them
+            raise UserError(str(error), remedy="see --help") from error
+    seconds = time.monotonic() - begin
+    result = measure(quantizer, EmbeddingFrames(store, held_out_ids))
+    report = {
+        "id": quantizer.id,
+        "metadata": metadata,
+        "training": {"frames": train.num_frames, "seconds": round(seconds, 1)},
+        "held_out": {"utterances": len(held_out_ids), **asdict(result)},
+    }
+    quantizer.save(options.output)
+    write_text(options.output.with_suffix(".md"), describe(report))
+    write_json(report_path, report)
+    logging.info("%s: id %s, error %.4f", options.output, quantizer.id, result.relative_error)
+
+
+def split(ids: list[str], held_out: float, seed: int) -> tuple[list[str], list[str]]:
+    """Ids to train on and to hold out; a speed-perturbed copy goes with its original."""
+
+    def key(utterance: str) -> str:
+        return hashlib.sha256(f"{seed} {utterance.split('_sp')[0]}".encode()).hexdigest()
+
+    ordered = sorted(ids, key=key)
+    count = max(1, round(held_out * len(ids)))
+    while count < len(ordered) and key(ordered[count]) == key(ordered[count - 1]):
+        count += 1
+    held = set(ordered[:count])
+    return [name for name in ids if name not in held], ordered[:count]
+
+
+def describe(report: dict) -> str:
+    """The report as Markdown."""
+    metadata, held_out = report["metadata"], report["held_out"]
+    rows = "\n".join(
+        f"| {number} | {entropy:.2f} | {100 * used:.1f} % |"
+        for number, (entropy, used) in enumerate(
+            zip(held_out["entropy"], held_out["utilization"], strict=True), start=1
+        )
+    )
+    return f"""# Quantizer {report["id"]}
+
+| | |
+|---|---|
+| teacher | `{metadata["teacher"]}`, layer {metadata["layer"]} |
+| embeddings | {metadata["dim"]} dimensions, {metadata["frame_rate"]:g} Hz |
+| codebooks | {metadata["num_codebooks"]} of {metadata["codebook_size"]} entries |
+| trained on | {report["training"]["frames"]} frames, in {report["training"]["seconds"]} s |
+| held out | {held_out["num_frames"]} frames of {held_out["utterances"]} other utterances |
+| relative error on these | {held_out["relative_error"]:.4f} |
+
+The relative error is the energy of the reconstruction's error, as a part of the energy of the
+embeddings around their mean.
+
+| codebook | entropy (bits) | entries used |
+|---|---|---|
+{rows}
+"""
+
+
+if __name__ == "__main__":
+    run_program(main)
