@@ -16,6 +16,7 @@ import os
 import sys
 from pathlib import Path
 
+from mvqkd.data.corpus import expand_parts
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.folder import check_folder, describe_data, record_start, write_folder
@@ -29,8 +30,9 @@ def main() -> None:
     add("--exp-dir", type=Path, required=True, help="folder of the experiment")
     add("--data-dir", type=Path, required=True, help="prepared data")
     add("--prefix", default="librispeech", help="of the names of the data's files")
-    add("--train-parts", type=list_option, nargs="+", required=True, help="to train on")
-    add("--dev-parts", type=list_option, nargs="+", required=True, help="to validate on")
+    # Not of type list_option: jsonargparse applies a type to its own results again.
+    add("--train-parts", type=str, nargs="+", required=True, help="names or patterns of parts")
+    add("--dev-parts", type=str, nargs="+", required=True, help="to validate on")
     add("--vocab-size", type=int, default=500, help="tokens are <data-dir>/lang_bpe_<vocab-size>")
     add("--device", default="", help="cpu or cuda (default: cuda where there is a GPU)")
     experiment, options = parser.parse()
@@ -38,7 +40,7 @@ def main() -> None:
     exp_dir, data_dir = options.exp_dir, options.data_dir
     lang_dir = data_dir / f"lang_bpe_{options.vocab_size}"
     train_cuts, dev_cuts = (
-        [data_dir / "fbank" / f"{options.prefix}_cuts_{part}.jsonl.gz" for part in flatten(parts)]
+        find_cuts(data_dir / "fbank", options.prefix, flatten(map(list_option, parts)))
         for parts in (options.train_parts, options.dev_parts)
     )
     data = describe_data(train_cuts, dev_cuts, lang_dir)
@@ -52,6 +54,14 @@ def main() -> None:
         raise
     musan = data_dir / "fbank" / "musan_cuts.jsonl.gz"
     train(experiment, exp_dir, train_cuts, dev_cuts, lang_dir, musan, data, options.device or None)
+
+
+def find_cuts(fbank: Path, prefix: str, patterns: list[str]) -> list[Path]:
+    """Manifests of the parts that the patterns name."""
+    start = f"{prefix}_cuts_"
+    found = [path.name[len(start) :].split(".")[0] for path in fbank.glob(f"{start}*.jsonl.gz")]
+    parts = expand_parts(patterns, found, fbank, remedy="./run.sh --stop-stage 3")
+    return [fbank / f"{start}{part}.jsonl.gz" for part in parts]
 
 
 def train(

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 EXIT_INTERRUPTED = 75
 """Exit status of a training that stopped because it was asked to and can go on (EX_TEMPFAIL)."""
 
@@ -26,11 +28,7 @@ class Interruption:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A forked loader process inherits this handler. Ctrl-C reaches the whole group: the
-            # loaders must live on until the training stops. SIGTERM is how they are ended.
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
+            return  # in a loader process, which Ctrl-C reaches too: it is to live on until told to end
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
@@ -40,10 +38,9 @@ class Interruption:
 def listen() -> Iterator[Interruption]:
     """Receive SIGTERM and SIGINT inside the block; main thread only."""
     interruption = Interruption()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(number, interruption._receive) for number in numbers]
+    previous = [signal.signal(number, interruption._receive) for number in _SIGNALS]
     try:
         yield interruption
     finally:
-        for number, handler in zip(numbers, previous, strict=True):
+        for number, handler in zip(_SIGNALS, previous, strict=True):
             signal.signal(number, handler)

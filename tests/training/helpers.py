@@ -120,7 +120,7 @@ def make_trainer(
     objective = objective or make_objective(dropout=0.2)
     settings = TrainingConfig(num_epochs=2, log_interval=2, save_interval=2, average_period=2)
     return Trainer(
-        make_updater(objective, exp_dir / "log", world, **(updater_options or {})),
+        make_updater(objective, exp_dir / "log", world=world, **(updater_options or {})),
         dataclasses.replace(settings, **config),
         exp_dir=exp_dir,
         train_batches=FixedBatches(some_batches() if train is None else train),
