@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Read codes that icefall published, or write ours as icefall reads them.
+
+    local/convert_icefall_codes.py from-icefall --cuts data/x/fbank/librispeech_cuts_train.jsonl.gz \\
+        --icefall vq_fbank_layer36_cb8/librispeech_cuts_train.jsonl.gz --codes data/x/codes/all.h5
+    local/convert_icefall_codes.py to-icefall --cuts data/x/fbank/librispeech_cuts_train.jsonl.gz \\
+        --codes data/x/codes --icefall vq_fbank_layer36_cb8/librispeech_cuts_train.jsonl.gz
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from mvqkd.data.codes import CodesInfo, CodeStore
+from mvqkd.data.icefall_codes import read_icefall_codes, write_icefall_codes
+from mvqkd.data.jsonl import read_items
+from mvqkd.errors import UserError
+from mvqkd.experiment.program import run_program
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("direction", choices=["from-icefall", "to-icefall"])
+    add("--cuts", type=Path, nargs="+", required=True, help="our manifests of cuts")
+    add("--icefall", type=Path, nargs="+", required=True, help="icefall's manifests")
+    add("--codes", type=Path, required=True, help="our code file (to-icefall: or folder)")
+    add("--teacher", default="fairseq:hubert_xtralarge_ll60k_finetune_ls960", help="(%(default)s)")
+    add("--layer", type=int, default=36, help="of the teacher (%(default)s)")
+    add("--frame-rate", type=float, default=50.0, help="of the codes, Hz (%(default)s)")
+    add("--num-codebooks", type=int, default=8, help="(%(default)s)")
+    add("--quantizer-id", default="icefall", help="of the quantizer, if you know it (%(default)s)")
+    options = parser.parse_args()
+
+    if options.direction == "to-icefall":
+        if len(options.cuts) != len(options.icefall):
+            raise UserError("give as many --icefall as --cuts: one is made of each")
+        store = CodeStore(options.codes)
+        for cuts, output in zip(options.cuts, options.icefall, strict=True):
+            write_icefall_codes(store, cuts, output)
+            logging.info("%s", output)
+        return
+    utterances = dict.fromkeys(item["id"] for path in options.cuts for item in read_items(path))
+    info = CodesInfo(
+        teacher=options.teacher,
+        layer=options.layer,
+        frame_rate=options.frame_rate,
+        quantizer_id=options.quantizer_id,
+        num_codebooks=options.num_codebooks,
+    )
+    others = read_icefall_codes(options.icefall, options.codes, info=info, utterances=utterances)
+    logging.info(
+        "%s: %d utterances; %d cuts of icefall are none of ours",
+        options.codes,
+        len(utterances),
+        others,
+    )
+
+
+if __name__ == "__main__":
+    run_program(main)
