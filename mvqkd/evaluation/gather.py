@@ -1,0 +1,110 @@
+"""What the experiments of a recipe came to: reads their folders, knows no model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mvqkd.evaluation.bootstrap import Difference, speakers, wer_difference
+from mvqkd.evaluation.result_files import read_recogs
+from mvqkd.evaluation.wer import score
+
+
+@dataclass
+class Experiment:
+    """One folder `exp/<recipe>/<name>`."""
+
+    name: str
+    folder: Path
+    results: list[dict[str, Any]]
+    """Contents of `<method>/result-*.json`, each with its `path`; sorted by set, method, suffix."""
+    starts: list[dict[str, Any]]
+    """Contents of `environment.json`: each start of the training, oldest first."""
+    metrics: list[dict[str, Any]]
+    """Lines of `log/metrics.jsonl`."""
+    config: dict[str, Any]
+    """`config.yaml`."""
+
+    @property
+    def parameters(self) -> int | None:
+        """Parameters of the decoded student."""
+        return self.results[-1]["parameters"] if self.results else None
+
+
+def read_experiments(root: Path) -> list[Experiment]:
+    """Every folder of `root` with a `config.yaml`, the smallest student first."""
+    found = [_read(path.parent) for path in sorted(root.glob("*/config.yaml"))]
+    return sorted(found, key=lambda experiment: (experiment.parameters or 0, experiment.name))
+
+
+def compare(
+    experiment: Experiment, baseline: Experiment, *, by_speaker: bool
+) -> list[tuple[dict[str, Any], Difference]]:
+    """Paired bootstrap of each result of an experiment against the baseline's of the same set and
+    method, the last decoded where there are several."""
+    theirs = {(result["set"], result["method"]): result for result in _by_time(baseline.results)}
+    ours = {(result["set"], result["method"]): result for result in _by_time(experiment.results)}
+    compared = []
+    for key, result in ours.items():
+        if key not in theirs:
+            continue
+        first, second = (score(read_recogs(_recogs(r))) for r in (result, theirs[key]))
+        ids = [transcript.id for transcript in first.transcripts]
+        references = [transcript.reference for transcript in first.transcripts]
+        if ids != [t.id for t in second.transcripts] or references != [
+            t.reference for t in second.transcripts
+        ]:
+            logging.warning(
+                "%s and %s were decoded on different versions of %s: not compared",
+                experiment.name,
+                baseline.name,
+                key[0],
+            )
+            continue
+        blocks = speakers(ids) if by_speaker else None
+        difference = wer_difference(first.utterances, second.utterances, blocks=blocks)
+        compared.append((result, difference))
+    return sorted(compared, key=lambda pair: (pair[0]["set"], pair[0]["method"]))
+
+
+def _read(folder: Path) -> Experiment:
+    results = []
+    for path in folder.glob("*/result-*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        results.append({**result, "path": path})
+    results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
+    environment = folder / "environment.json"
+    return Experiment(
+        name=folder.name,
+        folder=folder,
+        results=results,
+        starts=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else [],
+        metrics=_read_lines(folder / "log" / "metrics.jsonl"),
+        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+    )
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines of a metrics file; a last one that is still being written is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(results, key=lambda result: result["time"])
+
+
+def _recogs(result: dict[str, Any]) -> Path:
+    path: Path = result["path"]
+    return path.with_name(f"recogs{path.stem.removeprefix('result')}.txt")

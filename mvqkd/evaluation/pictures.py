@@ -1,0 +1,170 @@
+"""Pictures: word error rates with intervals, and training curves.
+
+Drawn with the object-oriented interface of matplotlib (no window, no global state) in the colours
+of Okabe and Ito, which people with any colour vision tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from mvqkd.evaluation.gather import Experiment
+from mvqkd.files import atomic_path
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
+_GREY = "#666666"
+_LABELS = {
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm before clipping",
+    "hours_per_hour": "hours of audio per hour",
+}
+
+
+def draw_error_rates(path: Path, experiments: Sequence[Experiment], *, by_speaker: bool) -> None:
+    """A panel for each test set: WER and 95 % interval of each experiment and way of decoding.
+
+    Args:
+        path: of the picture.
+        experiments: with results, from top to bottom.
+        by_speaker: intervals that resample speakers, where there are such.
+    """
+    sets = sorted({result["set"] for e in experiments for result in e.results})
+    methods = sorted({result["method"] for e in experiments for result in e.results})
+    height = 1.4 + 0.55 * sum(max(1, len(_ways(e))) for e in experiments)
+    figure = Figure(figsize=(2.6 + 4.2 * len(sets), max(2.6, height)), layout="constrained")
+    axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    ticks, labels = [], []
+    row = 0.0
+    for experiment in experiments:
+        ways = _ways(experiment)
+        for way in ways:
+            for ax, name in zip(axes, sets, strict=True):
+                for result in experiment.results:
+                    if (result["method"], result["suffix"]) == way and result["set"] == name:
+                        _draw_rate(ax, row, result, methods.index(result["method"]), by_speaker)
+            row += 1.0
+        if ways:
+            size = experiment.parameters or 0
+            ticks.append(row - 0.5 - len(ways) / 2)
+            labels.append(f"{experiment.name}\n{size / 1e6:.2f} M parameters")
+            row += 0.6
+    for ax, name in zip(axes, sets, strict=True):
+        ax.set_title(name, loc="left", fontweight="bold")
+        ax.set_xlabel("word error rate, %")
+        ax.set_yticks(ticks, labels)
+        ax.set_ylim(row - 0.8, -0.8)
+        ax.margins(x=0.12)
+        ax.grid(axis="x", color="#dddddd")
+        _tidy(ax)
+        ax.tick_params(axis="y", length=0)
+    for index, method in enumerate(methods):
+        axes[0].plot([], [], MARKERS[index], color=COLOURS[index], label=method)
+    figure.legend(loc="outside lower center", ncols=len(methods), frameon=False)
+    _save(figure, path)
+
+
+def draw_training(path: Path, name: str, metrics: Sequence[dict[str, Any]]) -> None:
+    """Losses, learning rate, gradient norm and speed of one training against its steps.
+
+    Args:
+        path: of the picture.
+        name: of the experiment.
+        metrics: lines of `log/metrics.jsonl`.
+    """
+    train = [line for line in metrics if line["kind"] == "train"]
+    valid = [line for line in metrics if line["kind"] == "valid"]
+    known = {"kind", "step", "epoch", "audio_hours", "elapsed", "clip_factor", *_LABELS}
+    losses = [
+        key
+        for key in dict.fromkeys(key for line in [*train, *valid] for key in line)
+        if key not in known and any(isinstance(line.get(key), int | float) for line in valid)
+    ]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    grid = figure.add_gridspec(2, 3, height_ratios=[1.5, 1])
+    ax = figure.add_subplot(grid[0, :])
+    for index, key in enumerate(losses):
+        colour = COLOURS[index % len(COLOURS)]
+        _curve(ax, train, key, color=colour, alpha=0.45, linewidth=1.2)
+        last = next(line[key] for line in reversed(valid) if line.get(key) is not None)
+        marker = MARKERS[index % len(MARKERS)]
+        label = f"{key}, {last:.3g} at the end"
+        _curve(ax, valid, key, color=colour, marker=marker, linewidth=1.6, label=label)
+    ax.set_title(f"{name}: losses per frame of 40 ms", loc="left", fontweight="bold")
+    ax.set_ylabel("training plain, validation with marks")
+    if losses:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.legend(frameon=False, loc="upper right")
+    _mark_epochs(ax, metrics)
+    panels = [ax]
+    for column, (key, label) in enumerate(_LABELS.items()):
+        small = figure.add_subplot(grid[1, column], sharex=ax)
+        _curve(small, train, key, color=COLOURS[0], linewidth=1.4)
+        small.set_title(label, loc="left", fontsize="medium")
+        small.set_ylim(bottom=0)
+        panels.append(small)
+    for panel in panels:
+        panel.set_xlabel("step")
+        panel.grid(color="#eeeeee")
+        _tidy(panel)
+    _save(figure, path)
+
+
+def _ways(experiment: Experiment) -> list[tuple[str, str]]:
+    ways = {(result["method"], result["suffix"]) for result in experiment.results}
+    return sorted(ways)
+
+
+def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_speaker: bool) -> None:
+    if result["wer"] is None:
+        return
+    interval = (result["interval_by_speaker"] if by_speaker else None) or result["interval"]
+    colour = COLOURS[index % len(COLOURS)]
+    if interval[0] is not None:
+        ax.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
+    ax.plot(result["wer"], row, MARKERS[index % len(MARKERS)], color=colour, markersize=7)
+    ax.annotate(
+        f"{result['wer']:.2f}",
+        (result["wer"], row),
+        xytext=(0, 7),
+        textcoords="offset points",
+        ha="center",
+        fontsize="small",
+    )
+
+
+def _curve(ax: Axes, lines: Sequence[dict[str, Any]], key: str, **style: Any) -> None:
+    points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+    if points:
+        ax.plot(*zip(*points, strict=True), **style)
+
+
+def _mark_epochs(ax: Axes, metrics: Sequence[dict[str, Any]]) -> None:
+    """The epoch at about ten of the validations, on an axis at the top."""
+    ends = {line["epoch"]: line["step"] for line in metrics if line["kind"] == "valid"}
+    chosen = list(ends.items())[:: max(1, len(ends) // 10)]
+    top = ax.secondary_xaxis("top")
+    top.set_xticks([step for _, step in chosen], [str(epoch) for epoch, _ in chosen])
+    top.set_xlabel("epoch", loc="right", color=_GREY)
+    top.tick_params(colors=_GREY, length=3)
+    top.spines["top"].set_visible(False)
+
+
+def _tidy(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as partial:
+        FigureCanvasAgg(figure).print_png(str(partial))

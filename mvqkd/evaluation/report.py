@@ -1,0 +1,150 @@
+"""The results of a recipe as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mvqkd.evaluation.bootstrap import Difference
+from mvqkd.evaluation.gather import Experiment
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; columns of numbers are aligned to the right. Vertical bars in cells are escaped."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    numeric = [
+        all(row[i][:1] in "0123456789-+–" for row in cells if row[i]) for i in range(len(header))
+    ]
+    lines = [header, ["---:" if right else "---" for right in numeric], *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str:
+    """A row for each experiment and way of decoding, a column for each test set.
+
+    Args:
+        experiments: of one recipe.
+        by_speaker: intervals that resample speakers, where the ids tell them.
+    """
+    sets = sorted({result["set"] for e in experiments for result in e.results})
+    header = ["experiment", "M parameters", "hours of audio", "hours of training", "decoding"]
+    header += [f"{name} WER % (95 %)" for name in sets] + ["RTF", "commit", "seed"]
+    rows = []
+    for experiment in experiments:
+        ways: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+        for result in experiment.results:
+            way = (result["method"], result["suffix"])
+            ways.setdefault(way, {})[result["set"]] = result
+        for (method, suffix), found in ways.items():
+            factors = [result["rtf"] for result in found.values()]
+            rows.append(
+                [
+                    experiment.name,
+                    f"{experiment.parameters / 1e6:.2f}" if experiment.parameters else "",
+                    *_effort(experiment),
+                    f"{method} ({suffix})",
+                    *(_rate(found[name], by_speaker) if name in found else "" for name in sets),
+                    f"{max(factors):.4f}",
+                    _commit(experiment),
+                    str(experiment.config.get("training", {}).get("seed", "")),
+                ]
+            )
+    return markdown_table(header, rows)
+
+
+def differences_table(
+    baseline: str, compared: dict[str, list[tuple[dict[str, Any], Difference]]]
+) -> str:
+    """Each experiment's WER minus the baseline's.
+
+    Args:
+        baseline: its name.
+        compared: for each experiment what `gather.compare` gave.
+    """
+    rows = [
+        [
+            name,
+            result["set"],
+            result["method"],
+            f"{difference.difference:+.2f}",
+            f"{difference.interval.low:+.2f} to {difference.interval.high:+.2f}",
+            f"{100 * difference.better:.1f} %",
+        ]
+        for name, pairs in compared.items()
+        for result, difference in pairs
+    ]
+    header = ["experiment", "set", "method", f"WER minus {baseline}", "95 %", "better in"]
+    return markdown_table(header, rows)
+
+
+def results_page(
+    recipe: str,
+    experiments: Sequence[Experiment],
+    baseline: str | None,
+    compared: dict[str, list[tuple[dict[str, Any], Difference]]],
+    *,
+    by_speaker: bool,
+    pictures: Sequence[str],
+) -> str:
+    """The whole page: table, differences, pictures, commands and hardware."""
+    unit = "speakers" if by_speaker else "utterances"
+    parts = [
+        f"# Results of {recipe}\n",
+        f"Intervals: 95 %, bootstrap over {unit} (10000 samples). Hours of training are those of "
+        "the processes, decoding's real-time factor (RTF) is seconds of computing for a second of "
+        "audio, the slowest set's.\n",
+        results_table(experiments, by_speaker=by_speaker),
+    ]
+    if any(compared.values()):
+        assert baseline is not None
+        parts += [
+            f"## Differences from {baseline}\n",
+            "Paired bootstrap on the same utterances; negative is better. The last column is the "
+            "part of resampled test sets on which the experiment is better.\n",
+            differences_table(baseline, compared),
+        ]
+    parts += [f"![{name}]({name})\n" for name in pictures]
+    parts.append("## Commands\n")
+    for experiment in experiments:
+        parts.append(f"### {experiment.name}\n")
+        if description := experiment.config.get("description"):
+            parts.append(f"{description}\n")
+        commands = [start["command"] for start in experiment.starts]
+        commands += [result["command"] for result in experiment.results]
+        parts.append("```\n" + "\n".join(dict.fromkeys(commands)) + "\n```\n")
+        if experiment.starts:
+            parts.append(_hardware(experiment.starts[-1]) + "\n")
+    return "\n".join(parts)
+
+
+def _effort(experiment: Experiment) -> tuple[str, str]:
+    """Hours of audio trained on, and hours that it took."""
+    if not experiment.metrics:
+        return "", ""
+    last = experiment.metrics[-1]
+    return f"{last['audio_hours']:.1f}", f"{last['elapsed'] / 3600:.2f}"
+
+
+def _rate(result: dict[str, Any], by_speaker: bool) -> str:
+    interval = result["interval_by_speaker"] if by_speaker else None
+    low, high = interval or result["interval"]
+    rate = math.inf if result["wer"] is None else result["wer"]
+    if low is None:
+        return f"{rate:.2f}"
+    return f"{rate:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _commit(experiment: Experiment) -> str:
+    commits = {start["commit"]: start["dirty"] for start in experiment.starts if start["commit"]}
+    return ", ".join(f"{commit[:9]}{'+' if dirty else ''}" for commit, dirty in commits.items())
+
+
+def _hardware(start: dict[str, Any]) -> str:
+    gpus = start.get("gpus") or []
+    device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{start.get('cores')} cores, {start['cpu']}"
+    versions = start.get("versions", {})
+    return (
+        f"{start.get('processes', 1)} process(es) on {device}; Python {start.get('python')}, torch "
+        f"{versions.get('torch')}; {start['time'][:10]}"
+    )
