@@ -76,7 +76,7 @@ class RelativeAttention(nn.Module):
             largest, smallest = num_queries - last + begin, num_queries - first + end
             scores = by_distance[:, :, first:last].flatten(1, 2)
             scores = scores @ distances[..., largest:smallest]
-            scores = scores.unflatten(1, (-1, last - first))  # (H, N, queries, distances)
+            scores = scores.view(self.num_heads, -1, last - first, smallest - largest)
             scores = relative_shift(scores, end - begin) + bias.to(scores.dtype)
             scores = torch.baddbmm(
                 scores.flatten(0, 1),

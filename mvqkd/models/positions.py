@@ -33,17 +33,18 @@ def relative_sinusoids(num_queries: int, num_keys: int, dim: int, like: Tensor) 
 def relative_shift(scores: Tensor, num_keys: int) -> Tensor:
     """Select from scores by distance those of each (query, key) pair; a view, nothing is copied.
 
-    Row i, column j of the result is scores[..., i, num_queries - 1 - i + j]: one step to the left
+    Row i, column j of the result is scores[:, :, i, num_queries - 1 - i + j]: one step to the left
     for every row further down, which is a constant stride through the flattened rows.
 
     Args:
-        scores: (..., num_queries, num_queries + num_keys) in the order of `relative_sinusoids`,
+        scores: (H, N, num_queries, num_queries + num_keys) in the order of `relative_sinusoids`,
             contiguous in the last two axes.
 
     Returns:
-        (..., num_queries, num_keys).
+        (H, N, num_queries, num_keys).
     """
-    queries, distances = scores.shape[-2:]
+    # size() and view(): a traced graph keeps these lengths symbolic, unlike with unflatten().
+    heads, batch, queries, distances = scores.size()
     first = queries - 1
-    rows = scores.flatten(-2)[..., first : first + queries * (distances - 1)]
-    return rows.unflatten(-1, (queries, distances - 1))[..., :num_keys]
+    rows = scores.flatten(2)[..., first : first + queries * (distances - 1)]
+    return rows.view(heads, batch, queries, distances - 1)[..., :num_keys]

@@ -21,7 +21,7 @@ def test_shift_selects_the_distance_of_each_pair(queries: int, keys: int) -> Non
 
 
 def test_shift_copies_nothing() -> None:
-    scores = torch.randn(2, 4, 8)
+    scores = torch.randn(1, 2, 4, 8)
     assert (
         relative_shift(scores, 4).untyped_storage().data_ptr()
         == scores.untyped_storage().data_ptr()

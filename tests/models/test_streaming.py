@@ -48,11 +48,11 @@ WINDOWS = [(1, 0), (1, 5), (4, 0), (4, 3), (4, 8), (5, 7), (8, 1), (16, 64), (40
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 @pytest.mark.parametrize("chunk_size, left_context", WINDOWS)
-@pytest.mark.parametrize("frames", [32, 31])
 @torch.no_grad()
 def test_equals_the_masked_forward(
-    chunk_size: int, left_context: int, frames: int, dtype: torch.dtype, tolerance: float
+    chunk_size: int, left_context: int, dtype: torch.dtype, tolerance: float
 ) -> None:
+    frames = 32  # a last chunk that is full for some chunk sizes and partial for others
     model = encoder(dtype)
     features = log_mel(4 * frames + 3, dtype, batch=2)
     lens = torch.tensor([features.size(1), 70])

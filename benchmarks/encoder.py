@@ -1,0 +1,142 @@
+"""Speed of the Conformer encoder: training throughput and streaming latency, beside torchaudio's.
+
+    python -m benchmarks.encoder --threads 1
+
+Training is a forward and a backward pass over a batch of equal utterances. Times are CPU seconds of
+this process (wall-clock seconds on a GPU), the best of several repetitions, so that other work on
+the machine disturbs them little; with several threads they are summed over the threads. The peer is
+`torchaudio.models.Conformer` (no positions, BatchNorm) behind our subsampling, its feed-forward
+width chosen to have as many parameters. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from mvqkd.models import ConformerEncoder
+from mvqkd.models.subsampling import ConvSubsampling, subsampled_lens
+
+SIZES = {  # layers x width
+    "4x144": {"num_layers": 4, "dim": 144, "feedforward_dim": 576},
+    "4x192": {"num_layers": 4, "dim": 192, "feedforward_dim": 768},
+    "12x256": {"num_layers": 12, "dim": 256, "feedforward_dim": 1024},
+    "12x512": {"num_layers": 12, "dim": 512, "feedforward_dim": 2048, "num_heads": 8},
+}
+CHUNK, LEFT = 16, 64  # 25 Hz frames: 0.64 s and 2.56 s
+KERNEL = 15
+
+
+class Peer(nn.Module):
+    """Our subsampling and torchaudio's Conformer."""
+
+    def __init__(
+        self, *, num_layers: int, dim: int, feedforward_dim: int, num_heads: int = 4
+    ) -> None:
+        super().__init__()
+        self.subsampling = ConvSubsampling(input_dim=80, dim=dim, channels=32)
+        self.conformer = torchaudio.models.Conformer(
+            dim, num_heads, feedforward_dim, num_layers, KERNEL, dropout=0.1
+        )
+
+    def forward(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conformer(self.subsampling(features), subsampled_lens(lens))
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def peer_of(encoder: ConformerEncoder, options: dict[str, int]) -> Peer:
+    """The peer whose feed-forward width brings it closest to the encoder's parameters."""
+    peer = Peer(**options)
+    per_width = options["num_layers"] * 2 * (2 * options["dim"] + 1)
+    change = round((num_parameters(encoder) - num_parameters(peer)) / per_width)
+    return Peer(**{**options, "feedforward_dim": options["feedforward_dim"] + change})
+
+
+def best_time(run: Callable[[], object], repeats: int, device: str) -> float:
+    """Fewest seconds of one run, after one that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        clock = time.perf_counter if device == "cuda" else time.process_time
+        start = clock()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(clock() - start)
+    return min(times[1:])
+
+
+def training_speed(
+    model: nn.Module, args: argparse.Namespace, window: dict[str, int] | None = None
+) -> float:
+    """Seconds of audio for each second of training."""
+    batch = max(1, round(args.batch_seconds / args.seconds))
+    features = torch.randn(batch, round(args.seconds * 100), 80, device=args.device) * 4 - 7
+    lens = torch.full((batch,), features.size(1), device=args.device)
+    model.train().to(args.device)
+
+    def step() -> None:
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+            out, _ = model(features, lens, **(window or {}))
+        out.float().square().mean().backward()
+        model.zero_grad()
+
+    return batch * args.seconds / best_time(step, args.repeats, args.device)
+
+
+@torch.inference_mode()
+def chunk_latency(model: ConformerEncoder, args: argparse.Namespace, streams: int) -> float:
+    """Milliseconds of one chunk of some streams, their left context full."""
+    model.eval().to(args.device)
+    features = torch.randn(streams, 4 * CHUNK + 3, 80, device=args.device) * 4 - 7
+    state = model.initial_state(streams, LEFT)
+    state = state._replace(processed=state.processed + 4 * LEFT)
+    run = lambda: model.stream(features, state, CHUNK)  # noqa: E731
+    return 1000 * best_time(run, 5 * args.repeats, args.device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--seconds", type=float, default=15.0, help="audio of an utterance")
+    parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio of a batch")
+    parser.add_argument("--repeats", type=int, default=4, help="the best of so many counts")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 by autocast")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(
+        "| layers x width | parameters | train, full context | train, chunks "
+        "| torchaudio (parameters) | chunk of 1 stream | of 16 streams |\n" + "|" + "---|" * 7
+    )
+    for size in args.sizes:
+        torch.manual_seed(0)
+        options = SIZES[size]
+        model = ConformerEncoder(**options, conv_kernel=KERNEL, causal=True)
+        peer = peer_of(model, options)
+        full = training_speed(model, args)
+        chunks = training_speed(model, args, {"chunk_size": CHUNK, "left_context": LEFT})
+        theirs = training_speed(peer, args)
+        one, many = chunk_latency(model, args, 1), chunk_latency(model, args, 16)
+        print(
+            f"| {size} | {num_parameters(model) / 1e6:.2f} M | {full:.0f} x | {chunks:.0f} x "
+            f"| {theirs:.0f} x ({num_parameters(peer) / 1e6:.2f} M) "
+            f"| {one:.1f} ms | {many:.1f} ms |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
