@@ -1,0 +1,154 @@
+"""Folders of experiments to a page and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mvqkd.evaluation.bootstrap import speakers, wer_interval
+from mvqkd.evaluation.gather import compare, read_experiments
+from mvqkd.evaluation.pictures import draw_error_rates, draw_training
+from mvqkd.evaluation.report import markdown_table, results_page, results_table
+from mvqkd.evaluation.result_files import write_recogs
+from mvqkd.evaluation.wer import Transcript, score
+
+PNG = b"\x89PNG"
+
+
+def write_experiment(root: Path, name: str, wrong: int, parameters: int) -> None:
+    """An experiment in which the first `wrong` of 40 utterances miss one of their four words."""
+    folder = root / name
+    (folder / "log").mkdir(parents=True)
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"description": f"about {name}", "training": {"seed": 7}})
+    )
+    start = {
+        "time": "2026-01-02T00:00:00+00:00",
+        "command": f"local/train.py --exp-dir {name}",
+        "commit": "0123456789abcdef",
+        "dirty": True,
+        "cpu": "some CPU",
+        "cores": 2,
+        "gpus": [],
+    }
+    (folder / "environment.json").write_text(json.dumps([start]))
+    lines = [
+        {
+            "kind": kind,
+            "step": step,
+            "epoch": step // 10,
+            "loss": 10.0 / step,
+            "learning_rate": 1e-3,
+            "audio_hours": step * 0.5,
+            "elapsed": step * 36.0,
+        }
+        for step in (10, 20, 30)
+        for kind in ("train", "valid")
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "log" / "metrics.jsonl").write_text(text + '{"kind": "tr')  # killed while writing
+    words = ["one", "two", "three", "four"]
+    for method in ("greedy_search", "modified_beam_search"):
+        (folder / method).mkdir()
+        scored = score(
+            Transcript(f"{n // 10}-1-{n:04d}", words, words[n < wrong :]) for n in range(40)
+        )
+        ids = [transcript.id for transcript in scored.transcripts]
+        write_recogs(folder / method / "recogs-test-epoch-3-avg-1.txt", scored.transcripts)
+        result = {
+            "set": "test",
+            "method": method,
+            "suffix": "epoch-3-avg-1",
+            "wer": scored.total.wer,
+            "interval": list(wer_interval(scored.utterances)),
+            "interval_by_speaker": list(wer_interval(scored.utterances, blocks=speakers(ids))),
+            "rtf": 0.0123,
+            "parameters": parameters,
+            "command": f"local/decode.py --exp-dir {name}",
+            "time": "2026-01-03T00:00:00+00:00",
+        }
+        (folder / method / "result-test-epoch-3-avg-1.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_experiment(tmp_path, "baseline", 20, 3_000_000)
+    write_experiment(tmp_path, "smaller", 30, 1_500_000)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text("{}")
+    return tmp_path
+
+
+def test_table(root: Path) -> None:
+    experiments = [e for e in read_experiments(root) if e.results]
+    assert [e.name for e in experiments] == ["smaller", "baseline"]
+    rows = results_table(experiments, by_speaker=False).splitlines()
+    assert len(rows) == 2 + 4
+    cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
+    assert cells[:5] == ["smaller", "1.50", "15.0", "0.30", "greedy_search (epoch-3-avg-1)"]
+    assert cells[5].startswith("18.75 (")
+    assert cells[6:] == ["0.0123", "012345678+", "7"]
+    assert results_table(experiments, by_speaker=True) != "\n".join(rows)
+
+
+def test_comparison(root: Path) -> None:
+    smaller, baseline = (e for e in read_experiments(root) if e.results)
+    pairs = compare(smaller, baseline, by_speaker=False)
+    assert [result["method"] for result, _ in pairs] == ["greedy_search", "modified_beam_search"]
+    for _, difference in pairs:
+        assert difference.difference == pytest.approx(100 * 10 / 160)
+        assert difference.interval.low > 0
+        assert difference.better < 0.01
+    # Another reference: not the same test set.
+    path = root / "smaller" / "greedy_search" / "recogs-test-epoch-3-avg-1.txt"
+    path.write_text(path.read_text().replace("ref=['one'", "ref=['won'", 1))
+    pairs = compare(smaller, baseline, by_speaker=False)
+    assert [result["method"] for result, _ in pairs] == ["modified_beam_search"]
+
+
+def test_page(root: Path) -> None:
+    experiments = [e for e in read_experiments(root) if e.results]
+    compared = {"smaller": compare(*experiments, by_speaker=True)}
+    page = results_page(
+        "demo", experiments, "baseline", compared, by_speaker=True, pictures=["wer.png"]
+    )
+    for text in (
+        "# Results of demo",
+        "bootstrap over speakers",
+        "## Differences from baseline",
+        "| smaller | test | greedy_search | +6.25 |",
+        "![wer.png](wer.png)",
+        "local/train.py --exp-dir smaller\nlocal/decode.py --exp-dir smaller\n",
+        "about baseline",
+        "2 cores, some CPU",
+    ):
+        assert text in page
+
+
+def test_pictures(root: Path, tmp_path: Path) -> None:
+    experiments = [e for e in read_experiments(root) if e.results]
+    draw_error_rates(tmp_path / "wer.png", experiments, by_speaker=False)
+    draw_training(tmp_path / "curves.png", "smaller", experiments[0].metrics)
+    # A training of which only the beginning is logged.
+    draw_training(tmp_path / "begin.png", "smaller", experiments[0].metrics[:1])
+    for name in ("wer.png", "curves.png", "begin.png"):
+        assert (tmp_path / name).read_bytes().startswith(PNG)
+
+
+def test_rates_without_reference_words_are_shown(root: Path, tmp_path: Path) -> None:
+    path = root / "smaller" / "greedy_search" / "result-test-epoch-3-avg-1.json"
+    result = json.loads(path.read_text())
+    none = {"wer": None, "interval": [None, None], "interval_by_speaker": None}
+    path.write_text(json.dumps({**result, **none}))
+    experiments = [e for e in read_experiments(root) if e.results]
+    assert "| inf |" in results_table(experiments, by_speaker=True)
+    draw_error_rates(tmp_path / "wer.png", experiments, by_speaker=True)
+
+
+def test_markdown_table() -> None:
+    assert markdown_table(["a", "b"], [["x|y", "1"], ["z", ""]]) == (
+        "| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n| z |  |\n"
+    )
