@@ -15,8 +15,8 @@ import argparse
 import os
 from pathlib import Path
 
-from mvqkd.data.corpus import manifest_parts
 from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_features
+from mvqkd.data.parts import manifest_parts
 from mvqkd.experiment.program import flatten, list_option, run_program
 
 SPEEDS = (1.0, 0.9, 1.1)

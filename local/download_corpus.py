@@ -22,7 +22,7 @@ from pathlib import Path
 from lhotse.recipes import download_librispeech, download_musan
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH
 
-from mvqkd.data.corpus import expand_parts
+from mvqkd.data.parts import expand_parts
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import flatten, list_option, run_program
 
@@ -58,8 +58,8 @@ def main() -> None:
     except OSError as error:  # of the network or the disk
         raise UserError(
             f"{options.corpus} cannot be downloaded from {options.base_url}: {error}",
-            remedy="run the same command again to go on; or choose a mirror with --base-url; or name "
-            "a corpus on disk: ./run.sh --corpus-dir DIR",
+            remedy="run the same command again to go on, or choose a mirror with --base-url, or "
+            "name a corpus on disk with ./run.sh --corpus-dir",
         ) from error
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mvqkd.data.corpus import manifest_parts
 from mvqkd.data.lang import check_tokens, prepare_tokenizer
+from mvqkd.data.parts import manifest_parts
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import flatten, list_option, run_program
 

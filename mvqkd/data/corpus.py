@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lhotse import Recording, SupervisionSegment
 
 from mvqkd.data.audio import probe_file, probe_recording
 from mvqkd.data.jsonl import read_items
+from mvqkd.data.parts import expand_parts as expand_parts
 from mvqkd.errors import UserError
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
@@ -34,47 +34,6 @@ class Listing:
     """(utterance, kind, detail) of what can be seen without audio."""
     files: list[Path] = field(default_factory=list)
     """All that this part was read from, audio included."""
-
-
-def expand_parts(
-    patterns: Iterable[str], available: Iterable[str], where: object, *, remedy: str
-) -> list[str]:
-    """Names of parts that match names or patterns (`train-*`), in the order of the patterns.
-
-    Args:
-        patterns: a name must be there; a pattern may match nothing, unless all do.
-        available: names of parts.
-        where: they are, for the error.
-        remedy: when there is no part at all.
-
-    Raises:
-        UserError: as above.
-    """
-    patterns, available = list(patterns), sorted(available)
-    parts: dict[str, None] = {}
-    for pattern in patterns:
-        found = [name for name in available if fnmatchcase(name, pattern)]
-        if not found and not set(pattern) & set("*?["):
-            raise UserError(
-                f"there is no part {pattern} in {where}",
-                remedy=f"name one of: {', '.join(available)}" if available else remedy,
-            )
-        parts.update(dict.fromkeys(found))
-    if patterns and not parts:
-        raise UserError(
-            f"no part in {where} matches {' '.join(patterns)}",
-            remedy=f"name one of: {', '.join(available)}" if available else remedy,
-        )
-    return list(parts)
-
-
-def manifest_parts(patterns: Iterable[str], manifest_dir: Path, prefix: str) -> list[str]:
-    """`expand_parts` for the parts that stage 1 prepared."""
-    start = f"{prefix}_supervisions_"
-    paths = manifest_dir.glob(f"{start}*.jsonl.gz")
-    available = [path.name[len(start) :].removesuffix(".jsonl.gz") for path in paths]
-    where = manifest_dir / f"{start}*.jsonl.gz"
-    return expand_parts(patterns, available, where, remedy="./run.sh --stage 1 --stop-stage 1")
 
 
 def list_parts(corpus_dir: Path) -> dict[str, Callable[[], Listing]]:

@@ -159,10 +159,7 @@ def store_features(
             else:
                 results.append(item)
     report.check(strict=strict)
-    _write(output, results, report, stamp, _sizes(folder))
-    for old in output.parent.glob(f"feats_{name}-*"):
-        if old != folder:
-            shutil.rmtree(old)
+    _write(output, results, report, stamp, _sizes(folder), folder)
     for leftover in folder.glob(".tmp-*"):  # of a killed run
         leftover.unlink(missing_ok=True)
     seconds = time.monotonic() - begin
@@ -188,7 +185,7 @@ def store_cuts(cuts: Sequence[MonoCut], output: Path, *, speeds: Sequence[float]
     results = [_at_speed(cut, speed).to_dict() for cut in cuts for speed in speeds]
     stamp = fingerprint(_VERSION, results)
     if not _is_done(output, stamp, {}):
-        _write(output, results, Report(_name(output)), stamp, {})
+        _write(output, results, Report(_name(output)), stamp, {}, None)
         logging.info("%s: %d cuts, features on the fly", _name(output), len(results))
 
 
@@ -216,8 +213,14 @@ def _is_done(output: Path, stamp: str, sizes: dict[str, int]) -> bool:
 
 
 def _write(
-    output: Path, cuts: list[dict[str, Any]], report: Report, stamp: str, sizes: dict[str, int]
+    output: Path,
+    cuts: list[dict[str, Any]],
+    report: Report,
+    stamp: str,
+    sizes: dict[str, int],
+    folder: Path | None,
 ) -> None:
+    """The manifest, its report, and the end of features that are not in `folder`."""
     if not cuts:
         raise UserError(f"{output}: no audio is readable", remedy="see the warnings above")
     path = _report_path(output)
@@ -225,6 +228,9 @@ def _write(
     write_items(output, cuts)
     hours = round(sum(item["duration"] for item in cuts) / 3600, 4)
     report.write(path, cuts=len(cuts), hours=hours, fingerprint=stamp, sizes=sizes)
+    for old in output.parent.glob(f"feats_{_name(output)}-*"):
+        if old != folder:
+            shutil.rmtree(old)
 
 
 def _at_speed(cut: MonoCut, speed: float) -> MonoCut:
@@ -277,7 +283,8 @@ def _extract_missing(name: str, shards: Sequence[_Shard], num_jobs: int) -> floa
         try:
             for future in as_completed(futures):
                 future.result()
-                bar.update(futures[future].seconds / 3600)
+                # Sums of fractions may exceed the total by a rounding error, of which tqdm warns.
+                bar.n = min(hours, bar.n + futures[future].seconds / 3600)
                 speed = bar.n / (time.monotonic() - begin) * 3600
                 bar.set_postfix_str(f"{speed:.0f} hours per hour")
         except BrokenProcessPool:

@@ -140,13 +140,13 @@ def _read(source: Path, tokenizer: Tokenizer | None) -> dict[str, NDArray[Any]]:
     num_frames: list[int] = []
     tokens: list[list[int]] = []
     for line in read_lines(source):
-        cut = json.loads(line)
         try:
+            cut = json.loads(line)
             ids.append(cut["id"].encode())
             seconds.append(cut["duration"])
             num_frames.append(_frames(cut))
             text = transcript(cut)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{source}, line {len(line_lens) + 1} is not a cut with a duration: {error!r}",
                 remedy="it must be a lhotse manifest of MonoCuts, as ./run.sh --stage 2 writes",

@@ -13,9 +13,10 @@ from lhotse.utils import fastcopy
 from tqdm import tqdm
 
 from mvqkd.data.audio import Fault, probe_file
-from mvqkd.data.corpus import Listing, expand_parts, list_parts
+from mvqkd.data.corpus import Listing, list_parts
 from mvqkd.data.features import SAMPLE_RATE
 from mvqkd.data.jsonl import fingerprint, write_items
+from mvqkd.data.parts import expand_parts
 from mvqkd.data.report import Report, read_report
 from mvqkd.errors import UserError
 

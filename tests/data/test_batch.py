@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mvqkd.data.batch import FEATURE_PADDING, TOKEN_PADDING, collate
+
+
+def test_pads_each_utterance_and_sorts_by_length() -> None:
+    random = np.random.default_rng(0)
+    lens = [3, 7, 5]
+    features = [random.standard_normal((n, 80)).astype(np.float32) for n in lens]
+    tokens = [np.array([4, 5]), np.array([], dtype=np.int32), np.array([9])]
+    batch = collate(["a", "b", "c"], features, ["A", "", "C"], tokens)
+
+    assert batch.ids == ["b", "c", "a"]
+    assert batch.texts == ["", "C", "A"]
+    assert batch.feature_lens.tolist() == [7, 5, 3]
+    assert batch.token_lens.tolist() == [0, 1, 2]
+    assert batch.tokens.tolist() == [[TOKEN_PADDING] * 2, [9, TOKEN_PADDING], [4, 5]]
+    for row, n in enumerate([1, 2, 0]):
+        np.testing.assert_array_equal(batch.features[row, : lens[n]].numpy(), features[n])
+        assert (batch.features[row, lens[n] :] == FEATURE_PADDING).all()
+    assert batch.seconds == pytest.approx(0.15)
+    assert len(batch) == 3
+
+
+def test_without_tokens() -> None:
+    empty = np.zeros(0, dtype=np.int32)
+    batch = collate(["a"], [np.zeros((2, 80), np.float32)], ["A"], [empty])
+    assert batch.tokens.shape == (1, 0)
+
+
+def test_to_moves_every_tensor() -> None:
+    batch = collate(["a"], [np.zeros((2, 80), np.float32)], ["A"], [np.array([1])]).to("meta")
+    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 4
+    assert all(tensor.device.type == "meta" for tensor in tensors)

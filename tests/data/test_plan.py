@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mvqkd.data.plan import check_limits, plan_evaluation, plan_training
+from mvqkd.errors import UserError
+
+
+def utterances(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Durations of 1 to 20 seconds, and about 5 tokens a second."""
+    random = np.random.default_rng(seed)
+    seconds = random.uniform(1, 20, num)
+    return seconds, random.poisson(5 * seconds).astype(np.int64)
+
+
+def plan(seconds: np.ndarray, tokens: np.ndarray, **options: Any) -> list[np.ndarray]:
+    defaults: dict[str, Any] = dict(
+        max_duration=100.0,
+        max_tokens=500,
+        num_buckets=5,
+        seed=7,
+        epoch=1,
+        rank=0,
+        world_size=1,
+    )
+    return plan_training(seconds, tokens, **(defaults | options))
+
+
+def sets(batches: list[np.ndarray]) -> list[tuple[int, ...]]:
+    return [tuple(batch.tolist()) for batch in batches]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("num", [8, 50, 501])
+@pytest.mark.parametrize("max_duration", [25.0, 100.0, 1e9])
+def test_every_utterance_once_within_limits_equally_many_batches(
+    num: int, world_size: int, max_duration: float
+) -> None:
+    seconds, tokens = utterances(num)
+    ranks = [
+        plan(seconds, tokens, rank=rank, world_size=world_size, max_duration=max_duration)
+        for rank in range(world_size)
+    ]
+    assert len({len(batches) for batches in ranks}) == 1
+    everything = np.concatenate([batch for batches in ranks for batch in batches])
+    np.testing.assert_array_equal(np.sort(everything), np.arange(num))
+    for batches in ranks:
+        for batch in batches:
+            assert len(batch) * seconds[batch].max() <= max_duration
+            assert len(batch) * tokens[batch].max() <= 500
+
+
+def test_both_limits_bind() -> None:
+    seconds, tokens = utterances(300)
+    by_duration = plan(seconds, tokens, max_tokens=10**9)
+    by_tokens = plan(seconds, tokens, max_duration=1e9)
+    assert max(len(b) * tokens[b].max() for b in by_duration) > 500
+    assert max(len(b) * seconds[b].max() for b in by_tokens) > 100
+
+
+def test_is_a_function_of_seed_and_epoch() -> None:
+    seconds, tokens = utterances(200)
+    assert sets(plan(seconds, tokens)) == sets(plan(seconds, tokens))
+    assert sets(plan(seconds, tokens)) != sets(plan(seconds, tokens, epoch=2))
+    assert sets(plan(seconds, tokens)) != sets(plan(seconds, tokens, seed=8))
+    # Not only their order: other utterances meet in a batch.
+    first = {frozenset(batch) for batch in sets(plan(seconds, tokens))}
+    second = {frozenset(batch) for batch in sets(plan(seconds, tokens, epoch=2))}
+    assert len(first & second) < len(first) / 4
+
+
+def test_buckets_keep_padding_small() -> None:
+    seconds, tokens = utterances(3000)
+
+    def padding(batches: list[np.ndarray]) -> float:
+        padded = sum(len(batch) * seconds[batch].max() for batch in batches)
+        return 1 - seconds.sum() / padded
+
+    assert padding(plan(seconds, tokens, num_buckets=30)) < 0.1
+    assert padding(plan(seconds, tokens, num_buckets=1)) > 0.2
+
+
+def test_ranks_of_a_step_have_similar_batches() -> None:
+    seconds, tokens = utterances(3000)
+    ranks = [plan(seconds, tokens, rank=r, world_size=4, num_buckets=30) for r in range(4)]
+    longest = np.array([[seconds[batch].max() for batch in batches] for batches in ranks])
+    spread = longest.max(0) - longest.min(0)
+    assert np.median(spread) < 1.0
+
+
+def test_single_utterance_batches_that_cannot_be_divided_are_repeated() -> None:
+    seconds, tokens = np.full(5, 10.0), np.full(5, 10)
+    ranks = [plan(seconds, tokens, max_duration=10.0, rank=r, world_size=4) for r in range(4)]
+    assert [len(batches) for batches in ranks] == [2, 2, 2, 2]
+    everything = [i for batches in ranks for batch in batches for i in batch.tolist()]
+    assert set(everything) == set(range(5))
+    assert len(everything) == 8
+
+
+def test_fewer_utterances_than_processes() -> None:
+    with pytest.raises(UserError, match="3 training utterances for 4 processes"):
+        plan(np.ones(3), np.ones(3, np.int64), world_size=4)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [((19.0, 100), "b has 20 seconds"), ((20.0, 49), "c has 50 tokens.*\n.*data.max_tokens 50")],
+)
+def test_utterances_that_no_batch_can_hold(limits: tuple[float, int], message: str) -> None:
+    ids = np.array([b"a", b"b", b"c"])
+    seconds, tokens = np.array([1.0, 20.0, 3.0]), np.array([1, 2, 50])
+    with pytest.raises(UserError, match=message):
+        check_limits(seconds, tokens, ids, max_duration=limits[0], max_tokens=limits[1])
+    check_limits(seconds, tokens, ids, max_duration=20.0, max_tokens=50)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_evaluation_is_ordered_by_length_and_complete(world_size: int) -> None:
+    seconds, _ = utterances(100)
+    seconds[3] = 500.0  # longer than a batch: alone
+    ranks = [
+        plan_evaluation(seconds, max_duration=60, rank=r, world_size=world_size)
+        for r in range(world_size)
+    ]
+    assert ranks[0][0].tolist() == [3]
+    everything = np.concatenate([batch for batches in ranks for batch in batches])
+    assert sorted(everything.tolist()) == list(range(100))
+    sizes = [len(batches) for batches in ranks]
+    assert max(sizes) - min(sizes) <= 1
+    for batches in ranks:
+        firsts = [seconds[batch].max() for batch in batches]
+        assert firsts == sorted(firsts, reverse=True)
+        assert all(len(b) * seconds[b].max() <= 60 for b in batches if 3 not in b)
