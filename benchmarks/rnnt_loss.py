@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import platform
 import statistics
 import subprocess
 import sys
@@ -46,6 +45,7 @@ from mvqkd.models.joiner import Joiner
 
 HAS_FAST_RNNT = importlib.util.find_spec("fast_rnnt") is not None
 CONTESTANTS = ["ours", *(["fast_rnnt"] if HAS_FAST_RNNT else []), "torchaudio"]
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Case(nn.Module):
@@ -138,21 +138,22 @@ class Case(nn.Module):
 
 
 def interleaved_medians(
-    functions: dict[str, Callable[[], object]], repetitions: int
+    functions: dict[str, Callable[[], object]], args: argparse.Namespace
 ) -> dict[str, float]:
     """Median milliseconds of each function, all called in turns after one call to warm up."""
+    clock = CLOCKS[args.clock]
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for repetition in range(repetitions + 1):
+    for repetition in range(args.repetitions + 1):
         for name, function in functions.items():
-            begin = time.perf_counter()
+            begin = clock()
             function()
             if repetition:
-                times[name].append(1e3 * (time.perf_counter() - begin))
+                times[name].append(1e3 * (clock() - begin))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def recursion_times(
-    batch: int, tokens: int, frames: int, topology: str, repetitions: int
+    batch: int, tokens: int, frames: int, topology: str, args: argparse.Namespace
 ) -> dict[str, float]:
     """The recursion with occupancies, for full lattices."""
     torch.manual_seed(0)
@@ -176,10 +177,12 @@ def recursion_times(
             px, py, return_grad=True
         )
     functions["ours, torch backend"] = lambda: run("torch")
-    return interleaved_medians(functions, repetitions)
+    return interleaved_medians(functions, args)
 
 
-def whole_loss_times(case: Case, names: list[str], repetitions: int) -> dict[str, dict[str, float]]:
+def whole_loss_times(
+    case: Case, names: list[str], args: argparse.Namespace
+) -> dict[str, dict[str, float]]:
     """The whole loss: without gradients, and with them."""
 
     def forward(name: str) -> None:
@@ -187,9 +190,9 @@ def whole_loss_times(case: Case, names: list[str], repetitions: int) -> dict[str
             getattr(case, name)()
 
     return {
-        "forward": interleaved_medians({n: lambda n=n: forward(n) for n in names}, repetitions),
+        "forward": interleaved_medians({n: lambda n=n: forward(n) for n in names}, args),
         "forward + backward": interleaved_medians(
-            {n: lambda n=n: case.step(n) for n in names}, repetitions
+            {n: lambda n=n: case.step(n) for n in names}, args
         ),
     }
 
@@ -240,6 +243,14 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one small case, few repetitions")
     parser.add_argument("--repetitions", type=int, default=9, help="of each timing")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: processor time of all threads, for a busy machine; use it with --threads 1",
+    )
+    parser.add_argument("--lengths", type=int, nargs="+", default=[100, 200, 400], help="T")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, default=16, help="N")
     parser.add_argument("--vocab", type=int, default=500, help="V")
@@ -256,12 +267,14 @@ def main() -> None:
         print(peak_increase(case, Case(args, 8, (2, 4)), args.memory_of))
         return
 
-    sizes = [(100, (40, 60)), (200, (40, 60)), (400, (40, 60)), (400, (100, 100))]
+    sizes = [(frames, (40, 60)) for frames in args.lengths]
     recursions = [(16, 50, 200), (32, 100, 400)]
     if args.quick:
         args.repetitions, sizes, recursions = 3, sizes[:1], recursions[:1]
+    else:
+        sizes.append((args.lengths[-1], (100, 100)))
     print(
-        f"torch {torch.__version__}, {args.threads} threads, {platform.machine()}; batch "
+        f"torch {torch.__version__}, {args.threads} threads, {args.clock} time; batch "
         f"{args.batch}, vocabulary {args.vocab}, joiner {args.dim}, prune range {args.prune_range}"
     )
 
@@ -269,22 +282,16 @@ def main() -> None:
     for size in recursions:
         for topology in ("regular", "modified"):
             label = "N {}, U {}, T {}, ".format(*size) + topology
-            rows.append((label, recursion_times(*size, topology, args.repetitions)))
+            rows.append((label, recursion_times(*size, topology, args)))
     print_table("Recursion alone, forward + backward", rows, "ms")
 
     times, memories = [], []
     for frames, tokens in sizes:
         case = Case(args, frames, tokens)
         label = f"T {frames}, U {tokens[0]}-{tokens[1]}"
-        # The full lattice takes tens of seconds a step at the larger sizes.
-        heavy = frames * tokens[1] > 100 * 60
-        pruned = [name for name in CONTESTANTS if not (heavy and name == "torchaudio")]
-        measured = whole_loss_times(case, pruned, args.repetitions)
-        if heavy:
-            both = whole_loss_times(case, ["torchaudio"], 1)
-            measured = {what: values | both[what] for what, values in measured.items()}
+        measured = whole_loss_times(case, args.contestants, args)
         times += [(f"{label}, {what}", values) for what, values in measured.items()]
-        memory = {n: memory_in_fresh_process(args, n, frames, tokens) for n in CONTESTANTS}
+        memory = {n: memory_in_fresh_process(args, n, frames, tokens) for n in args.contestants}
         memories.append((label, memory))
     print_table("Whole loss with joiner", times, "ms")
     print_table("Peak memory of a step, forward + backward", memories, "MB")

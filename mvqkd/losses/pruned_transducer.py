@@ -101,8 +101,8 @@ class PrunedTransducerLoss(nn.Module):
 
         Returns:
             Both losses, float32 (float64 if the inputs are); +inf, with a gradient of zero, where
-            there is no path: tokens but no frames, or, with topology ``"modified"``, more tokens than
-            frames.
+            there is no path: tokens but no frames, or, with topology ``"modified"``, more tokens
+            than frames.
 
         Raises:
             ValueError: for shapes and lengths that do not fit together.
