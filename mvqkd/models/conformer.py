@@ -141,7 +141,7 @@ class ConformerEncoder(nn.Module):
             input_dim=input_dim, dim=dim, channels=subsampling_channels
         )
         self.dropout = Dropout(dropout)
-        self.layers = nn.ModuleList(
+        layers = [
             ConformerLayer(
                 dim=dim,
                 num_heads=num_heads,
@@ -151,11 +151,12 @@ class ConformerEncoder(nn.Module):
                 causal=causal,
             )
             for _ in range(num_layers)
-        )
-        self._initialize()
+        ]
+        self.layers = nn.ModuleList(layers)
+        self._initialize(layers)
 
     @torch.no_grad()
-    def _initialize(self) -> None:
+    def _initialize(self, layers: Sequence[ConformerLayer]) -> None:
         """Begin near the identity: torch's initialization, but with biases of zero and with the
         residual branches' outputs scaled down, by 1 / sqrt(2 * num_layers).
 
@@ -165,14 +166,14 @@ class ConformerEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.zero_()
-        for layer in self.layers:
-            for branch in (
-                layer.feedforward_in,
-                layer.attention,
-                layer.convolution,
-                layer.feedforward_out,
+        for layer in layers:
+            for output in (
+                layer.feedforward_in.output,
+                layer.attention.output,
+                layer.convolution.output,
+                layer.feedforward_out.output,
             ):
-                branch.output.weight.mul_((2 * len(self.layers)) ** -0.5)
+                output.weight.mul_((2 * len(layers)) ** -0.5)
 
     @property
     def num_layers(self) -> int:
