@@ -37,9 +37,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--teacher", required=True, help="URI: torchaudio:NAME, hf:ID, ...; see mvqkd.teachers.load"
-    )
+    add("--teacher", required=True, help="torchaudio:NAME, hf:ID, ...: see mvqkd.teachers.load")
     add("--layers", type=int, nargs="+", help="1-based (default: four, evenly spaced)")
     add("--train-cuts", type=Path, nargs="+", required=True, help="manifests; with transcripts")
     add("--test-cuts", type=Path, nargs="+", required=True, help="of other speakers")

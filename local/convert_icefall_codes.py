@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Read codes that icefall published, or write ours as icefall reads them.
 
-    local/convert_icefall_codes.py from-icefall --cuts data/x/fbank/librispeech_cuts_train.jsonl.gz \\
-        --icefall vq_fbank_layer36_cb8/librispeech_cuts_train.jsonl.gz --codes data/x/codes/all.h5
-    local/convert_icefall_codes.py to-icefall --cuts data/x/fbank/librispeech_cuts_train.jsonl.gz \\
-        --codes data/x/codes --icefall vq_fbank_layer36_cb8/librispeech_cuts_train.jsonl.gz
+fbank=data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz
+icefall=vq_fbank_layer36_cb8/librispeech_cuts_train-clean-100.jsonl.gz
+local/convert_icefall_codes.py from-icefall --cuts $fbank --icefall $icefall --codes all.h5
+local/convert_icefall_codes.py to-icefall --cuts $fbank --icefall $icefall --codes data/x/codes
 """
 
 from __future__ import annotations

@@ -1,0 +1,240 @@
+"""The programs from audio to codes, on a few utterances of noise."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mvqkd.data.codes import CodeStore
+from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.errors import UserError
+from mvqkd.quantization import Quantizer
+from mvqkd.teachers import load_teacher
+from mvqkd.teachers.audio import AudioCuts
+from tests.teachers.corpus import URI, make_corpus
+
+LOCAL = Path(__file__).parents[2] / "local"
+
+
+def run(program: str, *options: object) -> None:
+    main: Callable[[], None] = runpy.run_path(str(LOCAL / f"{program}.py"))["main"]
+    saved, sys.argv = sys.argv, [program, *map(str, options)]
+    try:
+        main()
+    finally:
+        sys.argv = saved
+
+
+@pytest.fixture
+def cuts(tmp_path: Path) -> Path:
+    return make_corpus(tmp_path / "corpus", [0.5, 1.3, 0.9, 0.4, 1.1, 0.7], speed=True)
+
+
+@pytest.fixture
+def quantizer(tmp_path: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    metadata = {"teacher": URI, "layer": 2, "frame_rate": 50.0}
+    centers = torch.randn(3, 16, 12, generator=generator)
+    path = tmp_path / "quantizer.pt"
+    Quantizer(torch.zeros(12), centers, metadata=metadata).save(path)
+    return path
+
+
+def extract(cuts: Path, output: Path, *options: object, teacher: str = URI) -> None:
+    run(
+        "extract_embeddings",
+        *("--cuts", cuts, "--teacher", teacher, "--output", output, "--num-workers", 0),
+        *("--layers", 1, 3, "--shard-hours", 0.001, *options),
+    )
+
+
+def dump(cuts: Path, quantizer: Path, output: Path, *options: object) -> None:
+    run(
+        "dump_codes",
+        *("--cuts", cuts, "--quantizer", quantizer, "--output", output, "--num-workers", 0),
+        *("--shard-hours", 0.0005, *options),
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_embeddings_of_a_sample_are_those_of_the_teacher(tmp_path: Path, cuts: Path) -> None:
+    extract(cuts, tmp_path / "out", "--num-utterances", 7, "--dtype", "float32")
+    audio = AudioCuts([cuts])
+    teacher = load_teacher(URI, [1, 3])
+    for layer in (1, 3):
+        folder = tmp_path / "out" / f"layer-{layer}"
+        store = EmbeddingStore(folder)
+        assert len(store) == 7 and len(list(folder.iterdir())) > 1
+        assert (store.info.teacher, store.info.layer, store.info.dim) == (URI, layer, 12)
+        for name in store:
+            wave = torch.from_numpy(audio.samples(audio.ids.index(name)))[None]
+            expected = teacher(wave, torch.tensor([wave.shape[1]])).layers[layer][0]
+            np.testing.assert_array_equal(store[name], expected.numpy())
+    before = contents(tmp_path / "out" / "layer-1")
+    (tmp_path / "out" / "layer-1" / min(before)).unlink()
+    extract(cuts, tmp_path / "out", "--num-utterances", 7, "--dtype", "float32")
+    assert contents(tmp_path / "out" / "layer-1") == before
+    with pytest.raises(UserError, match="another teacher or other utterances"):
+        extract(cuts, tmp_path / "out", "--num-utterances", 7, "--dtype", "float16")
+
+
+def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path, cuts: Path) -> None:
+    with pytest.raises(UserError, match=r"utterance c1(_sp0\.9)?: .* NaN or infinity"):
+        extract(cuts, tmp_path / "out", teacher="python:tests.teachers.corpus:faulty")
+    assert not list((tmp_path / "out" / "layer-1").glob("*-00000-of-*"))
+
+
+def test_codes_are_those_of_the_quantizer_for_every_cut(
+    tmp_path: Path, cuts: Path, quantizer: Path
+) -> None:
+    dump(cuts, quantizer, tmp_path / "codes")
+    store = CodeStore(tmp_path / "codes")
+    audio, teacher, encoder = AudioCuts([cuts]), load_teacher(URI, [2]), Quantizer.load(quantizer)
+    assert set(store) == set(audio.ids) and len(store) == 12
+    assert store.info.quantizer_id == encoder.id and store.info.codebook_size == 16
+    for number, name in enumerate(audio.ids):
+        wave = torch.from_numpy(audio.samples(number))[None]
+        expected = encoder.encode(teacher(wave, torch.tensor([wave.shape[1]])).layers[2][0])
+        np.testing.assert_array_equal(store[name], expected.numpy())
+    store.require(ids=audio.ids, quantizer_id=encoder.id, frame_rate=50.0, num_codebooks=3)
+
+
+def test_any_number_of_processes_writes_the_same(
+    tmp_path: Path, cuts: Path, quantizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump(cuts, quantizer, tmp_path / "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        dump(cuts, quantizer, tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_damaged_and_foreign_codes_are_found_at_the_next_run(
+    tmp_path: Path, cuts: Path, quantizer: Path
+) -> None:
+    output = tmp_path / "codes"
+    dump(cuts, quantizer, output)
+    with h5py.File(min(output.iterdir()), "a") as file:
+        file["codes"][3, 1] = 16
+    with pytest.raises(UserError, match="index 16 in codebooks of 16"):
+        dump(cuts, quantizer, output)
+    min(output.iterdir()).unlink()
+    dump(cuts, quantizer, output)
+    other = Quantizer.load(quantizer)
+    other.centers.add_(0.1)
+    Quantizer(other.mean, other.centers, metadata=other.metadata).save(tmp_path / "other.pt")
+    with pytest.raises(UserError, match="is of another run"):
+        dump(cuts, tmp_path / "other.pt", output)
+    with pytest.raises(UserError, match="none of the 1 shards"):
+        dump(cuts, quantizer, output, "--shard-hours", 5)
+
+
+def _dump_slowly(cuts: Path, quantizer: Path, output: Path) -> None:
+    torch.set_num_threads(1)
+    encode = Quantizer.encode
+
+    def slow(self: Quantizer, x: torch.Tensor, **options: int) -> torch.Tensor:
+        time.sleep(0.3)
+        return encode(self, x, **options)
+
+    Quantizer.encode = slow  # type: ignore[method-assign, assignment]
+    dump(cuts, quantizer, output)
+
+
+def test_a_killed_dump_goes_on_to_the_same_files(
+    tmp_path: Path, cuts: Path, quantizer: Path
+) -> None:
+    torch.set_num_threads(1)
+    dump(cuts, quantizer, tmp_path / "whole")
+    output = tmp_path / "killed"
+    process = multiprocessing.get_context("fork").Process(
+        target=_dump_slowly, args=(cuts, quantizer, output)
+    )
+    process.start()
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (
+        list(output.glob("codes-*")) and list(output.glob(".tmp-*"))
+    ):
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    done = list(output.glob("codes-*"))
+    assert done and len(done) < len(contents(tmp_path / "whole"))
+    times = [path.stat().st_mtime_ns for path in done]
+    dump(cuts, quantizer, output)
+    assert contents(output) == contents(tmp_path / "whole")
+    assert [path.stat().st_mtime_ns for path in done] == times
+
+
+def test_from_embeddings_to_a_report_on_storage(
+    tmp_path: Path, cuts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract(cuts, tmp_path / "out", "--num-utterances", 0)
+    options = ["--embeddings", tmp_path / "out" / "layer-3", "--output", tmp_path / "q.pt"]
+    options += ["--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--held-out", 0.2]
+    run("train_quantizer", *options)
+    report = json.loads((tmp_path / "q.json").read_text())
+    quantizer = Quantizer.load(tmp_path / "q.pt")
+    assert report["id"] == quantizer.id and quantizer.metadata["layer"] == 3
+    assert 0 < report["held_out"]["relative_error"] < 1
+    assert len(report["held_out"]["entropy"]) == 2
+    assert f"# Quantizer {quantizer.id}" in (tmp_path / "q.md").read_text()
+    written = (tmp_path / "q.pt").stat().st_mtime_ns
+    run("train_quantizer", *options)
+    assert (tmp_path / "q.pt").stat().st_mtime_ns == written
+    with pytest.raises(UserError, match="with other options"):
+        run("train_quantizer", *options, "--seed", 1)
+
+    dump(cuts, tmp_path / "q.pt", tmp_path / "codes", "--shard-hours", 1)
+    capsys.readouterr()
+    run(
+        "storage_report",
+        *("--embeddings", tmp_path / "out" / "layer-3", "--codes", tmp_path / "codes"),
+    )
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    table = {row[1].strip(): row for row in rows[2:]}
+    assert "computed" in table["embeddings, float32"][5]
+    assert float(table["embeddings, float32"][2]) == pytest.approx(50 * 3600 * 12 * 4 / 1e6)
+    assert "h of files" in table["embeddings, float16"][5]
+    size = sum(path.stat().st_size for path in (tmp_path / "codes").iterdir())
+    hours = CodeStore(tmp_path / "codes").total_frames / 50 / 3600
+    assert float(table["codes, 2 codebooks"][2]) == pytest.approx(size / hours / 1e6, abs=1e-3)
+
+
+def test_held_out_utterances_are_not_trained_on_at_another_speed() -> None:
+    split = runpy.run_path(str(LOCAL / "train_quantizer.py"))["split"]
+    ids = [f"{n}{speed}" for n in range(20) for speed in ("", "_sp0.9", "_sp1.1")]
+    train, held_out = split(ids, 0.1, 0)
+    assert sorted(train + held_out) == sorted(ids) and 6 <= len(held_out) <= 8
+    assert not {name.split("_")[0] for name in train} & {name.split("_")[0] for name in held_out}
+
+
+def test_check_teacher_prints_a_row_for_each_layer(
+    tmp_path: Path, cuts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_cuts = make_corpus(tmp_path / "test", [0.8, 0.6], name="test", seed=5)
+    run(
+        "check_teacher",
+        *("--teacher", URI, "--layers", 1, "--train-cuts", cuts, "--test-cuts", test_cuts),
+        *("--steps", 2, "--output", tmp_path / "check.md"),
+    )
+    table = capsys.readouterr().out
+    assert "| layer 1 | 12 | 50 |" in table and "| layer 3 | 12 | 50 |" in table
+    assert "| fbank, two frames | 160 | 50 |" in table
+    assert (tmp_path / "check.md").read_text() == table

@@ -1,0 +1,90 @@
+"""A few utterances of noise on disk, and a teacher that is quick, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from lhotse import MonoCut, Recording, SupervisionSegment
+from torch import Tensor, nn
+
+from mvqkd.data.jsonl import write_items
+from mvqkd.teachers import Embeddings
+
+
+def make_corpus(
+    folder: Path, seconds: list[float], *, speed: bool = False, name: str = "cuts", seed: int = 0
+) -> Path:
+    """Write audio and its manifest, with speed-perturbed copies; ids `a0`, `a0_sp0.9`, ..."""
+    generator = np.random.default_rng(seed)
+    cuts = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, duration in enumerate(seconds):
+        path = folder / f"{name}{number}.wav"
+        samples = 0.1 * generator.standard_normal(round(16000 * duration)).astype(np.float32)
+        soundfile.write(path, samples, 16000, subtype="FLOAT")
+        recording = Recording.from_file(path, recording_id=f"{name[0]}{number}")
+        segment = SupervisionSegment(
+            id=recording.id,
+            recording_id=recording.id,
+            start=0.0,
+            duration=recording.duration,
+            text="ab ba" if number % 2 else "b a",
+        )
+        cut = MonoCut(
+            id=recording.id,
+            start=0.0,
+            duration=recording.duration,
+            channel=0,
+            recording=recording,
+            supervisions=[segment],
+        )
+        cuts.append(cut)
+        if speed:
+            cuts.append(cut.perturb_speed(0.9))
+    manifest = folder / f"{name}.jsonl.gz"
+    write_items(manifest, (cut.to_dict() for cut in cuts))
+    return manifest
+
+
+class Spectra(nn.Module):
+    """Layer i is i times the first 12 log energies of the spectrum of 320 samples; 50 Hz."""
+
+    dim, num_layers, frame_rate, ctc = 12, 3, 50.0, None
+
+    def __init__(self, layers: list[int] | None) -> None:
+        super().__init__()
+        self.layers = layers or [1, 2, 3]
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        return torch.div(lens, 320, rounding_mode="floor")
+
+    def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
+        frames = waveforms[:, : waveforms.shape[1] // 320 * 320].unflatten(1, (-1, 320))
+        energy = torch.fft.rfft(frames).abs()[..., :12].clamp(min=1e-5).log()
+        return Embeddings({layer: layer * energy for layer in self.layers}, self.output_lens(lens))
+
+
+def spectra(layers: list[int] | None) -> Spectra:
+    """For `python:tests.teachers.corpus:spectra`."""
+    return Spectra(layers)
+
+
+class Faulty(Spectra):
+    """Gives NaN for utterances longer than a second."""
+
+    def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
+        output = super().forward(waveforms, lens)
+        for x in output.layers.values():
+            x[lens > 16000] = torch.nan
+        return output
+
+
+def faulty(layers: list[int] | None) -> Faulty:
+    """For `python:tests.teachers.corpus:faulty`."""
+    return Faulty(layers)
+
+
+URI = "python:tests.teachers.corpus:spectra"

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvqkd.errors import UserError
+from mvqkd.teachers.shards import divide, prepare_folder, process_shards
+
+
+def test_shards_hold_every_cut_in_order() -> None:
+    seconds = np.array([1000.0, 2000.0, 700.0, 4000.0, 10.0, 10.0])
+    assert divide(range(6), seconds, 1.0) == [[0, 1, 2], [3], [4, 5]]
+    assert divide([5, 1], seconds, 0.1) == [[5, 1]]
+    assert divide([], seconds, 1.0) == []
+
+
+def test_files_of_another_division_are_refused(tmp_path: Path) -> None:
+    paths = prepare_folder(tmp_path, "codes", 3)
+    paths[1].touch()
+    (tmp_path / ".tmp-1-codes-00002-of-00003.h5").touch()
+    assert prepare_folder(tmp_path, "codes", 3) == paths
+    with pytest.raises(UserError, match=r"codes-00001-of-00003\.h5, which is none of the 2"):
+        prepare_folder(tmp_path, "codes", 2)
+
+
+def test_processes_share_the_shards_and_keep_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = prepare_folder(tmp_path, "codes", 5)
+    paths[2].touch()
+    stale = tmp_path / f".tmp-1-{paths[1].name}"
+    stale.touch()
+    made: list[int] = []
+    checked: list[int] = []
+
+    def make(shard: int, tick: object) -> None:
+        made.append(shard)
+        paths[shard].touch()
+
+    for rank, expected in ((1, [1, 3]), (0, [0, 4])):
+        made.clear()
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        process_shards(
+            [[n] for n in range(5)],
+            np.ones(5),
+            files=lambda shard: [paths[shard]],
+            check=checked.append,
+            make=make,
+        )
+        assert made == expected
+    assert checked == [2] and not stale.exists()
