@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mvqkd.evaluation.bootstrap import Difference
+from mvqkd.evaluation.bootstrap import SAMPLES, Difference
 from mvqkd.evaluation.gather import Experiment
 
 
@@ -91,9 +91,10 @@ def results_page(
     unit = "speakers" if by_speaker else "utterances"
     parts = [
         f"# Results of {recipe}\n",
-        f"Intervals: 95 %, bootstrap over {unit} (10000 samples). Hours of training are those of "
-        "the processes, decoding's real-time factor (RTF) is seconds of computing for a second of "
-        "audio, the slowest set's.\n",
+        f"Intervals: 95 %, bootstrap over {unit} ({SAMPLES} samples). Hours of audio are those of "
+        "all epochs together; hours of training are wall-clock time; the real-time factor (RTF) is "
+        "seconds of decoding for a second of audio, the slowest set's. A `+` after a commit: with "
+        "changes that were not committed.\n",
         results_table(experiments, by_speaker=by_speaker),
     ]
     if any(compared.values()):
@@ -114,7 +115,11 @@ def results_page(
         commands += [result["command"] for result in experiment.results]
         parts.append("```\n" + "\n".join(dict.fromkeys(commands)) + "\n```\n")
         if experiment.starts:
-            parts.append(_hardware(experiment.starts[-1]) + "\n")
+            parts.append(f"Trained by {_hardware(experiment.starts[-1])}.\n")
+        places = [
+            f"{result['device']}, {result['threads']} threads" for result in experiment.results
+        ]
+        parts.append(f"Decoded on {'; '.join(dict.fromkeys(places))}.\n")
     return "\n".join(parts)
 
 

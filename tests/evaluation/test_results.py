@@ -67,6 +67,8 @@ def write_experiment(root: Path, name: str, wrong: int, parameters: int) -> None
             "interval_by_speaker": list(wer_interval(scored.utterances, blocks=speakers(ids))),
             "rtf": 0.0123,
             "parameters": parameters,
+            "device": "cpu",
+            "threads": 2,
             "command": f"local/decode.py --exp-dir {name}",
             "time": "2026-01-03T00:00:00+00:00",
         }
@@ -124,6 +126,7 @@ def test_page(root: Path) -> None:
         "local/train.py --exp-dir smaller\nlocal/decode.py --exp-dir smaller\n",
         "about baseline",
         "2 cores, some CPU",
+        "Decoded on cpu, 2 threads.",
     ):
         assert text in page
 
