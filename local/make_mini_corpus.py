@@ -26,7 +26,7 @@ from mvqkd.errors import UserError
 HELP = {
     "seed": "everything random is a function of it",
     "speakers": "speakers of the {} part",
-    "utterances": "utterances of each speaker of the {} part, about 3.4 s each",
+    "utterances": "utterances of each speaker of the {} part, about 2.7 s each",
 }
 
 

@@ -49,10 +49,10 @@ def active_power(wave: Wave, rate: int = SAMPLE_RATE) -> float:
 def room(rng: np.random.Generator, rate: int = SAMPLE_RATE) -> Wave:
     """Draw a room impulse response: the direct sound, then exponentially decaying noise.
 
-    Reverberation time 0.1 to 0.4 s (60 dB), direct-to-reverberant ratio 3 to 15 dB, first
+    Reverberation time 0.1 to 0.3 s (60 dB), direct-to-reverberant ratio 3 to 15 dB, first
     reflection after 1 to 8 ms.
     """
-    reverberation = rng.uniform(0.1, 0.4)
+    reverberation = rng.uniform(0.1, 0.3)
     times = np.arange(int(reverberation * rate)) / rate
     tail = rng.standard_normal(len(times)) * np.exp(-np.log(1000) * times / reverberation)
     tail *= 10 ** (-rng.uniform(3, 15) / 20) / np.sqrt(np.square(tail).sum())

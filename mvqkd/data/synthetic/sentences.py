@@ -13,8 +13,10 @@ MIN_WORDS, MAX_WORDS = 3, 14
 _NAMES = frozenset(LEXICON["NAME"].split())
 _PROPER = _NAMES | frozenset(LEXICON["DAY"].split()) | {"i"}
 _VOWEL_LETTERS = tuple("aeiou")
+# Many sentences are short: a model finds out from them which sounds make which words.
+_LONGEST = (5, 7, 10, MAX_WORDS)
 _ATTEMPTS = 2000
-_CANDIDATES = 6
+_CANDIDATES = 10
 
 
 def transcript(sentence: str) -> str:
@@ -67,11 +69,12 @@ class StoryWriter:
 
     def _new_sentence(self, hero: str) -> str:
         people = _cast(hero)
+        longest = self._random.choice(_LONGEST)
         found: dict[str, str] = {}
         for _ in range(_ATTEMPTS):
             sentence = _write(self._expand("S", people))
             text = transcript(sentence)
-            if self._acceptable(text):
+            if self._acceptable(text, longest):
                 found[text] = sentence
             if len(found) == _CANDIDATES:
                 break
@@ -85,12 +88,12 @@ class StoryWriter:
         self._used.update(text.split())
         return found[text]
 
-    def _acceptable(self, text: str) -> bool:
+    def _acceptable(self, text: str, longest: int) -> bool:
         words = text.split()
         # `the box and the box`: a content word twice in a sentence is not what people write
         repeated = any(n > 1 and word in _CONTENT for word, n in Counter(words).items())
         return (
-            MIN_WORDS <= len(words) <= MAX_WORDS
+            MIN_WORDS <= len(words) <= longest
             and not repeated
             and text not in self._written
             and (self._vocabulary is None or self._vocabulary >= set(words))

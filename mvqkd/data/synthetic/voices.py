@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 from mvqkd.errors import UserError
 
-# English as espeak-ng speaks it: Britain ("en"), America, New York, received pronunciation,
-# Scotland, Lancaster, West Midlands, Caribbean. America and Britain come twice, to be more common.
+# English as espeak-ng speaks it: America, Britain ("en"), received pronunciation, New York,
+# Scotland, Caribbean. What comes more than once is more common.
 ACCENTS = (
     "en-us",
     "en",
     "en-gb-x-rp",
     "en-us-nyc",
+    "en-us",
+    "en",
     "en-gb-scotland",
     "en-us",
     "en",
     "en-029",
-    "en-gb-x-gbclan",
-    "en-gb-x-gbcwmd",
 )
 
 # Voice variants that espeak-ng ships, with the sex they sound like: formant and Klatt synthesis,

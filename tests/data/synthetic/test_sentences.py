@@ -86,7 +86,7 @@ def test_too_small_a_vocabulary_is_an_error_with_a_remedy():
         StoryWriter("1", vocabulary={"THE", "DOG"}).story(1)
 
 
-@pytest.mark.parametrize("seed", [42, 1, 2])
+@pytest.mark.parametrize("seed", [42, 1])
 def test_the_default_corpus_covers_its_words(seed):
     texts: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     for chapter in plan(CorpusConfig(seed=seed)):
