@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from mvqkd.data.corpus import expand_parts
+from mvqkd.data.parts import expand_parts
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.folder import check_folder, describe_data, record_start, write_folder

@@ -61,6 +61,10 @@ class Objective(nn.Module):
         simple_scale: weight of the simple loss after the warm-up, see `loss_scales`.
         warmup_steps: of that.
         ctc_scale: weight of the CTC loss.
+        ctc_warmup_steps: steps at the beginning in which the encoder learns from CTC alone (an
+            encoder trained by CTC first: Rao et al. 2017, arXiv 1801.00841, section 4), and the
+            transducer's other parts learn beside it. On little data the transducer loss otherwise
+            holds the encoder for long at "no sound matters": all it gets from it at first is noise.
         chunk_sizes: of a streaming student, in frames of 40 ms; -1: the whole utterance. None
             given: full context always.
         left_context: frames of 40 ms before its chunk that a frame attends to; -1: all.
@@ -75,6 +79,7 @@ class Objective(nn.Module):
         simple_scale: float = 0.5,
         warmup_steps: int = 1000,
         ctc_scale: float = 0.0,
+        ctc_warmup_steps: int = 0,
         chunk_sizes: Sequence[int] = (),
         left_context: int = -1,
         auxiliary: Mapping[str, nn.Module] | None = None,
@@ -82,12 +87,15 @@ class Objective(nn.Module):
         super().__init__()
         if (student.ctc_head is None) != (ctc_scale == 0.0):
             raise ValueError("a CTC head goes with a ctc_scale that is not 0")
+        if ctc_warmup_steps and student.ctc_head is None:
+            raise ValueError("ctc_warmup_steps needs a CTC head")
         self.student = student
         self.transducer_loss = transducer_loss
         self.auxiliary = nn.ModuleDict(auxiliary or {})
         self.simple_scale = simple_scale
         self.warmup_steps = warmup_steps
         self.ctc_scale = ctc_scale
+        self.ctc_warmup_steps = ctc_warmup_steps
         self.chunk_sizes = list(chunk_sizes) or [-1]
         self.left_context = left_context
 
@@ -141,8 +149,10 @@ class Objective(nn.Module):
         student = self.student
         encoder_out, lens = self.encode(batch.features, batch.feature_lens, chunk_size, taps)
         predictor_out = student.predictor(F.pad(batch.tokens, (1, 0), value=student.blank))
+        ctc_only = step is not None and step <= self.ctc_warmup_steps
+        heard = encoder_out.detach() if ctc_only else encoder_out
         transducer = self.transducer_loss(
-            encoder_out, predictor_out, student.joiner, batch.tokens, lens, batch.token_lens
+            heard, predictor_out, student.joiner, batch.tokens, lens, batch.token_lens
         )
         simple_scale, pruned_scale = loss_scales(
             self.warmup_steps if step is None else step,

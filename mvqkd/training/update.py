@@ -123,7 +123,7 @@ class Updater:
             try:
                 with self._synchronization(is_last):
                     losses = self._forward(batch, step, number)
-                    share = losses.frames * (self.world.size / frames)
+                    share = losses.frames * (self.world.size / max(1.0, frames))
                     # A loss can be infinite and have no gradient, where an utterance has no
                     # alignment: then the gradient is made to show it.
                     share = share.where(losses.total.isfinite(), torch.nan)

@@ -86,22 +86,11 @@ def some_batches(count: int = 3) -> list[Batch]:
     return [make_batch(f"u{i}a", f"u{i}b", frames=30 + 4 * i) for i in range(count)]
 
 
-def make_updater(
-    objective: Objective,
-    log_dir: Path,
-    *,
-    world: World | None = None,
-    rate: float = 0.01,
-    **options,
-) -> Updater:
-    return Updater(
-        objective,
-        build_adamw(objective, learning_rate=rate),
-        world=world or World(),
-        seed=1,
-        log_dir=log_dir,
-        **options,
-    )
+def make_updater(objective: Objective, log_dir: Path, **options) -> Updater:
+    """With AdamW, alone in the world, unless `options` of `Updater` say otherwise."""
+    options.setdefault("optimizer", build_adamw(objective, learning_rate=0.01))
+    options.setdefault("world", World())
+    return Updater(objective, seed=1, log_dir=log_dir, **options)
 
 
 def make_trainer(
@@ -120,7 +109,7 @@ def make_trainer(
     objective = objective or make_objective(dropout=0.2)
     settings = TrainingConfig(num_epochs=2, log_interval=2, save_interval=2, average_period=2)
     return Trainer(
-        make_updater(objective, exp_dir / "log", world=world, **(updater_options or {})),
+        make_updater(objective, exp_dir / "log", world=world or World(), **(updater_options or {})),
         dataclasses.replace(settings, **config),
         exp_dir=exp_dir,
         train_batches=FixedBatches(some_batches() if train is None else train),

@@ -1,0 +1,108 @@
+"""Averages of weights against brute-force means."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from mvqkd.errors import UserError
+from mvqkd.training import checkpoint
+from mvqkd.training.averaging import RunningAverage, average_between, load_for_decoding
+from mvqkd.training.interruption import Interruption
+from mvqkd.training.pretrained import write_pretrained
+from tests.training.helpers import make_trainer
+
+
+def test_running_average_is_the_mean_of_all_samples():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    model.register_buffer("calls", torch.tensor(0))
+    average = RunningAverage(model)
+    samples, saved = [], {}
+    for n in range(1, 1001):
+        nn.init.normal_(model.weight)
+        model.calls += 1
+        samples.append(model.weight.detach().double())
+        average.update(model)
+        saved[n] = {name: value.clone() for name, value in average.values.items()}
+    assert average.count == 1000
+    assert_close(average.values["weight"], torch.stack(samples).mean(0), rtol=1e-12, atol=1e-12)
+    assert average.values["calls"] == 1000
+    for start, end in ((999, 1000), (400, 700)):
+        mean = average_between(saved[start], start, saved[end], end)["weight"]
+        assert_close(mean, torch.stack(samples[start:end]).mean(0), rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="no samples"):
+        average_between(saved[5], 5, saved[5], 5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with three epochs of three steps, and the weights after each step."""
+    folder = tmp_path_factory.mktemp("trained")
+    trainer = make_trainer(folder, num_epochs=3, average_period=1)
+    after, take_step = [], trainer._step
+
+    def step(*arguments):
+        take_step(*arguments)
+        student = trainer.updater.objective.student
+        after.append({name: value.clone() for name, value in student.state_dict().items()})
+
+    trainer._step = step
+    trainer.run(Interruption())
+    assert len(after) == 9
+    return folder, after
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, (6, 7, 8)),
+        ({"avg": 2}, (3, 4, 5, 6, 7, 8)),
+        ({"epoch": 2, "avg": 2}, (0, 1, 2, 3, 4, 5)),
+        ({"use_averaged_model": False}, (8,)),
+        ({"epoch": 2, "avg": 2, "use_averaged_model": False}, (2, 5)),
+    ],
+)
+def test_weights_for_decoding_are_the_mean_over_those_epochs(trained, options, steps):
+    folder, after = trained
+    loaded = load_for_decoding(folder, **options)
+    assert loaded.keys() == after[0].keys()
+    for name, value in loaded.items():
+        expected = torch.stack([after[i][name] for i in steps]).double().mean(0).float()
+        assert value.dtype == torch.float32
+        assert_close(value, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_missing_epochs_are_named(trained, tmp_path):
+    folder, _ = trained
+    with pytest.raises(UserError, match=r"epoch-7\.pt.*has epochs 1, 2, 3"):
+        load_for_decoding(folder, epoch=7, avg=2)
+    with pytest.raises(UserError, match="cannot average 5 epochs up to epoch 3"):
+        load_for_decoding(folder, avg=5)
+    with pytest.raises(UserError, match=r"no epoch-N\.pt"):
+        load_for_decoding(tmp_path)
+
+
+def test_pretrained_holds_the_average_and_its_description(trained):
+    folder, _ = trained
+    path = write_pretrained(folder, epoch=-1, avg=2, use_averaged_model=True)
+    state = torch.load(path, weights_only=True)
+    assert {key: state[key] for key in ("description", "epoch", "avg", "use_averaged_model")} == {
+        "description": {"made": "by a test"},
+        "epoch": 3,
+        "avg": 2,
+        "use_averaged_model": True,
+    }
+    for name, value in load_for_decoding(folder, avg=2).items():
+        assert torch.equal(state["model"][name], value)
+
+
+def test_period_is_shortened_so_that_an_epoch_has_samples(tmp_path):
+    make_trainer(tmp_path, average_period=1000).run(Interruption())
+    counts = [
+        checkpoint.load_checkpoint(checkpoint.epoch_path(tmp_path, n))["average_count"]
+        for n in (1, 2)
+    ]
+    assert counts == [3, 6]

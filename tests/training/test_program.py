@@ -1,0 +1,181 @@
+"""`local/train.py` end to end on a few seconds of noise."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mvqkd.errors import UserError
+from mvqkd.experiment.build import load_student
+from mvqkd.experiment.config import ExperimentConfig, ModelConfig, TrainingConfig
+from mvqkd.experiment.folder import check_folder, write_folder
+from mvqkd.training.interruption import EXIT_INTERRUPTED
+from mvqkd.training.metrics import read_metrics
+from tests.data.conftest import prepare, write_part
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = {
+    "model.dim": 16,
+    "model.num_layers": 1,
+    "model.num_heads": 2,
+    "model.feedforward_dim": 16,
+    "model.conv_kernel": 3,
+    "model.predictor_dim": 16,
+    "model.joiner_dim": 16,
+    "loss.ctc_scale": 0.2,
+    "data.max_duration": 6,
+    "data.num_buckets": 2,
+    "data.num_workers": 0,
+    "training.num_epochs": 2,
+    "training.save_interval": 2,
+    "training.log_interval": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of prepared data."""
+    root = tmp_path_factory.mktemp("corpus")
+    write_part(root, "train-tiny")
+    write_part(root, "dev-a", utterances=2)
+    return prepare(root, tmp_path_factory.mktemp("data"), speeds=(1.0,))
+
+
+def _start(data: Path, exp_dir: Path, *launcher: str, **options) -> subprocess.Popen[str]:
+    values = {**SIZES, **{name.replace("__", "."): value for name, value in options.items()}}
+    command = [sys.executable, *launcher, str(ROOT / "local" / "train.py")]
+    command += ["--exp-dir", str(exp_dir), "--data-dir", str(data), "--prefix", "tiny"]
+    command += ["--train-parts", "train-*", "--dev-parts", "dev-a", "--vocab-size", "30"]
+    command += [text for name, value in values.items() for text in (f"--{name}", str(value))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def _run(*arguments, **options) -> str:
+    process = _start(*arguments, **options)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return output
+
+
+def _pretrained(exp_dir: Path) -> dict[str, torch.Tensor]:
+    return torch.load(exp_dir / "pretrained.pt", weights_only=True)["model"]
+
+
+def test_trains_records_and_costs_nothing_again(data, tmp_path):
+    output = _run(data, tmp_path)
+    assert "training begins at step 0" in output
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"config.yaml", "data.json", "environment.json", "pretrained.pt", "log"}
+    assert names >= {"epoch-1.pt", "epoch-2.pt", "best-valid-loss.pt", "tensorboard"}
+    (start,) = json.loads((tmp_path / "environment.json").read_text())
+    assert "local/train.py" in start["command"]
+    assert start["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    kinds = [line["kind"] for line in read_metrics(tmp_path / "log" / "metrics.jsonl")]
+    assert kinds.count("valid") == 2
+    assert "train" in kinds
+
+    state = torch.load(tmp_path / "pretrained.pt", weights_only=True)
+    student = load_student(state["model"], state["description"])
+    assert student.vocab_size == 30
+    assert not student.training
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert "trained already" in _run(data, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_moment_it_ends_with_the_same_weights(data, tmp_path, seed):
+    options = {"training__num_epochs": 6, "data__num_workers": 1}
+    _run(data, tmp_path / "whole", **options)
+    moments = random.Random(seed)
+    for _ in range(4):
+        process = _start(data, tmp_path / "killed", **options)
+        deadline = time.monotonic() + 60
+        # Kill soon after a checkpoint appears that was not there: in training, whatever the load.
+        known = set((tmp_path / "killed").glob("checkpoint-*.pt"))
+        while time.monotonic() < deadline and process.poll() is None:
+            if set((tmp_path / "killed").glob("checkpoint-*.pt")) - known:
+                break
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    _run(data, tmp_path / "killed", **options)
+    whole, killed = _pretrained(tmp_path / "whole"), _pretrained(tmp_path / "killed")
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_exits_with_75_and_goes_on(data, tmp_path):
+    options = {"training__num_epochs": 40, "training__save_interval": 1000}
+    process = _start(data, tmp_path, **options)
+    while not list(tmp_path.glob("epoch-1.pt")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == EXIT_INTERRUPTED, output
+    assert "stopped by SIGTERM" in output
+    assert "going on from" in _run(data, tmp_path, **options)
+
+
+@pytest.mark.slow
+def test_two_processes_by_torchrun(data, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    output = _run(data, tmp_path, *launcher)
+    assert (tmp_path / "pretrained.pt").is_file()
+    assert output.count("training begins") == 1
+    assert "trained already" in _run(data, tmp_path, *launcher)
+
+
+def _experiment(**training) -> ExperimentConfig:
+    return ExperimentConfig(training=TrainingConfig(**training))
+
+
+DATA = {"train": ["a"], "dev": ["b"], "lang": "lang_bpe_30", "bpe_model_sha256": "00"}
+
+
+def test_other_configuration_is_refused_with_the_fields(tmp_path):
+    assert not check_folder(tmp_path, _experiment(), DATA)
+    write_folder(tmp_path, _experiment(), DATA)
+    assert not check_folder(tmp_path, _experiment(), DATA)
+    other = ExperimentConfig(model=ModelConfig(dim=128), training=TrainingConfig(seed=7))
+    with pytest.raises(UserError) as error:
+        check_folder(tmp_path, other, {**DATA, "train": ["c"]})
+    for text in ("model.dim: 256 -> 128", "training.seed: 42 -> 7", "data (train): ['a'] -> ['c']"):
+        assert text in error.value.problem
+    assert str(tmp_path) in error.value.remedy
+
+
+def test_fields_that_change_no_weights_may_differ(tmp_path):
+    write_folder(tmp_path, _experiment(), DATA)
+    other = _experiment(log_interval=7, keep_epochs=2, valid_interval=5)
+    other.decoding.beam_size = 8
+    other.data.num_workers = 0
+    assert not check_folder(tmp_path, other, DATA)
+    (tmp_path / "pretrained.pt").touch()
+    assert check_folder(tmp_path, other, DATA)
+    other.decoding.avg = 3  # pretrained.pt is to be written again
+    assert not check_folder(tmp_path, other, DATA)
+
+
+def test_more_epochs_to_average_than_to_train_is_refused_at_the_start(tmp_path):
+    experiment = _experiment(num_epochs=2)
+    experiment.decoding.avg = 3
+    with pytest.raises(UserError, match="as many epochs"):
+        check_folder(tmp_path, experiment, DATA)
