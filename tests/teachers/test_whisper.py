@@ -99,6 +99,7 @@ def test_windows_cover_every_frame_once(save_variant: Save, length: int) -> None
 
 
 @pytest.mark.shared
+@pytest.mark.skipif("MVQKD_SHARED" not in os.environ, reason="MVQKD_SHARED names no folder")
 def test_the_real_encoder_on_the_whole_window_is_what_the_library_gives() -> None:
     folder = Path(os.environ["MVQKD_SHARED"]) / "teachers" / "whisper_tiny_en_encoder"
     waves = noise(3.1, 1.2)
