@@ -236,3 +236,17 @@ if runs 4; then
             --exp-dir "$exp_dir/$experiment" "${overrides[@]}"
     done
 fi
+
+if runs 5; then
+    for experiment in $experiments; do
+        announce 5 "$experiment"
+        show python local/decode.py --exp-dir "$exp_dir/$experiment" --data-dir "$data_dir" \
+            --prefix "$prefix" --vocab-size "$vocab_size" \
+            --test-parts "$dev_parts" "$test_parts" "${overrides[@]}"
+    done
+fi
+
+if runs 6; then
+    announce 6
+    show python local/results.py --exp-dir "$exp_dir"
+fi

@@ -103,6 +103,7 @@ def build_objective(config: ExperimentConfig, vocab_size: int) -> Objective:
         simple_scale=config.loss.simple_scale,
         warmup_steps=config.loss.warmup_steps,
         ctc_scale=config.loss.ctc_scale,
+        ctc_warmup_steps=config.loss.ctc_warmup_steps,
         chunk_sizes=config.model.chunk_size,
         left_context=config.model.left_context,
     )

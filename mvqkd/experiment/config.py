@@ -96,6 +96,9 @@ class LossConfig:
     """Steps during which the pruned loss grows from a tenth of its weight to all of it."""
     ctc_scale: float = 0.0
     """Weight of a CTC head's loss; 0: no CTC head."""
+    ctc_warmup_steps: int = 0
+    """Steps at the beginning in which only CTC teaches the encoder; some hundreds let a student of
+    few hours of speech begin to listen early."""
     topology: Literal["regular", "modified"] = "regular"
     """`regular`: any number of tokens at a frame; `modified`: at most one."""
     delay_penalty: float = 0.0
