@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mvqkd.data.jsonl import read_items
-
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 3
+KILLS = 12
 
 COMMANDS = {
     "prepare_manifests": "--corpus-dir {corpus} --parts train-big --nj 2",
@@ -25,20 +20,50 @@ COMMANDS = {
     "prepare_lang": "--train-parts train-big --vocab-size 40",
 }
 
+# Imports once, forks for each attempt, and so kills during the work and not during imports. Prints
+# the seconds of the last attempt, which is not killed.
+DRIVER = """
+import os, random, runpy, signal, sys, time
+from pathlib import Path
+import mvqkd.data.extraction, mvqkd.data.lang, mvqkd.data.manifests
+from mvqkd.data.jsonl import read_items
 
-def command(program: str, corpus: Path) -> list[str]:
+program, seed, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+moments = random.Random(program + seed)
+for attempt in range(kills + 1):
+    begin = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        sys.argv = [program, *sys.argv[5:]]
+        runpy.run_path(program, run_name="__main__")
+    if attempt < kills:
+        time.sleep(moments.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    for path in Path("data").rglob("*.jsonl.gz"):
+        if not path.name.startswith(".tmp-"):
+            list(read_items(path))  # whole, or it raises
+print(time.monotonic() - begin)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def run(
+    program: str, corpus: Path, folder: Path, *, seed: int, kills: int, longest: float
+) -> float:
+    """Run a program in a folder, after some attempts that are killed; returns its seconds."""
     options = COMMANDS[program].format(corpus=corpus).split()
-    return [sys.executable, str(ROOT / "local" / f"{program}.py"), "--data-dir", "data", *options]
-
-
-def start(program: str, corpus: Path, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command(program, corpus),
+    path = str(ROOT / "local" / f"{program}.py")
+    command = [sys.executable, "-c", DRIVER, path, str(seed), str(kills), str(longest)]
+    done = subprocess.run(
+        [*command, "--data-dir", "data", *options],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.split()[-1])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -51,89 +76,47 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def big_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("big")
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By program, the folder in which it ran without interruption."""
-    return {}
-
-
-@pytest.fixture
-def finished(
-    big_corpus: Path,
-    stages: dict[str, Path],
-    make_part: Callable[..., None],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, dict[str, Path], dict[str, float]]:
-    """The corpus, and the state of the data before each program and after the last."""
-    if not (big_corpus / "LibriSpeech").exists():
-        make_part(big_corpus, "train-big", chapters=6, utterances=100)
-    seconds: dict[str, float] = {}
-    before: Path | None = None
-    for program in COMMANDS:
-        if program not in stages:
-            folder = tmp_path_factory.mktemp(program)
-            if before is not None:
-                shutil.copytree(before / "data", folder / "data")
-            begin = time.monotonic()
-            assert start(program, big_corpus, folder).wait() == 0
-            (folder / "seconds").write_text(str(time.monotonic() - begin))
-            stages[program] = folder
-        before = stages[program]
-        seconds[program] = float((before / "seconds").read_text())
-    return big_corpus, stages, seconds
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("program", list(COMMANDS))
 def test_kill_and_go_on(
-    finished: tuple[Path, dict[str, Path], dict[str, float]],
-    program: str,
-    seed: int,
-    tmp_path: Path,
+    seed: int, big: Path, tmp_path: Path, make_part: Callable[..., None]
 ) -> None:
-    corpus, stages, seconds = finished
-    number = list(COMMANDS).index(program)
-    if number > 0:
-        shutil.copytree(stages[list(COMMANDS)[number - 1]] / "data", tmp_path / "data")
-    moments = random.Random(f"{program} {seed}")
-    for _ in range(KILLS):
-        process = start(program, corpus, tmp_path)
-        try:
-            # Not during the imports, which take the first part of the time.
-            process.wait(moments.uniform(0.4, 1.0) * seconds[program])
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        for path in (tmp_path / "data").rglob("*.jsonl.gz"):
-            if not path.name.startswith(".tmp-"):
-                list(read_items(path))  # whole, or it raises
-    assert start(program, corpus, tmp_path).wait() == 0
-    assert files(tmp_path / "data") == files(stages[program] / "data")
+    if not (big / "LibriSpeech").exists():
+        make_part(big, "train-big", chapters=6, utterances=100)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    for program in COMMANDS:
+        seconds = run(program, big, whole, seed=0, kills=0, longest=0)
+        run(program, big, killed, seed=seed, kills=KILLS, longest=seconds)
+        assert files(killed) == files(whole), program
 
 
 @pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_program(
-    finished: tuple[Path, dict[str, Path], dict[str, float]], tmp_path: Path
+    prepared: Path, tmp_path: Path, make_part: Callable[..., None]
 ) -> None:
-    corpus, stages, _ = finished
-    shutil.copytree(stages["prepare_manifests"] / "data", tmp_path / "data")
-    process = start("compute_fbank", corpus, tmp_path)
-    children: list[int] = []
-    deadline = time.monotonic() + 60
+    make_part(tmp_path, "train-big", chapters=4, utterances=150)
+    run("prepare_manifests", tmp_path, tmp_path, seed=0, kills=0, longest=0)
+    command = [sys.executable, str(ROOT / "local/compute_fbank.py"), "--data-dir", "data"]
+    process = subprocess.Popen(
+        command + COMMANDS["compute_fbank"].split(),
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    children: list[str] = []
     task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while not children and process.poll() is None and time.monotonic() < deadline:
-        children = [int(child) for child in task.read_text().split()] if task.exists() else []
-        time.sleep(0.05)
-    if not children:
-        process.wait()
-        pytest.skip("no worker was seen before the program ended")
+    while len(children) < 2 and process.poll() is None:
+        children = task.read_text().split()
+        time.sleep(0.01)
+    assert len(children) == 2
     process.kill()
     process.wait()
+    deadline = time.monotonic() + 30
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < deadline, "a worker lives on"
         time.sleep(0.1)

@@ -64,7 +64,10 @@ def test_all_stages(corpus: Path, tmp_path: Path) -> None:
         ),
         (
             "prepare_lang",
-            ["--data-dir", "{prepared}", "--prefix", "tiny", "--train-parts", "train-*", "--vocab-size", "9999"],
+            [
+                *("--data-dir", "{prepared}", "--prefix", "tiny"),
+                *("--train-parts", "train-*", "--vocab-size", "9999"),
+            ],
             "remedy: --vocab-size",
         ),
     ],
