@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from mvqkd.losses import ctc_loss
 from mvqkd.training.objective import Objective
 from tests.training.helpers import make_batch, make_objective, make_updater
 
@@ -84,6 +85,26 @@ def test_ctc_head_and_scale_go_together():
     student, loss = make_objective().student, make_objective().transducer_loss
     with pytest.raises(ValueError, match="CTC"):
         Objective(student, loss, ctc_scale=0.0)
+
+
+def test_encoder_learns_from_ctc_alone_at_first():
+    objective = make_objective(ctc_warmup_steps=5)
+    encoder = list(objective.student.encoder.parameters())
+    batch = make_batch("a", "b")
+
+    def encoder_gradient(loss):
+        return torch.autograd.grad(loss, encoder, allow_unused=True)
+
+    losses = objective(batch, step=5)
+    head, encoded = objective.student.ctc_head, objective.encode(batch.features, batch.feature_lens)
+    ctc = ctc_loss(head(encoded[0]).log_softmax(-1), batch.tokens, encoded[1], batch.token_lens)
+    expected = encoder_gradient(0.2 * ctc.sum() / losses.frames)
+    for gradient, wanted in zip(encoder_gradient(losses.total), expected, strict=True):
+        assert_close(gradient, wanted)
+    after = encoder_gradient(objective(batch, step=6).total)
+    assert not torch.allclose(after[0], expected[0], rtol=0.01)
+    objective(batch, step=5).total.backward()
+    assert all(p.grad is not None for p in objective.parameters())  # as DDP demands
 
 
 def test_overfits_four_utterances(tmp_path):

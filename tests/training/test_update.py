@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import socket
 
 import pytest
 import torch
@@ -131,13 +133,13 @@ def test_utterance_without_frames_is_not_silently_infinite(tmp_path):
 
 def test_training_goes_on_after_a_bad_batch_and_stops_after_too_many(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        trainer = make_trainer(tmp_path / "one", train=[*some_batches(), _spoiled()])
+        trainer = make_trainer(tmp_path / "one", train=FixedBatches([*some_batches(), _spoiled()]))
         assert trainer.run(Interruption())
     assert trainer.progress.nonfinite == 2  # one in each epoch
     assert "bad" in caplog.text
     lines = read_metrics(tmp_path / "one" / "log" / "metrics.jsonl")
     assert all(line["loss"] is not None for line in lines)
-    trainer = make_trainer(tmp_path / "two", train=[_spoiled()], max_nonfinite=1)
+    trainer = make_trainer(tmp_path / "two", train=FixedBatches([_spoiled()]), max_nonfinite=1)
     with pytest.raises(UserError, match="max_nonfinite"):
         trainer.run(Interruption())
 
@@ -190,40 +192,39 @@ class _WithMore(FixedBatches):
         yield make_batch("left over")
 
 
-def _process(rank, port, folder, shares, uneven, expected):
+def _process(rank, port, folder, shares, expected):
     """One of two: trains on its batches and compares with `expected`."""
-    import os
-
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",
     )  # fmt: skip
     with start_world("cpu") as world:
-        objective = make_objective(seed=rank)  # other initial weights: those of rank 0 count
-        trainer = make_trainer(
-            folder,
-            world=world,
-            objective=objective,
-            train=shares[rank],
-            valid=[make_batch("v1"), make_batch("v2")][rank:],  # uneven: one has two, one has one
-            accumulate=2,
-            num_epochs=1,
-            updater_options={"optimizer": _sgd(objective)},
-        )
-        if uneven and rank == 1:
-            trainer._train_batches = _WithMore(shares[rank])
-        assert trainer.run(Interruption())
-        for name, value in weights(objective).items():
-            assert_close(value, expected[name], rtol=1e-5, atol=1e-5, msg=name)
         assert world.sum([rank + 1, 0.5]) == [3, 1]
         assert world.gather(rank) == [0, 1]
+        for name, train in (
+            ("even", FixedBatches),
+            ("uneven", _WithMore if rank else FixedBatches),
+        ):
+            objective = make_objective(seed=rank)  # other initial weights: those of rank 0 count
+            trainer = make_trainer(
+                folder / name,
+                world=world,
+                objective=objective,
+                train=train(shares[rank]),
+                valid=[make_batch("v1"), make_batch("v2")][rank:],
+                accumulate=2,
+                num_epochs=1,
+                updater_options={"optimizer": _sgd(objective)},
+            )
+            assert trainer.run(Interruption())
+            for key, value in weights(objective).items():
+                assert_close(value, expected[key], rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")
 
 
-@pytest.mark.parametrize("uneven", [False, True])
-def test_two_processes_equal_one(tmp_path, uneven):
+def test_two_processes_equal_one(tmp_path):
     """Steps of two batches on each process against steps of all four on one; when one process has
-    less, all end together."""
+    less, in training or validation, all end together."""
     batches = [make_batch(f"x{i}", f"y{i}", frames=30 + i, tokens=2 + i % 3) for i in range(8)]
     objective = make_objective(seed=0)
     # Epoch 1's order of four batches is the same on both processes.
@@ -233,10 +234,10 @@ def test_two_processes_equal_one(tmp_path, uneven):
         wanted = order[2 * step - 2 : 2 * step]
         group = [batches[4 * rank + i] for rank in (0, 1) for i in wanted]
         updater.update(group, step=step, frames=_frames(objective, group), learning_rate=0.01)
-    expected = weights(objective)
-    shares = [batches[:4], batches[4:]]
-    port = 20000 + torch.randint(20000, ()).item()
-    multiprocessing.spawn(_process, (port, tmp_path / "two", shares, uneven, expected), nprocs=2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    arguments = (port, tmp_path, [batches[:4], batches[4:]], weights(objective))
+    multiprocessing.spawn(_process, arguments, nprocs=2)
 
 
 def test_world_is_one_process_without_torchrun(monkeypatch):
