@@ -176,7 +176,8 @@ if runs 0; then
     if [ -n "$corpus_dir" ]; then
         echo "   the corpus is $corpus_dir"
     elif [ "$corpus" = synthetic ]; then
-        show python local/make_mini_corpus.py --out "$data_dir/corpus" --nj "$nj"
+        read -r -a options <<<"${corpus_options:-}"
+        show python local/make_mini_corpus.py --out "$data_dir/corpus" --nj "$nj" "${options[@]}"
     else
         show python local/download_corpus.py --corpus "$corpus" --out "$data_dir/corpus" \
             --parts "$train_parts $dev_parts $test_parts"

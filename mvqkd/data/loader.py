@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,12 @@ class _Utterances(Dataset[Batch | UserError]):
         return cut["id"], features, transcript(cut), index.tokens(i)
 
 
+def _leave_process_group(worker: int) -> None:
+    """A signal to the whole group of processes (`timeout`, batch systems) shall reach the training,
+    which writes a checkpoint, and not kill its workers meanwhile. Workers end when it ends."""
+    os.setpgrp()
+
+
 class BatchLoader:
     """Iterates over one rank's batches of an epoch, made by worker processes ahead of time.
 
@@ -86,6 +93,7 @@ class BatchLoader:
             prefetch_factor=4 if num_workers > 0 else None,
             multiprocessing_context=start_method if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_process_group,
             # Otherwise every iteration would draw a number from the global generator.
             generator=torch.Generator(),
         )

@@ -66,6 +66,7 @@ def save_variant(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 def _save(name: str, ctc: bool, folder: Path) -> Path:
     transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
     if name == "whisper":
         config = transformers.WhisperConfig(
             d_model=16,

@@ -58,7 +58,12 @@ def _start(data: Path, exp_dir: Path, *launcher: str, **options) -> subprocess.P
     command += [text for name, value in values.items() for text in (f"--{name}", str(value))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
 
 
@@ -122,12 +127,13 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(data, tmp_path, seed
 
 @pytest.mark.slow
 def test_asked_to_stop_it_exits_with_75_and_goes_on(data, tmp_path):
-    options = {"training__num_epochs": 40, "training__save_interval": 1000}
+    """Asked as `timeout` and batch systems ask: the whole group of processes, workers too."""
+    options = {"training__num_epochs": 40, "training__save_interval": 1000, "data__num_workers": 2}
     process = _start(data, tmp_path, **options)
     while not list(tmp_path.glob("epoch-1.pt")):
         time.sleep(0.05)
         assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == EXIT_INTERRUPTED, output
     assert "stopped by SIGTERM" in output

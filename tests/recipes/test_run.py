@@ -1,0 +1,148 @@
+"""run.sh from the corpus to the table, whole, again, and killed on the way."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("espeakng_loader", reason="the tiny corpus is spoken by espeak-ng")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = range(7)
+KILLS_PER_STAGE = 3
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            "bash",
+            str(ROOT / "run.sh"),
+            *("--recipe", "tests/recipes/tiny", "--no-install", "--nj", "2"),
+            *("--data-dir", str(folder / "data"), "--exp-dir", str(folder / "exp")),
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *options: str) -> str:
+    process = start(folder, *options)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def run_stage(folder: Path, stage: int) -> str:
+    return run(folder, "--stage", str(stage), "--stop-stage", str(stage))
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What a run leaves to its user: everything but clocks, logs and commands."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix in {".flac", ".lca", ".model"} or path.name.endswith(".trans.txt"):
+            found[name] = path.read_bytes()
+        elif path.name.endswith(".jsonl.gz"):
+            found[name] = gzip.decompress(path.read_bytes())
+        elif path.name.startswith(("recogs-", "errs-", "wer-summary-")) or name.endswith(
+            ("tokens.txt", "config.yaml", "SPEAKERS.TXT")
+        ):
+            found[name] = path.read_text(encoding="utf-8")
+        elif path.name.startswith("epoch-") or path.name == "pretrained.pt":
+            found[name] = torch.load(path, weights_only=True)["model"]
+    return found
+
+
+def assert_same(left: object, right: object, name: str) -> None:
+    if isinstance(left, dict) and isinstance(right, dict):
+        assert left.keys() == right.keys(), name
+        for key in left:
+            assert_same(left[key], right[key], f"{name} {key}")
+    elif isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+        assert torch.equal(left, right), name
+    else:
+        assert left == right, name
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, dict[str, object], list[float]]:
+    """A folder that was run without interruption: where, what it held, seconds of each stage."""
+    folder = tmp_path_factory.mktemp("run") / "here"
+    seconds = []
+    for stage in STAGES:
+        begin = time.monotonic()
+        run_stage(folder, stage)
+        seconds.append(time.monotonic() - begin)
+    return folder, contents(folder), seconds
+
+
+def test_ends_with_a_table(whole):
+    folder, held, _ = whole
+    page = (folder / "exp/RESULTS.md").read_text(encoding="utf-8")
+    assert "tiny" in page and "test-mini WER" in page
+    assert (folder / "exp/wer.png").is_file()
+    assert (folder / "exp/tiny/log/curves.png").is_file()
+    for name in ["epoch-3.pt", "best-valid-loss.pt", "pretrained.pt", "config.yaml"]:
+        assert (folder / "exp/tiny" / name).is_file()
+    recogs = [name for name in held if "modified_beam_search/recogs-test-mini" in name]
+    assert recogs and "ref=[" in str(held[recogs[0]])
+
+
+def test_again_changes_nothing(whole):
+    folder, held, _ = whole
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+    run(folder)
+    assert_same(contents(folder), held, "run again")
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == times
+
+
+def test_a_stage_without_what_it_needs_names_the_stage_to_run(tmp_path):
+    process = start(tmp_path / "empty", "--stage", "2")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "remedy:" in output and "--stage 1" in output
+
+
+def test_other_values_in_a_used_folder_are_refused(whole):
+    folder, _, _ = whole
+    process = start(folder, "--stage", "4", "--stop-stage", "4", "--model.num_layers", "3")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "model.num_layers: 2 -> 3" in output
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_at_random_moments_it_ends_the_same(whole, seed):
+    folder, held, seconds = whole
+    aside = folder.with_name("whole")
+    folder.rename(aside)  # the same paths stand in manifests, so the other run must be here
+    moments = random.Random(seed)
+    killed = 0
+    try:
+        for stage in STAGES:
+            for _ in range(KILLS_PER_STAGE):
+                process = start(folder, "--stage", str(stage), "--stop-stage", str(stage))
+                time.sleep(moments.uniform(0.2, 0.95) * seconds[stage])
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    killed += 1
+                process.communicate()
+            run_stage(folder, stage)
+        assert_same(contents(folder), held, "after kills")
+    finally:
+        folder.rename(folder.with_name(f"killed-{seed}"))
+        aside.rename(folder)
+    assert killed >= len(STAGES) * KILLS_PER_STAGE * 2 // 3, "the kills came too late to tell"
