@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 12
+KILLS = 8
 
 COMMANDS = {
     "prepare_manifests": "--corpus-dir {corpus} --parts train-big --nj 2",
@@ -81,12 +81,13 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_kill_and_go_on(
     seed: int, big: Path, tmp_path: Path, make_part: Callable[..., None]
 ) -> None:
     if not (big / "LibriSpeech").exists():
-        make_part(big, "train-big", chapters=6, utterances=100)
+        make_part(big, "train-big", chapters=4, utterances=100)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
