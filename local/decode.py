@@ -57,7 +57,7 @@ def main() -> None:
 
     import torch  # not before: wrong options are told without waiting for it
 
-    from mvqkd.data.corpus import expand_parts
+    from mvqkd.data.parts import expand_parts
     from mvqkd.experiment.decode import decode_experiment
 
     fbank = options.data_dir / "fbank"

@@ -27,7 +27,7 @@ wanted="$PWD $(cat pyproject.toml constraints.txt | cksum)"
 # One line for each set of extras that is installed; another checkout or other versions begin anew.
 if ! { [ -f "$stamp" ] && grep -qxF "$wanted [$extras]" "$stamp"; }; then
     echo "installing mvqkd[$extras] with the versions of constraints.txt (some gigabytes with torch)"
-    python -m pip install --quiet --disable-pip-version-check \
+    python -m pip install -qq --disable-pip-version-check \
         --constraint constraints.txt --editable ".[$extras]"
     { [ -f "$stamp" ] && grep -F "$wanted" "$stamp" || true; } >"$stamp.partial"
     echo "$wanted [$extras]" >>"$stamp.partial"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """List every `--section.field` of an experiment, or check names before anything is installed.
 
-usage: list_options.py                        print the sections, fields, defaults and what they mean
-       list_options.py --check --a.b 1 ...    exit 2 when a name is no field of the configuration
+    list_options.py                      print sections, fields, defaults and what they mean
+    list_options.py --check --a.b 1 ...  exit 2 when a name is no field of the configuration
 
-Needs nothing but the standard library: the fields are read from the source of mvqkd/experiment/config.py.
+Needs only the standard library: the fields are read from the source of
+mvqkd/experiment/config.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Knowledge distillation for speech recognition: from big teachers to small, streaming-capable students.
+"""Knowledge distillation for speech recognition: big teachers, small streaming-capable students.
 
-Nothing is imported here, so that a part (`mvqkd.models`, `mvqkd.losses`, ...) costs only what it needs itself.
+Nothing is imported here, so that a part (`mvqkd.models`, `mvqkd.losses`, ...) costs only what it
+needs itself.
 """
 
 __version__ = "0.1.0"

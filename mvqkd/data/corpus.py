@@ -13,7 +13,6 @@ from lhotse import Recording, SupervisionSegment
 
 from mvqkd.data.audio import probe_file, probe_recording
 from mvqkd.data.jsonl import read_items
-from mvqkd.data.parts import expand_parts as expand_parts
 from mvqkd.errors import UserError
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
