@@ -37,7 +37,7 @@ from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summ
 from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score
 from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import DecodingConfig
-from mvqkd.experiment.folder import _commit
+from mvqkd.experiment.folder import code_version
 from mvqkd.files import write_json, write_text
 from mvqkd.models import Transducer
 from mvqkd.training.averaging import load_for_decoding
@@ -371,7 +371,7 @@ def _measures(scored: Score, timing: Timing) -> dict[str, Any]:
 
 
 def _circumstances(model: Transducer, device: torch.device) -> dict[str, Any]:
-    commit, dirty = _commit()
+    commit, dirty = code_version()
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -107,7 +107,7 @@ def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:
 
     path = exp_dir / "environment.json"
     starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    commit, dirty = _commit()
+    commit, dirty = code_version()
     start = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -136,7 +136,8 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _commit() -> tuple[str | None, bool | None]:
+def code_version() -> tuple[str | None, bool | None]:
+    """The commit of this checkout and whether tracked files differ; None outside of git."""
     root = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

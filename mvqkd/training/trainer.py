@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from mvqkd.data.batch import Batch
 from mvqkd.errors import UserError
-from mvqkd.experiment.config import TrainingConfig
 from mvqkd.training import checkpoint
 from mvqkd.training.averaging import RunningAverage
 from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
@@ -41,6 +40,21 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
+
+
+class LoopSettings(Protocol):
+    """Numbers that the loop goes by, with the meanings that they have in
+    `mvqkd.experiment.config.TrainingConfig`, which is one."""
+
+    num_epochs: int
+    accumulate: int
+    average_period: int
+    log_interval: int
+    valid_interval: int
+    save_interval: int
+    keep_checkpoints: int
+    keep_epochs: int
+    max_nonfinite: int
 
 
 @dataclass
@@ -83,7 +97,7 @@ class Trainer:
     def __init__(
         self,
         updater: Updater,
-        config: TrainingConfig,
+        config: LoopSettings,
         *,
         exp_dir: Path,
         train_batches: Batches,

@@ -45,8 +45,8 @@ class CorpusConfig:
     """
 
     seed: int = 42
-    train_speakers: int = 20
-    train_utterances: int = 48
+    train_speakers: int = 40
+    train_utterances: int = 24
     dev_speakers: int = 3
     dev_utterances: int = 32
     test_speakers: int = 4

@@ -26,12 +26,12 @@ ACCENTS = (
 # those that sound like people. The parts have variants of their own, so no two share a speaker.
 VARIANTS = {
     "train": {
-        "F": "f1 f3 f4 Annie belinda steph anika aunty Andrea shelby",
+        "F": "f1 f4 Annie belinda steph anika aunty Andrea shelby Alicia",
         "M": "m1 m3 m4 m7 klatt klatt2 klatt6 Alex Denis Gene Michael adam edward max quincy "
-        "travis Diogo Jacky Marco ian",
+        "travis Diogo Jacky Marco ian david Andy",
     },
     "dev": {"F": "f2", "M": "m2 klatt3 Lee"},
-    "test": {"F": "f5 Alicia", "M": "m6 david m8 Andy"},
+    "test": {"F": "f5 f3", "M": "m6 m8"},
 }
 _FIRST_ID = {"train": 1001, "dev": 2001, "test": 3001}
 MAX_SPEAKERS = 999
