@@ -23,8 +23,8 @@ def write_table(name: str, gaussian: int | None, results: list[dict[str, Any]], 
     lines = [
         f"Relative error on held-out frames of {name}.",
         "",
-        "| bytes | quantizer | error | other speakers | / ours | train, s | encode, frames/s "
-        "| entropy, bits | captured, bits (least/most) | error from posteriors |",
+        "| bytes | quantizer | error | other speakers | / ours | train, core s "
+        "| encode, frames per core s | entropy, bits | captured, bits (least/most) | error from posteriors |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     ours = {r["bytes"]: r for r in results if r["method"] == "ours"}
