@@ -24,7 +24,8 @@ def write_table(name: str, gaussian: int | None, results: list[dict[str, Any]], 
         f"Relative error on held-out frames of {name}.",
         "",
         "| bytes | quantizer | error | other speakers | / ours | train, core s "
-        "| encode, frames per core s | entropy, bits | captured, bits (least/most) | error from posteriors |",
+        "| encode, frames per core s | entropy, bits | captured, bits (least/most) "
+        "| error from posteriors |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     ours = {r["bytes"]: r for r in results if r["method"] == "ours"}
