@@ -26,7 +26,7 @@ import torch
 from quantizer_peers import METHODS, Ours, fit, installed
 from quantizer_report import draw, write_table
 
-from mvqkd.quantization.measure import code_counts, code_entropy
+from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.predictability import predictability, regression_error
 
 PARTS = ("train", "held_out", "other_speakers")

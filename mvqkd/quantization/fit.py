@@ -1,12 +1,14 @@
 """Learning the codebooks.
 
 1. Start from a product quantizer in a rotated space (`start.py`).
-2. Minibatches: find the codes of a batch by beam search, step all centers down the gradient of
-   its squared error (Adam, cosine schedule). Nothing binds a codebook to its subspace any more.
-3. Polish: with the codes of many frames fixed, the best centers are a linear least-squares problem.
-4. Fix the gauge: codebooks zero-mean, in order of energy.
+2. Minibatches: find the codes of a batch, step all centers down the gradient of its squared error
+   (Adam, cosine schedule). Nothing binds a codebook to its subspace any more. This happens in the
+   frames' principal axes with steps in proportion to each axis' deviation, because Adam steps as
+   far along axes of small variance as along the others.
+3. Fix the gauge: codebooks zero-mean, in order of energy.
 
-Everything is float32 and reads frames a pool at a time.
+Everything is float32 and reads frames a pool at a time. A least-squares polish of the centers at
+the end, with codes held, gained nothing on held-out frames.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mvqkd.quantization.frames import Frames, read_checked, sample, shuffled_batches
+from mvqkd.quantization.counts import code_counts
+from mvqkd.quantization.frames import Frames, sample, shuffled_batches
 from mvqkd.quantization.search import pairwise_costs, search, unary_costs
 from mvqkd.quantization.start import product_start
 
 START_FRAMES = 32768
 START_ITERS = 15
-POLISH_FRAMES = 200_000
-BEAM_SIZE = 4
-LEARNING_RATE = 0.02
+LEARNING_RATE = 0.03
 BATCH_FRAMES = 1024
+# Batches whose codes are found together, at the centers before the first of them: the products of
+# all pairs of centers cost as much as the codes of 2000 frames (Q = 8, D = 384).
+BATCHES_PER_SEARCH = 4
+NUM_STEPS = 2000
 
 
 def fit_centers(
@@ -63,83 +68,68 @@ def fit_centers(
             f"{frames.num_frames} frames cannot train codebooks of {codebook_size} entries; "
             "give at least as many, better 100 000"
         )
-    steps = 1000 if num_steps is None else num_steps
+    steps = NUM_STEPS if num_steps is None else num_steps
     generator = torch.Generator().manual_seed(seed)
     x = sample(frames, max(START_FRAMES, codebook_size)).to(device)
     mean = x.double().mean(dim=0).float()
     scale = (x - mean).square().mean().sqrt()
     if not scale > 1e-6 * x.abs().max():
         raise ValueError("all frames are equal: there is nothing to quantize")
-    centers, _ = product_start(
-        (x - mean) / scale, num_codebooks, codebook_size, generator, num_iters=START_ITERS
-    )
-    centers = centers.requires_grad_()
-    optimizer = torch.optim.Adam([centers], lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-12)
-    batches = shuffled_batches(frames, min(BATCH_FRAMES, frames.num_frames), seed)
+    x = (x - mean) / scale
+    variances, axes = torch.linalg.eigh(x.T @ x / len(x))
+    x = x @ axes
+    deviations = variances.clamp(min=1e-6).sqrt()
+    centers = product_start(x, num_codebooks, codebook_size, generator, num_iters=START_ITERS)
+    parameter = (centers / deviations).requires_grad_()
+    optimizer = torch.optim.Adam([parameter], lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-12)
+    batch_size = min(BATCH_FRAMES, frames.num_frames)
+    batches = shuffled_batches(frames, batch_size, seed)
     for step in range(steps):
-        batch = (next(batches).to(device) - mean) / scale
-        optimizer.param_groups[0]["lr"] = (
-            LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        )
-        centers.grad = _gradient(batch, centers.detach())
+        if step % BATCHES_PER_SEARCH == 0:
+            count = min(BATCHES_PER_SEARCH, steps - step)
+            rows = torch.cat([next(batches) for _ in range(count)]).to(device)
+            rows = (rows - mean) / scale @ axes
+            codes = _codes(rows, centers)
+            pairs = zip(rows.split(batch_size), codes.split(batch_size), strict=True)
+        batch, batch_codes = next(pairs)
+        rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = rate
+        parameter.grad = _gradient(batch, batch_codes, centers) * deviations
         optimizer.step()
+        centers = parameter.detach() * deviations
         if progress is not None:
             progress(step + 1, steps)
-    return _finish(frames, mean, scale, centers.detach())
+    shift, centers = _fix_gauge(centers, _codes(x, centers))
+    return (mean + shift @ axes.T * scale).cpu(), (centers @ axes.T * scale).cpu().contiguous()
 
 
-def _codes(x: Tensor, centers: Tensor, pairwise: Tensor, *, beam_size: int) -> Tensor:
-    return search(unary_costs(x, centers), pairwise, beam_size=beam_size, sweeps=0).long()
+def _codes(x: Tensor, centers: Tensor) -> Tensor:
+    """Codes (T, Q) int64 by a search that is cheap enough to learn with."""
+    pairwise = pairwise_costs(centers)
+    codes = [
+        search(unary_costs(part, centers), pairwise, beam_size=1, sweeps=1)
+        for part in x.split(1024)
+    ]
+    return torch.cat(codes).long()
 
 
-def _decode(codes: Tensor, centers: Tensor) -> Tensor:
-    x = centers[0][codes[:, 0]]
-    for q in range(1, len(centers)):
-        x = x + centers[q][codes[:, q]]
-    return x
-
-
-def _gradient(x: Tensor, centers: Tensor) -> Tensor:
-    """Of half the mean squared error, at the codes that a beam search finds."""
-    codes = _codes(x, centers, pairwise_costs(centers), beam_size=BEAM_SIZE)
-    residual = (_decode(codes, centers) - x) / len(x)
+def _gradient(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
+    """Of half the mean squared error of these codes."""
+    residual = -x
+    for q in range(len(centers)):
+        residual = residual + centers[q][codes[:, q]]
     gradient = torch.zeros_like(centers)
     for q in range(len(centers)):
-        gradient[q].index_add_(0, codes[:, q], residual)
+        gradient[q].index_add_(0, codes[:, q], residual / len(x))
     return gradient
 
 
-def _finish(frames: Frames, mean: Tensor, scale: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """Polish the centers, fix the gauge, undo the scale."""
-    num_codebooks, size, dim = centers.shape
-    offsets = torch.arange(num_codebooks, device=centers.device) * size
-    # Normal equations (A + 1) c = B + c_old: entries without frames stay where they are.
-    a = torch.zeros(num_codebooks * size, num_codebooks * size, device=centers.device)
-    b = torch.zeros(num_codebooks * size, dim, device=centers.device, dtype=torch.float64)
-    pairwise = pairwise_costs(centers)
-    seen = 0
-    for begin in range(0, frames.num_frames, 4096):
-        if seen >= POLISH_FRAMES:
-            break
-        x = read_checked(frames, begin, min(begin + 4096, frames.num_frames)).to(mean)
-        x = (x - mean) / scale
-        rows = _codes(x, centers, pairwise, beam_size=2 * BEAM_SIZE) + offsets
-        for q in range(num_codebooks):
-            b.index_add_(0, rows[:, q], x.double())
-            for p in range(num_codebooks):
-                ones = torch.ones(len(x), device=a.device)
-                a.index_put_((rows[:, q], rows[:, p]), ones, accumulate=True)
-        seen += len(x)
-    counts = a.diagonal().view(num_codebooks, size).clone()
-    a = a.double()
-    a.diagonal().add_(1)
-    b += centers.flatten(0, 1)
-    factor = torch.linalg.cholesky(a)
-    centers = torch.cholesky_solve(b, factor).view(num_codebooks, size, dim)
-    weights = (counts / counts.sum(dim=1, keepdim=True))[:, :, None].double()
-    shift = (weights * centers).sum(dim=1, keepdim=True)
-    centers = (centers - shift) * scale
+def _fix_gauge(centers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """What the codebooks' means add up to (D,), and the codebooks without it, in order of energy.
+    Entries are weighted by how often they occur in `codes` (T, Q)."""
+    counts = code_counts(codes.cpu(), centers.shape[1]).to(centers)
+    weights = (counts / len(codes))[:, :, None]
+    means = (weights * centers).sum(dim=1, keepdim=True)
+    centers = centers - means
     energy = (weights * centers.square()).sum(dim=(1, 2))
-    mean = mean.double() + shift.sum(dim=(0, 1)) * scale
-    order = energy.argsort(descending=True, stable=True)
-    return mean.float().cpu(), centers[order].float().cpu().contiguous()
+    return means.sum(dim=(0, 1)), centers[energy.argsort(descending=True, stable=True)]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.frames import Frames, as_frames, read_checked
 from mvqkd.quantization.quantizer import Quantizer
 
@@ -55,14 +56,3 @@ def measure(quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray) -> R
         entropy=code_entropy(counts).tolist(),
         utilization=(counts > 0).double().mean(dim=1).tolist(),
     )
-
-
-def code_counts(codes: Tensor, size: int) -> Tensor:
-    """How often each entry occurs, (Q, K), in codes (T, Q)."""
-    return torch.stack([torch.bincount(column.long(), minlength=size) for column in codes.T])
-
-
-def code_entropy(counts: Tensor) -> Tensor:
-    """Entropy (Q,) in bits of the distributions with these counts (Q, K)."""
-    p = counts.double() / counts.sum(dim=1, keepdim=True)
-    return -torch.special.xlogy(p, p).sum(dim=1) / np.log(2)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvqkd.quantization.measure import code_counts, code_entropy
+from mvqkd.quantization.counts import code_counts, code_entropy
 
 CROP_FRAMES = 200
 BATCH_CROPS = 8

@@ -16,7 +16,7 @@ _KMEANS_STEPS = 4  # before the first rotation
 
 def product_start(
     x: Tensor, num_codebooks: int, size: int, generator: torch.Generator, *, num_iters: int
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Centers of a product quantizer with a learned rotation.
 
     Args:
@@ -28,8 +28,7 @@ def product_start(
         num_iters: rounds of k-means step and rotation.
 
     Returns:
-        centers (Q, K, D), and the basis (Q, D, D_max) of the subspaces: orthonormal columns, padded
-        with zeros.
+        centers (Q, K, D).
     """
     num_frames, dim = x.shape
     variances, rotation = torch.linalg.eigh(x.T @ x / num_frames)
@@ -54,11 +53,9 @@ def product_start(
             rotation = left @ right
             y = x @ rotation
     centers = x.new_zeros(num_codebooks, size, dim)
-    basis = x.new_zeros(num_codebooks, dim, max(len(group) for group in groups))
     for q, group in enumerate(groups):
-        basis[q, :, : len(group)] = rotation[:, group]
         centers[q] = entries[q] @ rotation[:, group].T
-    return centers, basis
+    return centers
 
 
 def allocate(variances: Tensor, num_groups: int, *, bits: float) -> list[list[int]]:
