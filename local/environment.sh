@@ -26,9 +26,10 @@ stamp=$(python -c 'import sys; print(sys.prefix)')/.mvqkd-installed
 wanted="$PWD $(cat pyproject.toml constraints.txt | cksum)"
 # One line for each set of extras that is installed; another checkout or other versions begin anew.
 if ! { [ -f "$stamp" ] && grep -qxF "$wanted [$extras]" "$stamp"; }; then
-    echo "installing mvqkd[$extras] with the versions of constraints.txt (some gigabytes with torch)"
+    package=.${extras:+[$extras]} # pip before 24 refuses empty brackets
+    echo "installing mvqkd${extras:+[$extras]} with the versions of constraints.txt (some gigabytes with torch)"
     python -m pip install -qq --disable-pip-version-check \
-        --constraint constraints.txt --editable ".[$extras]"
+        --constraint constraints.txt --editable "$package"
     { [ -f "$stamp" ] && grep -F "$wanted" "$stamp" || true; } >"$stamp.partial"
     echo "$wanted [$extras]" >>"$stamp.partial"
     mv "$stamp.partial" "$stamp"
