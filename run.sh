@@ -5,13 +5,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 
 first_stage=0
-last_stage=6
+last_stage=10
 stage_titles=(
     "corpus      synthesize, download or find the corpus"
     "manifests   corpus -> validated lhotse manifests"
     "features    80-bin fbank of every part, speed-perturbed copies included"
     "tokens      BPE model and tokens.txt from the training transcripts"
-    "train       train each experiment"
+    "teacher     train the recipe's own teacher, or check another one on the corpus"
+    "embeddings  the teacher's embeddings: of some utterances, of all for regression"
+    "quantizer   train the multi-codebook quantizer on them"
+    "codes       codebook indexes of all training audio"
+    "train       train each student"
     "decode      decode the dev and test parts with each experiment"
     "results     table, pictures, training curves"
 )
@@ -31,7 +35,7 @@ options
   --corpus-dir DIR    corpus on disk: a LibriSpeech tree or a folder of lhotse manifests
                       (default: <data-dir>/corpus, filled by stage 0)
   --musan-dir DIR     MUSAN on disk, for recipes that use it (default: <data-dir>/corpus/musan)
-  --train-parts LIST  --dev-parts LIST  --test-parts LIST
+  --train-parts LIST  --dev-parts LIST  --test-parts LIST  --unlabelled-parts LIST
                       names or patterns of the corpus's parts, separated by commas (default: the recipe's)
   --data-dir DIR      prepared data (default data/<recipe>)
   --exp-dir DIR       experiments (default exp/<recipe>)
@@ -53,7 +57,7 @@ $(for n in "${!stage_titles[@]}"; do printf '  %d  %s\n' "$n" "${stage_titles[$n
 examples
   ./run.sh                                             the mini recipe, about 20 minutes on two cores
   ./run.sh --recipe egs/mini_librispeech --corpus-dir /corpora/mini
-  ./run.sh --stage 4 --stop-stage 5 --exp baseline --model.num_layers 8 --exp-dir exp/deeper
+  ./run.sh --stage 8 --stop-stage 9 --exp baseline --model.num_layers 8 --exp-dir exp/deeper
 END
 }
 
@@ -78,6 +82,7 @@ install=yes
 option_train_parts=
 option_dev_parts=
 option_test_parts=
+option_unlabelled_parts=
 overrides=()
 
 while [ $# -gt 0 ]; do
@@ -104,6 +109,7 @@ while [ $# -gt 0 ]; do
         --train-parts) option_train_parts=${2//,/ } ;;
         --dev-parts) option_dev_parts=${2//,/ } ;;
         --test-parts) option_test_parts=${2//,/ } ;;
+        --unlabelled-parts) option_unlabelled_parts=${2//,/ } ;;
         --data-dir) data_dir=$2 ;;
         --exp-dir) exp_dir=$2 ;;
         --nj) nj=$2 ;;
@@ -170,6 +176,7 @@ one_of_every() {  # patterns -> names of the parts that have manifests, in the o
 train_parts=${option_train_parts:-$train_parts}
 dev_parts=${option_dev_parts:-$dev_parts}
 test_parts=${option_test_parts:-$test_parts}
+unlabelled_parts=${option_unlabelled_parts:-${unlabelled_parts:-}}
 
 if runs 0; then
     announce 0
@@ -180,7 +187,7 @@ if runs 0; then
         show python local/make_mini_corpus.py --out "$data_dir/corpus" --nj "$nj" "${options[@]}"
     else
         show python local/download_corpus.py --corpus "$corpus" --out "$data_dir/corpus" \
-            --parts "$train_parts $dev_parts $test_parts"
+            --parts "$train_parts $unlabelled_parts $dev_parts $test_parts"
     fi
     if [ "$musan" = yes ] && [ -z "$musan_dir" ]; then
         show python local/download_corpus.py --corpus musan --out "$data_dir/corpus"
@@ -192,7 +199,7 @@ if runs 1; then
     musan_options=()
     [ "$musan" != yes ] || musan_options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
     show python local/prepare_manifests.py --corpus-dir "${corpus_dir:-$data_dir/corpus}" \
-        --parts "$train_parts" "$dev_parts" "$test_parts" --prefix "$prefix" \
+        --parts "$train_parts" "$unlabelled_parts" "$dev_parts" "$test_parts" --prefix "$prefix" \
         --data-dir "$data_dir" --nj "$nj" "${musan_options[@]}" $strict
 fi
 
@@ -200,6 +207,7 @@ if [ "$stop_stage" -ge 2 ]; then
     train_parts=$(one_of_every "$train_parts")
     dev_parts=$(one_of_every "$dev_parts")
     test_parts=$(one_of_every "$test_parts")
+    unlabelled_parts=$(one_of_every "$unlabelled_parts")
     if [ -z "$train_parts" ] || [ -z "$dev_parts" ]; then
         fail "$data_dir/manifests has no manifests of training or dev parts" \
             "run --stage 1, with --train-parts and --dev-parts if the corpus's parts have other names"
@@ -215,7 +223,7 @@ if runs 2; then
     [ "$speed_perturb" != yes ] || options+=(--speed-perturb)
     [ "$musan" != yes ] || options+=(--musan)
     show python local/compute_fbank.py --data-dir "$data_dir" --prefix "$prefix" \
-        --train-parts "$train_parts" --parts "$dev_parts" "$test_parts" \
+        --train-parts "$train_parts" "$unlabelled_parts" --parts "$dev_parts" "$test_parts" \
         --nj "$nj" "${options[@]}" $strict
 fi
 
@@ -226,28 +234,105 @@ if runs 3; then
         --vocab-size "$vocab_size" $strict
 fi
 
+launcher=(python)
+[ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
+train() {  # experiment, configuration values
+    show "${launcher[@]}" local/train.py --config "$recipe/conf/$1.yaml" \
+        --data-dir "$data_dir" --prefix "$prefix" --vocab-size "$vocab_size" \
+        --train-parts "$train_parts" --dev-parts "$dev_parts" --unlabelled-parts "$unlabelled_parts" \
+        --exp-dir "$exp_dir/$1" "${@:2}"
+}
+teaching() {  # experiment, options: sets variables, see local/teaching.py
+    local assignments
+    assignments=$(python local/teaching.py --config "$recipe/conf/$1.yaml" \
+        --data-dir "$data_dir" --exp-root "$exp_dir" "${@:2}" "${overrides[@]}") || exit
+    eval "$assignments"
+}
+manifests() {  # parts -> their cuts
+    local part
+    for part in $1; do
+        echo "$data_dir/fbank/${prefix}_cuts_$part.jsonl.gz"
+    done
+}
+
 if runs 4; then
     for experiment in $experiments; do
-        announce 4 "$experiment"
-        launcher=(python)
-        [ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
-        show "${launcher[@]}" local/train.py --config "$recipe/conf/$experiment.yaml" \
-            --data-dir "$data_dir" --prefix "$prefix" --vocab-size "$vocab_size" \
-            --train-parts "$train_parts" --dev-parts "$dev_parts" \
-            --exp-dir "$exp_dir/$experiment" "${overrides[@]}"
+        teaching "$experiment" --teacher-experiment
+        [ "$method" != none ] || continue
+        announce 4 "of $experiment"
+        if [ -n "$teacher_experiment" ]; then
+            train "$teacher_experiment"
+            continue
+        fi
+        teaching "$experiment"
+        if [ ! -f "$teacher_dir/check.md" ]; then
+            # shellcheck disable=SC2046
+            show python local/check_teacher.py --teacher "$teacher" --layers "$teacher_layer" \
+                --train-cuts $(manifests "$train_parts") --test-cuts $(manifests "$dev_parts") \
+                --output "$teacher_dir/check.md"
+        fi
     done
 fi
 
 if runs 5; then
     for experiment in $experiments; do
-        announce 5 "$experiment"
+        teaching "$experiment"
+        [ "$method" != none ] && [ -z "$targets" ] || continue
+        announce 5 "of $experiment"
+        # shellcheck disable=SC2046
+        extract=("${launcher[@]}" local/extract_embeddings.py --teacher "$teacher"
+            --layers "$teacher_layer" --num-workers "$nj")
+        if [ "$method" = mvq ] || [ -n "$live" ]; then
+            # shellcheck disable=SC2046
+            show "${extract[@]}" --num-utterances "$sample_utterances" \
+                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts")
+        else
+            # shellcheck disable=SC2046
+            show "${extract[@]}" --num-utterances 0 --output "$(dirname "$embeddings")" \
+                --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
+        fi
+    done
+fi
+
+if runs 6; then
+    for experiment in $experiments; do
+        teaching "$experiment"
+        [ "$method" = mvq ] && [ -z "$targets" ] || continue
+        announce 6 "of $experiment"
+        show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
+            --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"}
+    done
+fi
+
+if runs 7; then
+    for experiment in $experiments; do
+        teaching "$experiment"
+        [ "$method" = mvq ] && [ -z "$targets" ] || continue
+        announce 7 "of $experiment"
+        # shellcheck disable=SC2046
+        show "${launcher[@]}" local/dump_codes.py --quantizer "$quantizer" --teacher "$teacher" \
+            --output "$codes" --num-workers "$nj" \
+            --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
+    done
+fi
+
+if runs 8; then
+    for experiment in $experiments; do
+        announce 8 "$experiment"
+        train "$experiment" "${overrides[@]}"
+    done
+fi
+
+if runs 9; then
+    for experiment in $experiments; do
+        announce 9 "$experiment"
         show python local/decode.py --exp-dir "$exp_dir/$experiment" --data-dir "$data_dir" \
             --prefix "$prefix" --vocab-size "$vocab_size" \
             --test-parts "$dev_parts" "$test_parts" "${overrides[@]}"
     done
 fi
 
-if runs 6; then
-    announce 6
+if runs 10; then
+    announce 10
     show python local/results.py --exp-dir "$exp_dir"
 fi

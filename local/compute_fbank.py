@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 2: manifests -> cuts with 80-bin log-mel features.
+"""Manifests -> cuts with 80-bin log-mel features.
 
     local/compute_fbank.py --data-dir data/mini_librispeech --prefix librispeech \
         --train-parts "train-*" --parts "dev-*,test-*" --speed-perturb

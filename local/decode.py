@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 5: decode parts of the corpus with an experiment's student, and count its errors.
+"""Decode parts of the corpus with an experiment's student, and count its errors.
 
     local/decode.py --exp-dir exp/mini/baseline --data-dir data/mini --prefix mini \
         --test-parts dev-mini test-mini --epoch 30 --avg 9 --use-averaged-model true \

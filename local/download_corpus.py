@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 0: download LibriSpeech, Mini LibriSpeech or MUSAN from OpenSLR.
+"""Download LibriSpeech, Mini LibriSpeech or MUSAN from OpenSLR.
 
     local/download_corpus.py --corpus mini_librispeech --out data/mini_librispeech/corpus
     local/download_corpus.py --corpus librispeech --parts "train-clean-100 dev-*" --out /corpora

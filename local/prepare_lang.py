@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 3: training transcripts -> BPE tokens; cuts checked against them.
+"""Training transcripts -> BPE tokens; cuts checked against them.
 
     local/prepare_lang.py --data-dir data/mini_librispeech --prefix librispeech \
         --train-parts "train-*" --parts "dev-*,test-*" --vocab-size 500

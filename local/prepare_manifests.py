@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 1: corpus -> validated lhotse manifests.
+"""Corpus -> validated lhotse manifests.
 
     local/prepare_manifests.py --corpus-dir /corpora --parts "train-clean-5,dev-clean-2" \
         --prefix librispeech --data-dir data/mini_librispeech

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 6: gather the experiments of a recipe into a table, a picture and training curves.
+"""Gather the experiments of a recipe into a table, a picture and training curves.
 
     local/results.py --exp-dir exp/mini [--baseline baseline] [--by-speaker]
 
@@ -46,7 +46,7 @@ def main() -> None:
     decoded = [experiment for experiment in experiments if experiment.results]
     if not decoded:
         raise UserError(
-            f"no experiment in {root} has been decoded", remedy="./run.sh --stage 5 --stop-stage 5"
+            f"no experiment in {root} has been decoded", remedy="./run.sh --stage 9 --stop-stage 9"
         )
     baselines = {experiment.name: experiment for experiment in decoded}
     baseline = baselines.get(options.baseline)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stage 4: train an experiment on one or many processes.
+"""Train an experiment on one or many processes.
 
     local/train.py --config egs/mini/conf/baseline.yaml --data-dir data/mini --prefix mini \
         --train-parts train-mini --dev-parts dev-mini --exp-dir exp/mini/baseline
@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from mvqkd.data.parts import expand_parts
 from mvqkd.errors import UserError
@@ -22,6 +23,7 @@ from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.folder import check_folder, describe_data, record_start, write_folder
 from mvqkd.experiment.parser import ExperimentParser
 from mvqkd.experiment.program import flatten, list_option, run_program
+from mvqkd.experiment.teaching import TeachingFiles, teaching_files
 
 
 def main() -> None:
@@ -33,17 +35,26 @@ def main() -> None:
     # Not of type list_option: jsonargparse applies a type to its own results again.
     add("--train-parts", type=str, nargs="+", required=True, help="names or patterns of parts")
     add("--dev-parts", type=str, nargs="+", required=True, help="to validate on")
+    add("--unlabelled-parts", type=str, nargs="*", default=[], help="audio for distillation alone")
     add("--vocab-size", type=int, default=500, help="tokens are <data-dir>/lang_bpe_<vocab-size>")
     add("--device", default="", help="cpu or cuda (default: cuda where there is a GPU)")
     experiment, options = parser.parse()
 
     exp_dir, data_dir = options.exp_dir, options.data_dir
     lang_dir = data_dir / f"lang_bpe_{options.vocab_size}"
-    train_cuts, dev_cuts = (
-        find_cuts(data_dir / "fbank", options.prefix, flatten(map(list_option, parts)))
-        for parts in (options.train_parts, options.dev_parts)
+    fbank = data_dir / "fbank"
+    train_cuts, dev_cuts, unlabelled_cuts = (
+        find_cuts(fbank, options.prefix, flatten(map(list_option, parts)))
+        for parts in (options.train_parts, options.dev_parts, options.unlabelled_parts)
     )
-    data = describe_data(train_cuts, dev_cuts, lang_dir)
+    cuts = Cuts(train_cuts, dev_cuts, unlabelled_cuts, fbank / "musan_cuts.jsonl.gz")
+    data = describe_data(cuts.train, cuts.dev, lang_dir)
+    if cuts.unlabelled:
+        data["unlabelled"] = [path.name for path in cuts.unlabelled]
+    files = None
+    if experiment.distillation.method != "none":
+        files = teaching_files(experiment.distillation, data_dir, exp_dir.parent)
+        data["teacher"] = files.teacher
     try:
         if check_folder(exp_dir, experiment, data):
             logging.info("%s is trained already", exp_dir)
@@ -52,8 +63,16 @@ def main() -> None:
         if os.environ.get("RANK", "0") != "0":  # the first process says it
             sys.exit(1)
         raise
-    musan = data_dir / "fbank" / "musan_cuts.jsonl.gz"
-    train(experiment, exp_dir, train_cuts, dev_cuts, lang_dir, musan, data, options.device or None)
+    train(experiment, exp_dir, cuts, lang_dir, files, data, options.device or None)
+
+
+class Cuts(NamedTuple):
+    """Manifests."""
+
+    train: list[Path]
+    dev: list[Path]
+    unlabelled: list[Path]
+    musan: Path
 
 
 def find_cuts(fbank: Path, prefix: str, patterns: list[str]) -> list[Path]:
@@ -67,16 +86,16 @@ def find_cuts(fbank: Path, prefix: str, patterns: list[str]) -> list[Path]:
 def train(
     experiment: ExperimentConfig,
     exp_dir: Path,
-    train_cuts: list[Path],
-    dev_cuts: list[Path],
+    cuts: Cuts,
     lang_dir: Path,
-    musan: Path,
+    files: TeachingFiles | None,
     data: dict[str, object],
     device: str | None,
 ) -> None:
     # Not before: a wrong option or a finished training is told without waiting for torch.
     from mvqkd.data import Tokenizer
     from mvqkd.experiment import build
+    from mvqkd.experiment.build_distillation import Distillation
     from mvqkd.training.distributed import start_world
     from mvqkd.training.interruption import EXIT_INTERRUPTED, listen
     from mvqkd.training.logs import log_to
@@ -85,6 +104,16 @@ def train(
     from mvqkd.training.update import Updater
 
     with start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
+        distillation = None
+        if files is not None:
+            distillation = Distillation(
+                experiment.distillation,
+                experiment.model,
+                files,
+                train_cuts=[*cuts.train, *cuts.unlabelled],
+                dev_cuts=cuts.dev,
+                device=world.device,
+            )
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:
             write_folder(exp_dir, experiment, data)
@@ -92,7 +121,9 @@ def train(
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
         tokenizer = Tokenizer.load(lang_dir)
         description = build.student_description(experiment, tokenizer.vocab_size)
-        objective = build.build_objective(experiment, tokenizer.vocab_size).to(world.device)
+        objective = build.build_objective(
+            experiment, tokenizer.vocab_size, distillation.build if distillation else None
+        ).to(world.device)
         logging.info(
             "%.2f M parameters, of which the student has %.2f M",
             *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.student)),
@@ -113,14 +144,15 @@ def train(
             exp_dir=exp_dir,
             train_batches=build.build_train_batches(
                 experiment,
-                train_cuts,
+                cuts.train,
                 lang_dir,
-                musan=musan,
+                unlabelled_cuts=cuts.unlabelled,
+                musan=cuts.musan,
                 rank=world.rank,
                 world_size=world.size,
             ),
             valid_batches=build.ValidBatches(
-                experiment.data, dev_cuts, lang_dir, rank=world.rank, world_size=world.size
+                experiment.data, cuts.dev, lang_dir, rank=world.rank, world_size=world.size
             ),
             learning_rate=build.build_schedule(experiment.optimizer),
             description=description,

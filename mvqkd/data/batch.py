@@ -38,6 +38,8 @@ class Batch:
     """(N,) int64: valid tokens of each utterance."""
     seconds: float
     """Audio in the batch, padding left out."""
+    labelled: bool = True
+    """False: its transcripts are not to be used; `texts` are empty and `tokens` is (N, 0)."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,6 +70,8 @@ def collate(
     features: Sequence[np.ndarray],
     texts: Sequence[str],
     tokens: Sequence[np.ndarray],
+    *,
+    labelled: bool = True,
 ) -> Batch:
     """Pad utterances into a `Batch`, longest first (ties keep their order).
 
@@ -76,7 +80,10 @@ def collate(
         features: N arrays (T_n, C).
         texts: N transcripts.
         tokens: N integer arrays (U_n,).
+        labelled: False leaves texts and tokens out of the batch.
     """
+    if not labelled:
+        texts, tokens = [""] * len(ids), [np.zeros(0, np.int32)] * len(ids)
     order = sorted(range(len(ids)), key=lambda n: -len(features[n]))
     frames = [len(features[n]) for n in order]
     lens = [len(tokens[n]) for n in order]
@@ -93,4 +100,5 @@ def collate(
         tokens=targets,
         token_lens=torch.tensor(lens),
         seconds=sum(frames) * FRAME_SHIFT,
+        labelled=labelled,
     )

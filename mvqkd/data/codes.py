@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvqkd.data.alignment import align
 from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
 
@@ -150,18 +151,17 @@ class CodeStore:
         targets = np.full((len(lens), max(lens, default=0), width), -100, dtype=np.int64)
         for row, utterance, length in zip(targets, ids, lens, strict=True):
             codes = self._store[utterance]
-            difference = len(codes) - ratio * length
-            if abs(difference) > ratio * tolerance:
-                raise UserError(
-                    f"utterance {utterance}: {len(codes)} teacher frames in {self.path} but "
-                    f"{length} student frames of {ratio} teacher frames each: they differ by "
-                    f"{abs(difference)} teacher frames, {ratio * tolerance} are allowed",
-                    remedy="dump codes of the audio that is trained on: same corpus, same speed "
-                    "copies",
-                )
-            self.length_differences[difference] += 1
-            whole = max(0, min(len(codes) // ratio, length - delay))
-            row[delay : delay + whole] = codes[: whole * ratio].reshape(whole, width)
+            begin, count = align(
+                utterance,
+                len(codes),
+                length,
+                ratio=ratio,
+                delay=delay,
+                tolerance=tolerance,
+                source=self.path,
+            )
+            self.length_differences[len(codes) - ratio * length] += 1
+            row[begin : begin + count] = codes[: count * ratio].reshape(count, width)
         return torch.from_numpy(targets).to(student_lens.device)
 
     def require(
@@ -171,14 +171,18 @@ class CodeStore:
         quantizer_id: str | None = None,
         frame_rate: float | None = None,
         num_codebooks: int | None = None,
+        teacher: str | None = None,
+        layer: int | None = None,
     ) -> None:
         """Refuse, before training starts, codes that are not those of the configuration.
 
         Raises:
-            UserError: another quantizer, frame rate (Hz) or number of codebooks, or any of `ids` is
-                missing.
+            UserError: another teacher, layer, quantizer, frame rate (Hz) or number of codebooks, or
+                any of `ids` is missing.
         """
         wanted = {
+            "teacher": teacher,
+            "layer": layer,
             "quantizer_id": quantizer_id,
             "frame_rate": frame_rate,
             "num_codebooks": num_codebooks,

@@ -6,7 +6,7 @@ A file, or a folder of shards, of `embeddings` (total_frames, D) float16 or floa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvqkd.data.alignment import align
 from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
 
@@ -126,9 +127,98 @@ class EmbeddingStore:
         """Frames of all utterances together."""
         return self._store.total_frames
 
+    def targets_for(
+        self,
+        ids: Sequence[str],
+        student_lens: Tensor,
+        *,
+        ratio: int,
+        delay: int = 0,
+        tolerance: int = 3,
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings that the student's frames are to imitate; arguments as those of
+        `CodeStore.targets_for`.
+
+        Returns:
+            (N, T, ratio * D) float32 on the device of `student_lens`, T = max(student_lens), and
+            (N, T) bool: the frames that have a target; the others are zero.
+
+        Raises:
+            UserError: an utterance is missing, or its lengths differ by more than the tolerance.
+        """
+        return stack_frames(
+            ids,
+            [torch.from_numpy(np.array(self._store[utterance])) for utterance in ids],
+            student_lens,
+            ratio=ratio,
+            delay=delay,
+            tolerance=tolerance,
+            source=self.path,
+        )
+
+    def require(
+        self,
+        *,
+        ids: Iterable[str] = (),
+        teacher: str | None = None,
+        layer: int | None = None,
+    ) -> None:
+        """Refuse, before training starts, embeddings that are not those of the configuration.
+
+        Raises:
+            UserError: another teacher or layer, or any of `ids` is missing.
+        """
+        for name, value in {"teacher": teacher, "layer": layer}.items():
+            found = getattr(self.info, name)
+            if value is not None and found != value:
+                raise UserError(
+                    f"embeddings in {self.path} are of {name} {found}, not {value}",
+                    remedy="configure that one, or extract embeddings into another folder: "
+                    "python local/extract_embeddings.py --help",
+                )
+        if missing := [utterance for utterance in ids if utterance not in self._store]:
+            raise UserError(
+                f"{self.path} lacks embeddings of {len(missing)} utterances, as {missing[0]}",
+                remedy="extract those of all training cuts, speed-perturbed copies included: "
+                "python local/extract_embeddings.py --num-utterances 0",
+            )
+
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All embeddings, (at most `frames`, D) at a time, in the order of the file."""
         return self._store.blocks(frames)
+
+
+def stack_frames(
+    ids: Sequence[str],
+    embeddings: Sequence[Tensor],
+    student_lens: Tensor,
+    *,
+    ratio: int,
+    delay: int = 0,
+    tolerance: int = 3,
+    source: object,
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of N utterances, (T_n, D) each, as targets of student frames; see
+    `EmbeddingStore.targets_for`."""
+    lens, device = student_lens.tolist(), student_lens.device
+    width = ratio * embeddings[0].shape[1]
+    targets = torch.zeros(len(ids), max(lens), width, device=device)
+    present = torch.zeros(len(ids), max(lens), dtype=torch.bool, device=device)
+    for number, (utterance, rows, length) in enumerate(zip(ids, embeddings, lens, strict=True)):
+        begin, count = align(
+            utterance,
+            len(rows),
+            length,
+            ratio=ratio,
+            delay=delay,
+            tolerance=tolerance,
+            source=source,
+        )
+        targets[number, begin : begin + count] = (
+            rows[: count * ratio].reshape(count, width).to(targets)
+        )
+        present[number, begin : begin + count] = True
+    return targets, present
 
 
 class EmbeddingFrames:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,31 @@ from torch.utils.data import DataLoader, Dataset
 from mvqkd.data.batch import Batch, collate
 from mvqkd.data.features import load_features
 from mvqkd.data.index import CutIndex, open_index, transcript
+from mvqkd.data.labelled import choose_labelled, unlabelled_pool
 from mvqkd.data.noise import NoiseMixer
-from mvqkd.data.plan import Batches, check_limits, plan_evaluation, plan_training
+from mvqkd.data.plan import (
+    check_limits,
+    interleave,
+    plan_evaluation,
+    plan_training,
+    plan_unlabelled,
+)
 from mvqkd.errors import UserError
 
-_Request = tuple[int, NDArray[np.int64]]  # epoch, utterance numbers
+
+class PlannedBatch(NamedTuple):
+    """A batch before its utterances are read."""
+
+    numbers: NDArray[np.int64]
+    """(N,) of its utterances."""
+    labelled: bool = True
+    """Whether it has transcripts."""
+
+
+Plan = Callable[[int], list[PlannedBatch]]
+"""The batches of an epoch, given its number."""
+
+_Request = tuple[int, PlannedBatch]  # epoch, batch
 
 
 class _Utterances(Dataset[Batch | UserError]):
@@ -32,14 +53,14 @@ class _Utterances(Dataset[Batch | UserError]):
         self._noise = noise
 
     def __getitem__(self, request: _Request) -> Batch | UserError:
-        epoch, numbers = request
+        epoch, planned = request
         try:
-            cuts = [self._utterance(int(number), epoch) for number in numbers]
+            cuts = [self._utterance(int(number), epoch) for number in planned.numbers]
         except UserError as error:
             # Returned, since the DataLoader would bury the message in a worker's traceback.
             return error
         ids, features, texts, tokens = zip(*cuts, strict=True)
-        return collate(ids, features, texts, tokens)
+        return collate(ids, features, texts, tokens, labelled=planned.labelled)
 
     def _utterance(
         self, number: int, epoch: int
@@ -69,7 +90,7 @@ class BatchLoader:
     def __init__(
         self,
         indexes: Sequence[CutIndex],
-        plan: Callable[[int], Batches],
+        plan: Plan,
         *,
         noise: NoiseMixer | None = None,
         num_workers: int = 0,
@@ -77,7 +98,7 @@ class BatchLoader:
     ) -> None:
         """Args:
         indexes: of the manifests; utterances are numbered through them in this order.
-        plan: batches of utterance numbers in the epoch of the given number.
+        plan: the batches of an epoch.
         noise: mixed into the features.
         num_workers: processes; 0 makes batches in this one.
         start_method: of the processes: `fork`, `spawn`, `forkserver`; None is Python's default.
@@ -146,8 +167,19 @@ def train_loader(
     musan_probability: float = 0.0,
     musan_snr: tuple[float, float] = (10.0, 20.0),
     start_method: str | None = None,
+    labelled_hours: float = 0.0,
+    unlabelled_cuts: Sequence[Path] = (),
+    unlabelled_ratio: float = 0.0,
 ) -> BatchLoader:
     """Shuffled batches for training; see `plan_training` for how they are made.
+
+    An epoch is one pass over the labelled utterances: all that are not excluded, or
+    `labelled_hours` of them (see `choose_labelled`). With an `unlabelled_ratio`, batches without
+    transcripts are spread evenly among its batches, at the same steps on every rank. They come from
+    the other utterances of `cuts_paths` and all of `unlabelled_cuts`, and go on from epoch to epoch
+    until all were seen, before any is seen again (see `plan_unlabelled`). Lists of excluded cuts
+    concern transcripts alone: unlabelled cuts need none, and excluded training cuts are unlabelled
+    audio like others.
 
     Args:
         cuts_paths: manifests of cuts (`fbank/*_cuts_*.jsonl.gz`).
@@ -165,17 +197,31 @@ def train_loader(
         musan_probability: that an utterance gets noise.
         musan_snr: lowest and highest signal-to-noise ratio, in dB.
         start_method: of the processes; None is Python's default.
+        labelled_hours: audio that keeps its transcripts, speed-perturbed copies not counted; 0 is
+            all.
+        unlabelled_cuts: manifests of more audio, transcripts or not; read when the ratio is above
+            0.
+        unlabelled_ratio: unlabelled batches to a labelled one. The number of unlabelled batches is
+            that of the first epoch in all epochs, while labelled ones may be a few more or less.
 
     Raises:
-        UserError: a file is missing or damaged, or an utterance exceeds a limit.
+        UserError: a file is missing or damaged, an utterance exceeds a limit, there are fewer than
+            `labelled_hours`, or there is no unlabelled audio.
     """
     paths = [cuts_paths] if isinstance(cuts_paths, str | Path) else list(cuts_paths)
-    indexes = [open_index(path, lang_dir) for path in paths]
-    kept = _numbers(indexes, [read_excluded(lang_dir, path) for path in paths])
-    seconds = np.concatenate([index.seconds for index in indexes])[kept]
+    more = list(unlabelled_cuts) if unlabelled_ratio > 0 else []
+    _check_unlabelled(paths, more, labelled_hours, unlabelled_ratio)
+    indexes = [open_index(path, lang_dir) for path in [*paths, *more]]
+    kept = _numbers(indexes[: len(paths)], [read_excluded(lang_dir, path) for path in paths])
+    all_seconds = np.concatenate([index.seconds for index in indexes])
+    all_names = np.concatenate([index.ids for index in indexes])
+    if labelled_hours > 0:
+        kept = kept[choose_labelled(all_names[kept], all_seconds[kept], labelled_hours)]
+    seconds = all_seconds[kept]
     num_tokens = np.concatenate([index.num_tokens for index in indexes])[kept]
-    names = np.concatenate([index.ids for index in indexes])[kept]
-    check_limits(seconds, num_tokens, names, max_duration=max_duration, max_tokens=max_tokens)
+    check_limits(
+        seconds, num_tokens, all_names[kept], max_duration=max_duration, max_tokens=max_tokens
+    )
     noise = None
     if musan_probability > 0:
         if musan_path is None:
@@ -185,7 +231,7 @@ def train_loader(
             )
         noise = NoiseMixer(musan_path, probability=musan_probability, snr=musan_snr, seed=seed)
 
-    def plan(epoch: int) -> Batches:
+    def plan_labelled(epoch: int) -> list[PlannedBatch]:
         batches = plan_training(
             seconds,
             num_tokens,
@@ -197,7 +243,47 @@ def train_loader(
             rank=rank,
             world_size=world_size,
         )
-        return [kept[batch] for batch in batches]
+        return [PlannedBatch(kept[batch]) for batch in batches]
+
+    plan: Plan = plan_labelled
+    if unlabelled_ratio > 0:
+        num_frames = np.concatenate([index.num_frames for index in indexes])
+        pool = unlabelled_pool(all_names, num_frames, kept)
+        if not len(pool):
+            raise _no_unlabelled()
+        pool_seconds = all_seconds[pool]
+        check_limits(
+            pool_seconds,
+            np.zeros(len(pool), dtype=np.int64),
+            all_names[pool],
+            max_duration=max_duration,
+            max_tokens=max_tokens,
+        )
+        # Of the first epoch: with as many in all, where an epoch begins in the stream needs no plan
+        # of those before it.
+        count = max(1, round(unlabelled_ratio * len(plan_labelled(1))))
+        logging.info(
+            "unlabelled: %d utterances, %.4g hours; %d batches in an epoch of this process",
+            len(pool),
+            pool_seconds.sum() / 3600,
+            count,
+        )
+
+        def plan_both(epoch: int) -> list[PlannedBatch]:
+            batches = plan_unlabelled(
+                pool_seconds,
+                first=(epoch - 1) * count,
+                count=count,
+                max_duration=max_duration,
+                num_buckets=num_buckets,
+                seed=seed,
+                rank=rank,
+                world_size=world_size,
+            )
+            unlabelled = [PlannedBatch(pool[batch], labelled=False) for batch in batches]
+            return interleave(plan_labelled(epoch), unlabelled)
+
+        plan = plan_both
 
     loader = BatchLoader(
         indexes, plan, noise=noise, num_workers=num_workers, start_method=start_method
@@ -242,7 +328,7 @@ def eval_loader(
     )
     loader = BatchLoader(
         [index],
-        lambda epoch: [kept[batch] for batch in batches],
+        lambda epoch: [PlannedBatch(kept[batch]) for batch in batches],
         num_workers=num_workers,
         start_method=start_method,
     )
@@ -280,4 +366,36 @@ def _numbers(indexes: Sequence[CutIndex], excluded: Sequence[set[str]]) -> NDArr
             index.without(ids) + start
             for index, ids, start in zip(indexes, excluded, starts, strict=True)
         ]
+    )
+
+
+def _check_unlabelled(
+    paths: Sequence[str | Path],
+    unlabelled_cuts: Sequence[Path],
+    labelled_hours: float,
+    unlabelled_ratio: float,
+) -> None:
+    """Refuse options that name no unlabelled audio, or two manifests by one name."""
+    for name, value in (("labelled_hours", labelled_hours), ("unlabelled_ratio", unlabelled_ratio)):
+        if not 0 <= value < float("inf"):
+            raise UserError(f"data.{name} is {value}", remedy=f"--data.{name} 0 or more")
+    # A pool of excluded cuts alone would be a handful of utterances over and over.
+    if unlabelled_ratio > 0 and not unlabelled_cuts and labelled_hours == 0:
+        raise _no_unlabelled()
+    known = {Path(path).name: Path(path).resolve() for path in paths}
+    for path in map(Path, unlabelled_cuts):
+        other = known.setdefault(path.name, path.resolve())
+        # Their indexes have one place in lang_dir.
+        if other != path.resolve():
+            raise UserError(
+                f"{path} and {other} have the same name", remedy="rename one of the two manifests"
+            )
+
+
+def _no_unlabelled() -> UserError:
+    return UserError(
+        "data.unlabelled_ratio is positive, but there is no unlabelled audio: all utterances of "
+        "the training cuts are labelled, and no others are given",
+        remedy="--data.labelled_hours below the hours there are, --unlabelled-parts, or "
+        "--data.unlabelled_ratio 0",
     )

@@ -28,7 +28,7 @@ def read_recogs(path: str | Path) -> list[Transcript]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is missing", remedy="decode first: ./run.sh --stage 5")
+        raise UserError(f"{path} is missing", remedy="decode first: ./run.sh --stage 9")
     lines = path.read_text(encoding="utf-8").split("\n")
     if lines[-1] == "":
         lines.pop()

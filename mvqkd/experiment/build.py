@@ -94,8 +94,18 @@ def build_transducer_loss(
     )
 
 
-def build_objective(config: ExperimentConfig, vocab_size: int) -> Objective:
-    """Student and losses; initial weights depend on `training.seed` alone."""
+def build_objective(
+    config: ExperimentConfig,
+    vocab_size: int,
+    auxiliary: Callable[[], dict[str, nn.Module]] | None = None,
+) -> Objective:
+    """Student and losses; initial weights depend on `training.seed` alone.
+
+    Args:
+        config: of the experiment.
+        vocab_size: V, with the blank.
+        auxiliary: builds further losses by name, after the student.
+    """
     torch.manual_seed(config.training.seed)
     return Objective(
         build_student(config.model, vocab_size, ctc_head=config.loss.ctc_scale != 0),
@@ -106,6 +116,8 @@ def build_objective(config: ExperimentConfig, vocab_size: int) -> Objective:
         ctc_warmup_steps=config.loss.ctc_warmup_steps,
         chunk_sizes=config.model.chunk_size,
         left_context=config.model.left_context,
+        # Last, so that the student's initial weights are those that it has without a teacher.
+        auxiliary=auxiliary() if auxiliary is not None else None,
     )
 
 
@@ -156,11 +168,22 @@ def build_train_batches(
     cuts: Sequence[Path],
     lang_dir: Path,
     *,
+    unlabelled_cuts: Sequence[Path] = (),
     musan: Path | None,
     rank: int,
     world_size: int,
 ) -> BatchLoader:
-    """Batches of one training process."""
+    """Batches of one training process.
+
+    Raises:
+        UserError: audio without transcripts is asked for, and nothing learns from it.
+    """
+    if config.data.unlabelled_ratio > 0 and config.distillation.method == "none":
+        raise UserError(
+            f"data.unlabelled_ratio is {config.data.unlabelled_ratio:g}, but without transcripts "
+            "only distillation learns",
+            remedy="--data.unlabelled_ratio 0, or a distillation.method",
+        )
     low, high = config.data.musan_snr
     return train_loader(
         cuts,
@@ -173,6 +196,9 @@ def build_train_batches(
         rank=rank,
         world_size=world_size,
         num_workers=config.data.num_workers,
+        labelled_hours=config.data.labelled_hours,
+        unlabelled_cuts=unlabelled_cuts,
+        unlabelled_ratio=config.data.unlabelled_ratio,
         musan_path=musan,
         musan_probability=config.data.musan_probability,
         musan_snr=(low, high),

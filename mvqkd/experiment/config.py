@@ -25,6 +25,12 @@ class DataConfig:
     num_buckets: int = 30
     """Buckets of similar duration that batches are drawn from; more waste less padding and shuffle
     less."""
+    labelled_hours: float = 0.0
+    """Hours of the training audio whose transcripts are used; 0: all. Which ones does not depend on
+    the seed. Speed-perturbed copies go with their originals and are not counted."""
+    unlabelled_ratio: float = 0.0
+    """Batches without transcripts for each batch with: of the training audio that labelled_hours
+    leaves, and of `--unlabelled-parts`. Only distillation learns from them."""
     num_workers: int = 2
     """Processes that load batches for each training process; 0 loads in the training process."""
     musan_probability: float = 0.0
@@ -105,6 +111,45 @@ class LossConfig:
     """Penalty that makes a streaming student emit earlier (arXiv 2211.00490); 0: none."""
     backend: Literal["auto", "k2", "builtin"] = "auto"
     """`auto`: k2 when it is installed, else built in; or one of `k2`, `builtin`."""
+
+
+@dataclass
+class DistillationConfig:
+    """What the student learns from a teacher at one layer of its encoder."""
+
+    method: Literal["none", "mvq", "l1", "l2", "cosine", "kld"] = "none"
+    """`mvq`: predict the codebook indexes of the teacher's embeddings (arXiv 2211.00508); the
+    others: imitate the embeddings themselves; `none`: no teacher."""
+    teacher: str = ""
+    """URI of the teacher: `torchaudio:NAME`, `hf:ID_OR_FOLDER`, `mvqkd:EXPERIMENT` (of the same
+    recipe, or the folder of any), `python:MODULE:FUNCTION`."""
+    teacher_layer: int = 0
+    """Layer of the teacher, 1-based."""
+    layer: int = 0
+    """Layer of the student's encoder that learns from it, 1-based."""
+    scale: float = 1.0
+    """Weight of the loss, which is a mean over indexes or dimensions, and a sum over frames as the
+    transducer loss is."""
+    num_codebooks: int = 8
+    """Of `mvq`: bytes of a teacher frame."""
+    prediction: Literal["independent", "joint"] = "independent"
+    """Of `mvq`: every index on its own, or given the indexes before it."""
+    delay: int = 0
+    """Frames of 40 ms by which the student is late: a streaming student then hears a little of what
+    the teacher's frame is about."""
+    masked_weight: float = 1.0
+    """Weight of frames that SpecAugment masked in time."""
+    unmasked_weight: float = 1.0
+    """Weight of the other frames."""
+    live: bool = False
+    """Not of `mvq`: compute the teacher's embeddings in every pass over the data instead of storing
+    those of all training audio."""
+    targets: str = ""
+    """Folder of codes or embeddings; empty: those that the recipe's stages make."""
+    sample_utterances: int = 1000
+    """Utterances that the quantizer is trained on; 0: all."""
+    quantizer_steps: int = 0
+    """Steps of training the quantizer; 0: its own default."""
 
 
 @dataclass
@@ -204,6 +249,8 @@ class ExperimentConfig:
     """The student."""
     loss: LossConfig = field(default_factory=LossConfig)
     """The transducer loss."""
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """Teacher, targets and loss."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW and its schedule."""
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -105,7 +105,7 @@ class Weights:
         available = epochs(exp_dir)
         if not available:
             raise UserError(
-                f"{exp_dir} has no epoch-N.pt", remedy="train first: ./run.sh --stage 4"
+                f"{exp_dir} has no epoch-N.pt", remedy="train first: ./run.sh --stage 8"
             )
         self.exp_dir = exp_dir
         self.epoch = available[-1] if config.epoch == -1 else config.epoch

@@ -4,7 +4,7 @@
 |---|---|
 | `torchaudio:NAME[?state_dict=FILE]` | a bundle of `torchaudio.pipelines` |
 | `hf:ID_OR_FOLDER[?revision=R][&silence=S]` | HuBERT, WavLM, wav2vec 2.0, data2vec-audio, Whisper |
-| `mvqkd:EXP_DIR[?epoch=N][&avg=M][&chunk_size=C]` | the encoder of an experiment of ours |
+| `mvqkd:EXP_DIR[?epoch=N][&avg=M][&chunk_size=C][&weights=DIGEST]` | an experiment's encoder |
 | `python:MODULE:FUNCTION[?name=value...]` | whatever `FUNCTION(layers, name=value, ...)` returns |
 
 For the last, `layers` is the wanted layers or None for all, values are strings, and the result is
@@ -104,6 +104,6 @@ def _python(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
 _SOURCES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[str], Any]] | None]] = {
     "torchaudio": (_torchaudio, {"state_dict": str}),
     "hf": (_hugging_face, {"revision": str, "silence": float}),
-    "mvqkd": (_own, {"epoch": int, "avg": int, "chunk_size": int}),
+    "mvqkd": (_own, {"epoch": int, "avg": int, "chunk_size": int, "weights": str}),
     "python": (_python, None),
 }

@@ -84,6 +84,7 @@ def load_own_teacher(
     epoch: int | None = None,
     avg: int = 1,
     chunk_size: int | None = None,
+    weights: str | None = None,
 ) -> ConformerTeacher:
     """Load the encoder of an experiment.
 
@@ -93,12 +94,14 @@ def load_own_teacher(
         epoch, avg: average of the weights to take, as in decoding; default: `pretrained.pt`.
         chunk_size: frames of 40 ms that a streaming encoder hears at once, -1: all; default: the
             first that it was trained with.
+        weights: first hex digits of the SHA-256 that `pretrained.pt` has to have.
 
     Raises:
-        UserError: there are no such weights.
+        UserError: there are no such weights, or others.
     """
     # The experiment's package builds on all others; a teacher of another source needs none of it.
     from mvqkd.experiment.build import load_student
+    from mvqkd.experiment.teaching import weights_digest
     from mvqkd.training.averaging import load_for_decoding
     from mvqkd.training.checkpoint import PRETRAINED, epoch_path, load_checkpoint
 
@@ -106,17 +109,23 @@ def load_own_teacher(
     if epoch is None:
         path = folder / PRETRAINED
         if not path.is_file():
-            raise UserError(f"{path} is missing", remedy="train the experiment: ./run.sh --stage 4")
+            raise UserError(f"{path} is missing", remedy="train the experiment: ./run.sh --stage 8")
+        if weights is not None and not weights_digest(path).startswith(weights):
+            raise UserError(
+                f"{path} has other weights than the {weights} that are asked for: it was trained "
+                "anew",
+                remedy="make the files of this teacher again, in an empty folder",
+            )
         state = load_checkpoint(path)
-        weights, description = state["model"], state["description"]
+        parameters, description = state["model"], state["description"]
     else:
-        weights = load_for_decoding(folder, epoch=epoch, avg=avg)
+        parameters = load_for_decoding(folder, epoch=epoch, avg=avg)
         description = load_checkpoint(epoch_path(folder, epoch), mmap=True)["description"]
     trained = description["model"]
     chunk = chunk_size or next(iter(trained["chunk_size"]), -1)
     left = trained["left_context"]
     return ConformerTeacher(
-        load_student(weights, description).encoder,
+        load_student(parameters, description).encoder,
         layers,
         chunk_size=None if chunk == -1 else chunk,
         left_context=None if left == -1 else left,

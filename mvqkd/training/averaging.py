@@ -93,7 +93,7 @@ def load_for_decoding(
     exp_dir = Path(exp_dir)
     available = epochs(exp_dir)
     if not available:
-        raise UserError(f"{exp_dir} has no epoch-N.pt", remedy="train first: stage 4 of run.sh")
+        raise UserError(f"{exp_dir} has no epoch-N.pt", remedy="train first: stage 8 of run.sh")
     epoch = available[-1] if epoch == -1 else epoch
     if not 1 <= avg <= epoch:
         raise UserError(

@@ -23,7 +23,8 @@ class Losses:
     total: Tensor
     """Scalar float32 with gradient: the weighted sum of the parts, per encoder frame."""
     parts: dict[str, Tensor]
-    """Scalars without gradient: each loss, unweighted, summed over the batch; nats."""
+    """Scalars without gradient: each loss, unweighted, summed over the batch; nats. Those that the
+    batch has nothing for are missing."""
     frames: Tensor
     """Scalar int64: encoder frames (25 Hz) of the batch, padding left out."""
 
@@ -36,6 +37,8 @@ class AuxiliaryLoss(Protocol):
     """Names of the encoder's tensors that it reads (see `ConformerEncoder.tap_names`)."""
     scale: float
     """Weight of its loss."""
+    validates: bool
+    """Whether it can be computed on validation data too."""
 
     def __call__(self, taps: Taps, lens: Tensor, batch: Batch, time_mask: Tensor | None) -> Tensor:
         """(N,) float32 losses, summed over frames.
@@ -123,11 +126,9 @@ class Objective(nn.Module):
         )
 
     def _auxiliary_losses(self) -> list[tuple[str, AuxiliaryLoss]]:
-        return [(name, cast(AuxiliaryLoss, loss)) for name, loss in self.auxiliary.items()]
-
-    def _wanted_taps(self) -> Taps | None:
-        names = [name for _, loss in self._auxiliary_losses() for name in loss.taps]
-        return Taps(names) if names else None
+        """Those of the present mode: training or validation."""
+        losses = [(name, cast(AuxiliaryLoss, loss)) for name, loss in self.auxiliary.items()]
+        return [(name, loss) for name, loss in losses if self.training or loss.validates]
 
     def forward(
         self,
@@ -145,9 +146,32 @@ class Objective(nn.Module):
             chunk_size: in frames of 40 ms; -1: the whole utterance.
             time_mask: (N, T) bool, frames that SpecAugment masked, for auxiliary losses.
         """
-        taps = self._wanted_taps()
-        student = self.student
+        auxiliary = self._auxiliary_losses()
+        names = [name for _, loss in auxiliary for name in loss.taps]
+        taps = Taps(names) if names else None
         encoder_out, lens = self.encode(batch.features, batch.feature_lens, chunk_size, taps)
+        weighted: dict[str, tuple[float, Tensor]] = {}
+        if batch.labelled:
+            weighted |= self._transcript_losses(batch, encoder_out, lens, step)
+        for name, loss in auxiliary:
+            weighted[name] = (loss.scale, loss(taps or Taps([]), lens, batch, time_mask))
+
+        parts = {name: loss.float().sum() for name, (_, loss) in weighted.items()}
+        frames = lens.sum()
+        total = torch.stack([scale * parts[name] for name, (scale, _) in weighted.items()]).sum()
+        if not batch.labelled:
+            total = total + self._nothing_of_transcripts()
+        return Losses(
+            total=total / frames.clamp(min=1),
+            parts={name: part.detach() for name, part in parts.items()},
+            frames=frames,
+        )
+
+    def _transcript_losses(
+        self, batch: Batch, encoder_out: Tensor, lens: Tensor, step: int | None
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Name -> weight and (N,) losses."""
+        student = self.student
         predictor_out = student.predictor(F.pad(batch.tokens, (1, 0), value=student.blank))
         ctc_only = step is not None and step <= self.ctc_warmup_steps
         heard = encoder_out.detach() if ctc_only else encoder_out
@@ -159,7 +183,7 @@ class Objective(nn.Module):
             warmup_steps=self.warmup_steps,
             simple_scale=self.simple_scale,
         )
-        weighted: dict[str, tuple[float, Tensor]] = {
+        weighted = {
             "simple": (simple_scale, transducer.simple),
             "pruned": (pruned_scale, transducer.pruned),
         }
@@ -168,14 +192,13 @@ class Objective(nn.Module):
             with torch.autocast(logits.device.type, enabled=False):
                 ctc = ctc_loss(logits.float().log_softmax(-1), batch.tokens, lens, batch.token_lens)
             weighted["ctc"] = (self.ctc_scale, ctc)
-        for name, loss in self._auxiliary_losses():
-            weighted[name] = (loss.scale, loss(taps or Taps([]), lens, batch, time_mask))
+        return weighted
 
-        parts = {name: loss.float().sum() for name, (_, loss) in weighted.items()}
-        frames = lens.sum()
-        total = torch.stack([scale * parts[name] for name, (scale, _) in weighted.items()]).sum()
-        return Losses(
-            total=total / frames.clamp(min=1),
-            parts={name: part.detach() for name, part in parts.items()},
-            frames=frames,
-        )
+    def _nothing_of_transcripts(self) -> Tensor:
+        """Zero, with a gradient of zero for every parameter.
+
+        Only transcripts teach the predictor, the joiner and the layers above the highest tap, but
+        DistributedDataParallel waits for the gradient of every parameter; and so one process and
+        several do the same.
+        """
+        return torch.stack([0.0 * parameter.sum() for parameter in self.parameters()]).sum()

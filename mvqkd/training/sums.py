@@ -22,8 +22,9 @@ class LossSums:
     def add(self, losses: Losses) -> None:
         """Add a batch."""
         frames = losses.frames.double()
-        values = {name: part.double() for name, part in losses.parts.items()}
-        values |= {"total": losses.total.detach().double() * frames, "frames": frames}
+        values = {"total": losses.total.detach().double() * frames, "frames": frames}
+        for name, part in losses.parts.items():
+            values |= {name: part.double(), _frames(name): frames}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
@@ -33,20 +34,29 @@ class LossSums:
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def over(self, world: World, part_names: Sequence[str]) -> dict[str, float]:
-        """Sums over all processes: `total`, `frames` and the parts.
+        """Sums over all processes: `total`, `frames`, and each part with the frames of the batches
+        that had it.
 
         Every process must call it, with the same names, also one that has added nothing.
         """
-        names = ["total", "frames", *part_names]
+        names = ["total", "frames"]
+        for name in part_names:
+            names += [name, _frames(name)]
         local = [float(self._sums.get(name, 0.0)) for name in names]
         return dict(zip(names, world.sum(local), strict=True))
 
 
 def per_frame(sums: dict[str, float]) -> dict[str, float]:
-    """Losses per encoder frame; nan when there are no frames."""
+    """The loss and each part per encoder frame, from what `LossSums.over` returns; nan when there
+    are no frames, and nothing of parts that no batch had."""
     frames = sums["frames"]
-    return {
-        ("loss" if name == "total" else name): value / frames if frames else float("nan")
-        for name, value in sums.items()
-        if name != "frames"
-    }
+    means = {"loss": sums["total"] / frames if frames else float("nan")}
+    for name, value in sums.items():
+        count = sums.get(_frames(name), 0.0)
+        if count:
+            means[name] = value / count
+    return means
+
+
+def _frames(name: str) -> str:
+    return f"{name}/frames"

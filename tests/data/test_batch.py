@@ -37,3 +37,20 @@ def test_to_moves_every_tensor() -> None:
     tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
     assert len(tensors) == 4
     assert all(tensor.device.type == "meta" for tensor in tensors)
+
+
+def test_unlabelled_leaves_transcripts_out() -> None:
+    features = [np.zeros((n, 80), np.float32) for n in (2, 3)]
+    batch = collate(["a", "b"], features, ["A", "B"], [np.array([1]), np.array([2, 3])])
+    assert batch.labelled
+    batch = collate(
+        ["a", "b"], features, ["A", "B"], [np.array([1]), np.array([2, 3])], labelled=False
+    )
+    for one in (batch, batch.to("meta")):
+        assert not one.labelled
+        assert one.ids == ["b", "a"]
+        assert one.texts == ["", ""]
+        assert one.tokens.shape == (2, 0)
+        assert one.tokens.dtype == torch.int64
+    assert batch.token_lens.tolist() == [0, 0]
+    assert batch.feature_lens.tolist() == [3, 2]

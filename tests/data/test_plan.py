@@ -5,7 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mvqkd.data.plan import check_limits, plan_evaluation, plan_training
+from mvqkd.data.plan import (
+    check_limits,
+    interleave,
+    plan_evaluation,
+    plan_training,
+    plan_unlabelled,
+)
 from mvqkd.errors import UserError
 
 
@@ -134,3 +140,94 @@ def test_evaluation_is_ordered_by_length_and_complete(world_size: int) -> None:
         firsts = [seconds[batch].max() for batch in batches]
         assert firsts == sorted(firsts, reverse=True)
         assert all(len(b) * seconds[b].max() <= 60 for b in batches if 3 not in b)
+
+
+def stream(seconds: np.ndarray, first: int, count: int, **options: Any) -> list[np.ndarray]:
+    defaults: dict[str, Any] = dict(max_duration=100.0, num_buckets=5, seed=7, rank=0, world_size=1)
+    return plan_unlabelled(seconds, first=first, count=count, **(defaults | options))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize("num", [8, 50, 501])
+@pytest.mark.parametrize("max_duration", [25.0, 100.0, 1e9])
+def test_unlabelled_passes_are_complete_one_after_another(
+    num: int, world_size: int, max_duration: float
+) -> None:
+    seconds, _ = utterances(num)
+    limits: dict[str, Any] = dict(world_size=world_size, max_duration=max_duration)
+    # No batch of a pass is less than half full, but the last of each bucket.
+    count = 3 * (5 + int(2 * seconds.sum() / max_duration))
+    ranks = [stream(seconds, 0, count, rank=rank, **limits) for rank in range(world_size)]
+    # A step is what all ranks do at the same time.
+    steps = [np.concatenate(batches) for batches in zip(*ranks, strict=True)]
+    passes, seen = [], []
+    for step in steps:
+        seen += step.tolist()
+        if len(seen) >= num:
+            passes.append(seen)
+            seen = []
+    assert len(passes) >= 3
+    for one in passes:
+        assert sorted(one) == list(range(num))
+    if num > 2 * world_size:
+        assert passes[0] != passes[1]
+    for batches in ranks:
+        assert all(len(b) * seconds[b].max() <= max_duration for b in batches)
+
+
+def test_unlabelled_stream_is_the_same_from_anywhere() -> None:
+    seconds, _ = utterances(200)
+    whole = sets(stream(seconds, 0, 300))
+    for first, count in ((0, 1), (10, 40), (250, 50), (299, 1)):
+        assert sets(stream(seconds, first, count)) == whole[first : first + count]
+    assert stream(seconds, 5, 0) == []
+    assert sets(stream(seconds, 0, 300, seed=8)) != whole
+    # Other utterances meet in the batches of another pass.
+    length = next(n for n in range(1, 300) if sum(map(len, whole[:n])) == 200)
+    first_pass = {frozenset(batch) for batch in whole[:length]}
+    second_pass = {frozenset(batch) for batch in whole[length : 2 * length]}
+    assert len(first_pass & second_pass) < length / 4
+
+
+def test_unlabelled_stream_plans_no_passes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, _ = utterances(200)
+    numbers: list[int] = []
+    generator = np.random.default_rng
+
+    def counting(key: list[int]) -> np.random.Generator:
+        numbers.append(key[1])
+        return generator(key)
+
+    length = len(stream(seconds, 0, 1000)) // 10
+    monkeypatch.setattr(np.random, "default_rng", counting)
+    stream(seconds, 10**6, length)
+    assert 1 <= len(numbers) <= 12
+    assert min(numbers) > 10
+
+
+def test_unlabelled_batches_are_nearly_as_full() -> None:
+    seconds, _ = utterances(3000)
+    even = stream(seconds, 0, 10**4, num_buckets=30)
+    length = next(n for n in range(1, 10**4) if sum(map(len, even[:n])) == 3000)
+    greedy = plan(seconds, np.zeros(3000, np.int64), num_buckets=30)
+    assert length < 1.05 * len(greedy)
+    padded = sum(len(batch) * seconds[batch].max() for batch in even[:length])
+    assert seconds.sum() / padded > 0.9
+
+
+def test_fewer_unlabelled_utterances_than_processes() -> None:
+    with pytest.raises(UserError, match="3 unlabelled utterances for 4 processes"):
+        stream(np.ones(3), 0, 1, world_size=4)
+
+
+@pytest.mark.parametrize(("num_one", "num_other"), [(10, 10), (10, 3), (7, 100), (4, 0), (1, 2)])
+def test_interleaving_keeps_order_and_spreads_evenly(num_one: int, num_other: int) -> None:
+    one = [("one", i) for i in range(num_one)]
+    other = [("other", i) for i in range(num_other)]
+    both = interleave(one, other)
+    assert [item for item in both if item[0] == "one"] == one
+    assert [item for item in both if item[0] == "other"] == other
+    # At no point more than one item from the exact share.
+    for n in range(len(both) + 1):
+        share = n * num_other / (num_one + num_other)
+        assert abs(sum(item[0] == "other" for item in both[:n]) - share) < 1

@@ -17,8 +17,8 @@ pytest.importorskip("espeakng_loader", reason="the tiny corpus is spoken by espe
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = range(7)
-KILLS_PER_STAGE = 3
+STAGES = range(11)
+KILLS_PER_STAGE = 2
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -53,7 +53,11 @@ def contents(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.suffix in {".flac", ".lca", ".model"} or path.name.endswith(".trans.txt"):
+        if (
+            path.suffix in {".flac", ".lca", ".model"}
+            or (path.suffix == ".h5" and "teachers" in path.parts)
+            or path.name.endswith(".trans.txt")
+        ):
             found[name] = path.read_bytes()
         elif path.name.endswith(".jsonl.gz"):
             found[name] = gzip.decompress(path.read_bytes())
@@ -63,6 +67,8 @@ def contents(folder: Path) -> dict[str, object]:
             found[name] = path.read_text(encoding="utf-8")
         elif path.name.startswith("epoch-") or path.name == "pretrained.pt":
             found[name] = torch.load(path, weights_only=True)["model"]
+        elif path.name.startswith("quantizer-") and path.suffix == ".pt":
+            found[name] = torch.load(path, weights_only=True)
     return found
 
 
@@ -118,7 +124,7 @@ def test_a_stage_without_what_it_needs_names_the_stage_to_run(tmp_path):
 
 def test_other_values_in_a_used_folder_are_refused(whole):
     folder, _, _ = whole
-    process = start(folder, "--stage", "4", "--stop-stage", "4", "--model.num_layers", "3")
+    process = start(folder, "--stage", "8", "--stop-stage", "8", "--model.num_layers", "3")
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "model.num_layers: 2 -> 3" in output

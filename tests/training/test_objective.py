@@ -19,6 +19,7 @@ class Imitation(nn.Module):
         super().__init__()
         self.taps = ["layers.1"]
         self.scale = 2.0
+        self.validates = True
         self.head = nn.Linear(16, 1)
         self.seen = None
 

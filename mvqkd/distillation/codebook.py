@@ -1,0 +1,77 @@
+"""Predict a teacher's codebook indexes (MVQ-KD: Guo et al. 2022, arXiv 2211.00508, section 2.3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CodebookHead(nn.Module):
+    """Every index on its own: one linear layer and cross-entropy (the paper's equation 5, divided
+    by the number of indexes, so that its weight does not depend on the bytes of a frame).
+
+    Args:
+        dim: D, width of the student's layer.
+        num_indexes: W, indexes of a student frame: teacher frames per student frame x codebooks.
+        codebook_size: K.
+    """
+
+    def __init__(self, dim: int, num_indexes: int, codebook_size: int = 256) -> None:
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.logits = nn.Linear(dim, num_indexes * codebook_size)
+
+    def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
+        """(M, D) frames of the student and (M, W) int64 indexes, -100: none -> (M,) float32 mean
+        cross-entropies in nats, over W."""
+        logits = self.logits(x).unflatten(1, (-1, self.codebook_size))
+        return _cross_entropy(logits, indexes)
+
+
+class JointCodebookHead(nn.Module):
+    """Every index given those before it: p(i_1 | x) p(i_2 | x, i_1) ..., so that the student need
+    not know by itself which of several equally good encodings the quantizer took.
+
+    The indexes of successive teacher frames of a student frame follow each other. Training alone
+    needs the head, so the indexes before are always the teacher's.
+
+    Args:
+        dim: D, width of the student's layer.
+        num_indexes: W, indexes of a student frame.
+        codebook_size: K.
+        hidden_dim: of the hidden layer that each index has.
+    """
+
+    def __init__(
+        self, dim: int, num_indexes: int, codebook_size: int = 256, hidden_dim: int = 256
+    ) -> None:
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.hidden = nn.Linear(dim, num_indexes * hidden_dim)
+        # One table for all codebooks but the last, which no index comes after.
+        self.before = nn.Embedding(max(1, num_indexes - 1) * codebook_size, hidden_dim)
+        nn.init.normal_(self.before.weight, std=num_indexes**-0.5)
+        # One output layer for each index: (W, K, H) and (W, K).
+        bound = hidden_dim**-0.5
+        self.weight = nn.Parameter(
+            torch.empty(num_indexes, codebook_size, hidden_dim).uniform_(-bound, bound)
+        )
+        self.bias = nn.Parameter(torch.zeros(num_indexes, codebook_size))
+
+    def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
+        """As `CodebookHead.forward`."""
+        num_indexes = self.weight.shape[0]
+        hidden = self.hidden(x).unflatten(1, (num_indexes, -1))
+        offsets = torch.arange(num_indexes - 1, device=x.device) * self.codebook_size
+        known = self.before(indexes[:, :-1].clamp(min=0) + offsets)  # (M, W - 1, H)
+        hidden = hidden + F.pad(known.cumsum(1), (0, 0, 1, 0)).to(hidden.dtype)
+        logits = torch.einsum("mwh,wkh->mwk", hidden.relu(), self.weight.to(hidden.dtype))
+        return _cross_entropy(logits + self.bias.to(logits.dtype), indexes)
+
+
+def _cross_entropy(logits: Tensor, indexes: Tensor) -> Tensor:
+    """(M, W, K), (M, W) -> (M,), computed in float32."""
+    with torch.autocast(logits.device.type, enabled=False):
+        losses = F.cross_entropy(logits.float().flatten(0, 1), indexes.flatten(), reduction="none")
+    return losses.view(indexes.shape).mean(1)

@@ -1,0 +1,71 @@
+"""Distillation at a layer of the student's encoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mvqkd.data.batch import Batch
+from mvqkd.distillation.targets import Targets
+from mvqkd.models.taps import Taps
+
+
+class LayerDistillation(nn.Module):
+    """Compare a layer of the student with the teacher, frame by frame: an `AuxiliaryLoss` of
+    `mvqkd.training.objective`.
+
+    On masked frames alone distillation is of no use, on all frames it is (measured in arXiv
+    2211.00508, section 4), so both weights are 1 unless told otherwise.
+
+    Args:
+        layer: of the student's encoder, 1-based; 0 is the input of the first.
+        head: (M, D) student frames and (M, W) targets -> (M,) float32 losses.
+        targets: the teacher's side.
+        scale: weight of the loss in the objective.
+        masked_weight: weight of frames whose input SpecAugment masked in time.
+        unmasked_weight: weight of the others.
+        validates: whether there are targets of validation data too.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        head: nn.Module,
+        targets: Targets,
+        *,
+        scale: float,
+        masked_weight: float = 1.0,
+        unmasked_weight: float = 1.0,
+        validates: bool = True,
+    ) -> None:
+        super().__init__()
+        self.tap = f"layers.{layer}"
+        self.taps = [self.tap]
+        self.head = head
+        self.targets = targets
+        self.scale = scale
+        self.masked_weight = masked_weight
+        self.unmasked_weight = unmasked_weight
+        self.validates = validates
+
+    def forward(self, taps: Taps, lens: Tensor, batch: Batch, time_mask: Tensor | None) -> Tensor:
+        """(N,) float32 losses, summed over frames; see `AuxiliaryLoss`."""
+        x = taps[self.tap]
+        targets, present = self.targets(batch.ids, lens)
+        losses = x.new_zeros(present.shape, dtype=torch.float32)
+        rows = self.head(x[:, : present.shape[1]][present], targets[present])
+        losses = losses.masked_scatter(present, rows)
+        if time_mask is not None and self.masked_weight != self.unmasked_weight:
+            masked = masked_frames(time_mask, present.shape[1])
+            losses = losses * torch.where(masked, self.masked_weight, self.unmasked_weight)
+        elif self.unmasked_weight != 1.0:
+            losses = losses * self.unmasked_weight
+        return losses.sum(1)
+
+
+def masked_frames(time_mask: Tensor, num_frames: int) -> Tensor:
+    """(N, T) bool at 100 Hz -> (N, num_frames) bool at 25 Hz: a frame of the encoder hears 7 frames
+    of features, 4t to 4t + 6, and is masked when the one in the middle is."""
+    middle = time_mask[:, 3::4][:, :num_frames]
+    return F.pad(middle, (0, num_frames - middle.shape[1]))

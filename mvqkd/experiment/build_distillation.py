@@ -1,0 +1,200 @@
+"""From the section `distillation` of an experiment to its auxiliary loss.
+
+Refuses here, before training starts, targets that are not those of the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvqkd.data.codes import CodeStore
+from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.data.index import open_index
+from mvqkd.distillation import (
+    CodebookHead,
+    JointCodebookHead,
+    LayerDistillation,
+    LiveEmbeddings,
+    RegressionHead,
+    StoredCodes,
+    StoredEmbeddings,
+)
+from mvqkd.distillation.targets import Targets
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import DistillationConfig, ModelConfig
+from mvqkd.experiment.teaching import TeachingFiles
+from mvqkd.models import ConformerEncoder
+from mvqkd.quantization import Quantizer
+from mvqkd.teachers import load_teacher
+from mvqkd.teachers.audio import AudioCuts
+
+STUDENT_RATE = 100 / ConformerEncoder.subsampling_factor
+"""Hz."""
+_STATISTICS_FRAMES = 50_000
+
+
+class Distillation:
+    """What a training needs to know of its teacher; opens and checks files, builds the loss.
+
+    Args:
+        config: its method is not `none`.
+        model: the student's.
+        files: see `teaching_files`.
+        train_cuts: every cut that is trained on must have targets.
+        dev_cuts: the loss is validated if all of these have targets.
+        device: of the training.
+
+    Raises:
+        UserError: targets are missing, damaged, or of another teacher, layer or quantizer.
+    """
+
+    def __init__(
+        self,
+        config: DistillationConfig,
+        model: ModelConfig,
+        files: TeachingFiles,
+        *,
+        train_cuts: Sequence[Path],
+        dev_cuts: Sequence[Path],
+        device: torch.device,
+    ) -> None:
+        if not 0 <= config.layer <= model.num_layers:
+            raise UserError(
+                f"distillation.layer is {config.layer}, the student has {model.num_layers} layers",
+                remedy=f"--distillation.layer 1 to {model.num_layers}",
+            )
+        if config.delay < 0:
+            raise UserError(
+                f"distillation.delay is {config.delay}", remedy="a number of frames, 0 or more"
+            )
+        if config.live and config.method == "mvq":
+            raise UserError(
+                "distillation.live is set, but mvq learns from stored codebook indexes",
+                remedy="--distillation.live false",
+            )
+        self._config = config
+        self._model = model
+        self._train_ids = _ids(train_cuts)
+        self._dev_ids = _ids(dev_cuts)
+        self.description: dict[str, Any]
+        """What the targets are; JSON-able."""
+        self._statistics: tuple[Tensor, float] | None = None
+        self._targets: StoredCodes | StoredEmbeddings | LiveEmbeddings
+        if config.method == "mvq":
+            self._open_codes(files)
+        elif config.live:
+            self._load_teacher(files, [*train_cuts, *dev_cuts], device)
+        else:
+            self._open_embeddings(files)
+
+    def _open_codes(self, files: TeachingFiles) -> None:
+        config = self._config
+        store = CodeStore(config.targets or files.codes)
+        quantizer_id = None
+        if not config.targets and files.quantizer.is_file():
+            quantizer_id = Quantizer.load(files.quantizer).id
+        store.require(
+            ids=self._train_ids,
+            quantizer_id=quantizer_id,
+            num_codebooks=config.num_codebooks,
+            teacher=None if config.targets else files.teacher,
+            layer=config.teacher_layer,
+        )
+        targets = StoredCodes(store, student_rate=STUDENT_RATE, delay=config.delay)
+        self._use(targets, store, targets.ratio * store.info.num_codebooks)
+
+    def _open_embeddings(self, files: TeachingFiles) -> None:
+        config = self._config
+        store = EmbeddingStore(config.targets or files.embeddings)
+        store.require(
+            ids=self._train_ids,
+            teacher=None if config.targets else files.teacher,
+            layer=config.teacher_layer,
+        )
+        self._statistics = embedding_statistics(store)
+        targets = StoredEmbeddings(store, student_rate=STUDENT_RATE, delay=config.delay)
+        self._use(targets, store, store.info.dim)
+
+    def _use(
+        self,
+        targets: StoredCodes | StoredEmbeddings,
+        store: CodeStore | EmbeddingStore,
+        width: int,
+    ) -> None:
+        self._targets, self._width = targets, width
+        self._validates = all(utterance in store for utterance in self._dev_ids)
+        self.description = asdict(store.info)
+
+    def _load_teacher(
+        self, files: TeachingFiles, cuts: Sequence[Path], device: torch.device
+    ) -> None:
+        config = self._config
+        layer = config.teacher_layer
+        teacher = load_teacher(files.teacher, [layer], device=device)
+        # The sample that a quantizer would be trained on tells the embeddings' mean and scale.
+        sample = EmbeddingStore(files.sample)
+        sample.require(teacher=files.teacher, layer=layer)
+        self._statistics = embedding_statistics(sample)
+        self._targets = LiveEmbeddings(
+            teacher, layer, AudioCuts(cuts), student_rate=STUDENT_RATE, delay=config.delay
+        )
+        self._width, self._validates = teacher.dim, True
+        self.description = {**asdict(sample.info), "live": True}
+
+    def build(self) -> dict[str, nn.Module]:
+        """The auxiliary loss, by its name in logs: the method."""
+        config, dim = self._config, self._model.dim
+        head: nn.Module
+        if config.method == "mvq":
+            kind = JointCodebookHead if config.prediction == "joint" else CodebookHead
+            head = kind(dim, self._width, self.description["codebook_size"])
+        else:
+            assert config.method != "none" and self._statistics is not None
+            mean, scale = self._statistics
+            head = RegressionHead(
+                dim, self._width, self._targets.ratio, config.method, mean=mean, scale=scale
+            )
+        targets: Targets = self._targets
+        loss = LayerDistillation(
+            config.layer,
+            head,
+            targets,
+            scale=config.scale,
+            masked_weight=config.masked_weight,
+            unmasked_weight=config.unmasked_weight,
+            validates=self._validates,
+        )
+        return {config.method: loss}
+
+
+def embedding_statistics(store: EmbeddingStore) -> tuple[Tensor, float]:
+    """Mean (D,) of a store's first frames, and root mean square of their dimensions around it.
+
+    Raises:
+        UserError: a frame is not finite.
+    """
+    frames, rows = 0, []
+    for block in store.blocks():
+        rows.append(np.asarray(block, dtype=np.float64))
+        frames += len(block)
+        if frames >= _STATISTICS_FRAMES:
+            break
+    x = torch.from_numpy(np.concatenate(rows))
+    if not x.isfinite().all():
+        raise UserError(
+            f"{store.path} has embeddings that are NaN or infinite",
+            remedy="extract them anew: python local/extract_embeddings.py --help",
+        )
+    mean = x.mean(0)
+    return mean.float(), float((x - mean).square().mean().sqrt())
+
+
+def _ids(paths: Sequence[Path]) -> list[str]:
+    return [raw.decode() for path in paths for raw in open_index(path, None).ids.tolist()]

@@ -1,0 +1,108 @@
+"""Where the stages between the features and a distilled student leave their files.
+
+Only the standard library is imported: `run.sh` asks for these names between its stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import DistillationConfig
+
+
+@dataclass(frozen=True)
+class TeachingFiles:
+    """Of one experiment; experiments with the same teacher share what they can."""
+
+    teacher: str
+    """URI of the teacher."""
+    folder: Path
+    """Of everything below: one for each teacher."""
+    sample: Path
+    """Folder of the embeddings of some utterances (one layer)."""
+    embeddings: Path
+    """Folder of the embeddings of all utterances (one layer), for regression."""
+    quantizer: Path
+    """The quantizer, trained on the sample."""
+    codes: Path
+    """Folder of the codebook indexes of all utterances."""
+
+
+def teaching_files(config: DistillationConfig, data_dir: Path, experiments: Path) -> TeachingFiles:
+    """Names of the files of an experiment with a teacher.
+
+    Args:
+        config: of the experiment; its method is not `none`.
+        data_dir: prepared data; the files are in `<data_dir>/teachers/<teacher>`.
+        experiments: folder of the recipe's experiments, for teachers named `mvqkd:EXPERIMENT`.
+
+    Raises:
+        UserError: no teacher is named, or one of our own is not trained.
+    """
+    if not config.teacher or config.teacher_layer < 1:
+        raise UserError(
+            f"distillation.method is {config.method}, but distillation.teacher is "
+            f"{config.teacher!r} and distillation.teacher_layer {config.teacher_layer}",
+            remedy="name a teacher and one of its layers, counted from 1",
+        )
+    folder = data_dir / "teachers" / _folder_name(config.teacher)
+    layer = f"layer-{config.teacher_layer}"
+    return TeachingFiles(
+        teacher=resolve_teacher(config.teacher, experiments),
+        folder=folder,
+        sample=folder / "sample" / layer,
+        embeddings=folder / "embeddings" / layer,
+        quantizer=folder / f"quantizer-{layer}-cb{config.num_codebooks}.pt",
+        codes=folder / f"codes-{layer}-cb{config.num_codebooks}",
+    )
+
+
+def teacher_experiment(config: DistillationConfig) -> str:
+    """The experiment of the same recipe that is the teacher; empty when it is another network."""
+    scheme, _, rest = config.teacher.partition(":")
+    name = rest.partition("?")[0]
+    return name if config.method != "none" and scheme == "mvqkd" and "/" not in name else ""
+
+
+def resolve_teacher(uri: str, experiments: Path) -> str:
+    """The URI with the folder and the weights of an experiment of ours.
+
+    `mvqkd:NAME` becomes `mvqkd:<experiments>/NAME?weights=<8 hex digits>`: so files made with an
+    experiment's weights are not taken for those of its later weights. Others are returned as they
+    are.
+
+    Raises:
+        UserError: the experiment has no `pretrained.pt`.
+    """
+    scheme, _, rest = uri.partition(":")
+    name, _, query = rest.partition("?")
+    if scheme != "mvqkd" or re.search(r"(^|&)(epoch|weights)=", query):
+        return uri
+    folder = experiments / name if "/" not in name else Path(name)
+    weights = folder / "pretrained.pt"
+    if not weights.is_file():
+        raise UserError(
+            f"the teacher {uri} is not trained: {weights} is missing",
+            remedy=f"train it first: ./run.sh --exp {folder.name}",
+        )
+    options = "&".join(part for part in (query, f"weights={weights_digest(weights)}") if part)
+    return f"mvqkd:{folder}?{options}"
+
+
+def weights_digest(path: Path) -> str:
+    """First 8 hex digits of the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()[:8]
+
+
+def _folder_name(uri: str) -> str:
+    """A teacher's name as a folder: `hf:openai/whisper-tiny.en` -> `whisper-tiny.en`."""
+    name = uri.partition(":")[2].partition("?")[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.-]+", "-", name) or "teacher"

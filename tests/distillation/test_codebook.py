@@ -1,0 +1,79 @@
+"""Predicting codebook indexes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from mvqkd.distillation import CodebookHead, JointCodebookHead
+
+
+def test_independent_loss_is_the_mean_negative_log_probability_of_each_index() -> None:
+    torch.manual_seed(0)
+    head = CodebookHead(6, num_indexes=3, codebook_size=4).double()
+    x, indexes = torch.randn(5, 6, dtype=torch.float64), torch.randint(0, 4, (5, 3))
+    found = head(x, indexes).detach()
+    for row in range(5):
+        total = 0.0
+        for place in range(3):
+            weight = head.logits.weight[4 * place : 4 * place + 4]
+            logits = weight @ x[row] + head.logits.bias[4 * place : 4 * place + 4]
+            total -= math.log(float(logits.detach().softmax(0)[indexes[row, place]]))
+        assert float(found[row]) == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_joint_probabilities_of_all_sequences_add_up_to_one() -> None:
+    torch.manual_seed(1)
+    head = JointCodebookHead(5, num_indexes=3, codebook_size=3, hidden_dim=7)
+    x = torch.randn(1, 5)
+    sequences = torch.tensor(list(itertools.product(range(3), repeat=3)))
+    log_probs = -3 * head(x.expand(27, -1), sequences)
+    assert float(log_probs.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_joint_prediction_learns_what_independent_prediction_cannot() -> None:
+    # The second index equals the first, which is a coin toss: given the first it is certain.
+    torch.manual_seed(2)
+    first = torch.randint(0, 2, (256, 1))
+    indexes = first.repeat(1, 2)
+    x = torch.ones(256, 3)
+
+    def trained(head: nn.Module) -> float:
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+        for _ in range(150):
+            optimizer.zero_grad()
+            loss = head(x, indexes).mean()
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())
+
+    coin = math.log(2)
+    assert trained(CodebookHead(3, 2, 2)) == pytest.approx(coin, abs=0.01)
+    assert trained(JointCodebookHead(3, 2, 2, hidden_dim=8)) == pytest.approx(coin / 2, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", [CodebookHead, JointCodebookHead])
+def test_one_codebook_and_no_frames(kind: type[nn.Module]) -> None:
+    head = kind(4, 1, 8)
+    loss = head(torch.randn(3, 4), torch.randint(0, 8, (3, 1)))
+    assert loss.shape == (3,) and loss.isfinite().all()
+    nothing = head(torch.randn(0, 4), torch.zeros(0, 1, dtype=torch.int64))
+    nothing.sum().backward()
+    assert nothing.shape == (0,)
+    assert all(parameter.grad is not None for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("kind", [CodebookHead, JointCodebookHead])
+def test_losses_are_float32_under_autocast(kind: type[nn.Module]) -> None:
+    head = kind(4, 2, 8)
+    x, indexes = torch.randn(3, 4), torch.randint(0, 8, (3, 2))
+    exact = head(x, indexes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = head(x, indexes)
+    assert rounded.dtype == torch.float32
+    assert_close(rounded, exact, rtol=0.03, atol=0.03)

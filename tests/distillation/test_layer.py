@@ -1,0 +1,189 @@
+"""Distillation at a layer: which frames learn from what, with which weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
+from mvqkd.distillation import CodebookHead, LayerDistillation, StoredCodes
+from mvqkd.distillation.layer import masked_frames
+from mvqkd.errors import UserError
+from mvqkd.models import ConformerEncoder
+from mvqkd.models.taps import Taps
+from tests.training.helpers import make_batch, make_objective, make_updater
+
+FRAMES = {"a": 23, "b": 19, "c": 21}
+
+
+class Numbers:
+    """Targets t at frame t of each utterance, none in the frames of `without`."""
+
+    def __init__(self, without: Sequence[int] = ()) -> None:
+        self.without = list(without)
+
+    def __call__(self, ids: Sequence[str], lens: Tensor) -> tuple[Tensor, Tensor]:
+        length = int(lens.max())
+        frames = torch.arange(length)
+        present = frames < lens[:, None]
+        present[:, self.without] = False
+        return frames[None, :, None].float().expand(len(ids), -1, 1), present
+
+
+class Difference(nn.Module):
+    """|x - target| of one dimension."""
+
+    def forward(self, x: Tensor, targets: Tensor) -> Tensor:
+        return (x - targets).abs().squeeze(1)
+
+
+def tap(x: Tensor) -> Taps:
+    taps = Taps(["layers.1"])
+    taps.put("layers.1", x)
+    return taps
+
+
+def test_sums_over_frames_that_have_targets() -> None:
+    loss = LayerDistillation(1, Difference(), Numbers(without=[1]), scale=1.0)
+    lens = torch.tensor([4, 2])
+    x = torch.zeros(2, 5, 1)  # one frame of padding more than the longest utterance
+    found = loss(tap(x), lens, make_batch("a", "b"), None)
+    assert_close(found, torch.tensor([0.0 + 2 + 3, 0.0]))
+
+
+def test_masked_and_unmasked_frames_have_their_weights() -> None:
+    loss = LayerDistillation(
+        1, Difference(), Numbers(), scale=1.0, masked_weight=10.0, unmasked_weight=0.5
+    )
+    lens = torch.tensor([4])
+    time_mask = torch.zeros(1, 19, dtype=torch.bool)
+    time_mask[0, 4 * 2 + 3] = True  # the middle of what encoder frame 2 hears
+    found = loss(tap(torch.zeros(1, 4, 1)), lens, make_batch("a"), time_mask)
+    assert_close(found, torch.tensor([0.5 * (0 + 1 + 3) + 10 * 2]))
+    without = loss(tap(torch.zeros(1, 4, 1)), lens, make_batch("a"), None)
+    assert_close(without, torch.tensor([0.5 * (0 + 1 + 2 + 3)]))
+
+
+def test_a_masked_frame_is_one_whose_input_is_masked_in_the_middle() -> None:
+    """The middle frame is that of the largest influence, as a random encoder's input tells."""
+    torch.manual_seed(0)
+    encoder = ConformerEncoder(dim=16, num_layers=1, num_heads=2, feedforward_dim=16, conv_kernel=3)
+    features = torch.randn(1, 47, 80, requires_grad=True)
+    out = encoder.eval().subsampling(features)
+    influence = torch.zeros(out.shape[1], 47)
+    for frame in range(out.shape[1]):
+        (grad,) = torch.autograd.grad(out[0, frame].square().sum(), features, retain_graph=True)
+        influence[frame] = grad[0].abs().sum(1)
+    middles = [int(row.nonzero().float().mean()) for row in influence]
+    for frame, middle in enumerate(middles):
+        mask = torch.zeros(1, 47, dtype=torch.bool)
+        mask[0, middle] = True
+        assert masked_frames(mask, out.shape[1])[0].nonzero().flatten().tolist() == [frame]
+    assert masked_frames(torch.ones(1, 5, dtype=torch.bool), 1).tolist() == [[True]]
+    assert masked_frames(torch.ones(1, 2, dtype=torch.bool), 1).tolist() == [[False]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CodeStore:
+    random = np.random.default_rng(0)
+    info = CodesInfo("mvqkd:x", 1, 50.0, "q", num_codebooks=2, codebook_size=8)
+    path = tmp_path / "codes.h5"
+    with write_codes(path, info=info, total_frames=sum(FRAMES.values())) as writer:
+        for name, frames in FRAMES.items():
+            writer.write(name, random.integers(0, 8, (frames, 2), dtype=np.uint8))
+    return CodeStore(path)
+
+
+def distil(store: CodeStore, **options) -> LayerDistillation:
+    head = CodebookHead(16, 4, 8)
+    return LayerDistillation(1, head, StoredCodes(store, **options), scale=1.0)
+
+
+def test_in_an_objective_the_student_learns_the_codes(store: CodeStore) -> None:
+    torch.manual_seed(0)
+    objective = make_objective(auxiliary={"mvq": distil(store)}, ctc_scale=0.2)
+    batch = make_batch("a", "b", frames=44)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=0.01)
+    history = []
+    for _ in range(120):
+        optimizer.zero_grad()
+        losses = objective(batch)
+        losses.total.backward()
+        optimizer.step()
+        history.append(float(losses.parts["mvq"] / losses.frames))
+    assert history[0] > 1.9  # ln 8 = 2.08
+    assert history[-1] < 0.7
+
+
+def test_other_utterances_of_a_batch_change_nothing(store: CodeStore) -> None:
+    objective = make_objective(auxiliary={"mvq": distil(store, delay=1)}).eval()
+    both = objective(make_batch("a", "b", frames=40)).parts["mvq"]
+    alone = [objective(make_batch(name, frames=40)).parts["mvq"] for name in "ab"]
+    assert_close(both, sum(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_no_part_of_the_head_is_in_the_student(store: CodeStore) -> None:
+    with_head = make_objective(auxiliary={"mvq": distil(store)})
+    without = make_objective()
+    assert with_head.student.state_dict().keys() == without.student.state_dict().keys()
+
+
+def test_without_targets_of_validation_data_it_is_left_out(store: CodeStore) -> None:
+    loss = distil(store)
+    loss.validates = False
+    objective = make_objective(auxiliary={"mvq": loss})
+    assert "mvq" in objective(make_batch("a", frames=40)).parts
+    objective.eval()
+    assert "mvq" not in objective(make_batch("unknown", frames=40)).parts
+
+
+def test_an_utterance_without_codes_is_named(store: CodeStore) -> None:
+    objective = make_objective(auxiliary={"mvq": distil(store)})
+    with pytest.raises(UserError, match="unknown"):
+        objective(make_batch("unknown", frames=40))
+
+
+def test_audio_without_transcripts_teaches_the_encoder_alone(store: CodeStore) -> None:
+    objective = make_objective(auxiliary={"mvq": distil(store)})
+    batch = make_batch("a", "c", frames=40)
+    silent = make_batch("a", "c", frames=40)
+    silent.labelled = False
+    silent.tokens, silent.token_lens = silent.tokens[:, :0], torch.zeros_like(silent.token_lens)
+    losses = objective(silent)
+    assert list(losses.parts) == ["mvq"]
+    assert_close(losses.parts["mvq"], objective(batch).parts["mvq"])
+    losses.total.backward()
+    for name, parameter in objective.named_parameters():
+        assert parameter.grad is not None, name  # DistributedDataParallel waits for all
+    moved = {name for name, p in objective.named_parameters() if p.grad.any()}
+    assert any(name.startswith("student.encoder") for name in moved)
+    assert not any(
+        name.startswith(("student.predictor", "student.joiner", "student.ctc", "transducer_loss"))
+        for name in moved
+    )
+
+
+def test_losses_of_a_mixed_step_are_per_frame_of_their_own_batches(
+    store: CodeStore, tmp_path: Path
+) -> None:
+    from mvqkd.training.sums import LossSums, per_frame
+
+    objective = make_objective(auxiliary={"mvq": distil(store)})
+    labelled = make_batch("a", frames=40)
+    silent = make_batch("c", frames=40)
+    silent.labelled = False
+    sums, updater = LossSums(), make_updater(objective, log_dir=tmp_path)
+    one, other = objective(labelled), objective(silent)
+    sums.add(one)
+    sums.add(other)
+    means = per_frame(sums.over(updater.world, objective.part_names))
+    assert means["pruned"] == pytest.approx(float(one.parts["pruned"] / one.frames))
+    frames = one.frames + other.frames
+    both = (one.parts["mvq"] + other.parts["mvq"]) / frames
+    assert means["mvq"] == pytest.approx(float(both), rel=1e-5)

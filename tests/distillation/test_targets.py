@@ -1,0 +1,87 @@
+"""Targets from files and from the teacher itself are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from mvqkd.data.alignment import align, frame_ratio
+from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
+from mvqkd.distillation import LiveEmbeddings, StoredEmbeddings
+from mvqkd.errors import UserError
+from mvqkd.teachers import load_teacher
+from mvqkd.teachers.audio import AudioCuts, embed
+from tests.teachers.corpus import URI, make_corpus
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_stored_and_live_embeddings_agree(tmp_path: Path, delay: int) -> None:
+    cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5, 1.3, 0.9], speed=True)])
+    teacher = load_teacher(URI, [2])
+    info = EmbeddingsInfo(URI, 2, teacher.frame_rate, teacher.dim)
+    frames = teacher.output_lens(torch.from_numpy(cuts.num_samples))
+    path = tmp_path / "embeddings.h5"
+    with write_embeddings(path, info=info, total_frames=int(frames.sum()), dtype="float32") as out:
+        for number, layers in embed(
+            teacher,
+            cuts,
+            range(len(cuts)),
+            device=torch.device("cpu"),
+            max_duration=10.0,
+        ):
+            out.write(cuts.ids[number], layers[2].numpy())
+    ids = [cuts.ids[number] for number in (2, 0, 1)]
+    lens = torch.tensor([int(frames[number]) // 2 for number in (2, 0, 1)])
+    stored, present = StoredEmbeddings(EmbeddingStore(path), delay=delay)(ids, lens)
+    live, heard = LiveEmbeddings(teacher, 2, cuts, delay=delay)(ids, lens)
+    assert torch.equal(present, heard)
+    assert present.sum(1).tolist() == (lens - delay).tolist()
+    assert_close(stored, live, rtol=1e-4, atol=1e-5)
+    # Frame t holds the teacher's frames 2 (t - delay) and the one after it.
+    original = EmbeddingStore(path)[ids[0]]
+    wanted = np.concatenate([original[6], original[7]])
+    assert_close(stored[0, 3 + delay], torch.from_numpy(wanted))
+
+
+def test_a_live_teacher_names_an_utterance_without_audio(tmp_path: Path) -> None:
+    cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5])])
+    targets = LiveEmbeddings(load_teacher(URI, [1]), 1, cuts)
+    with pytest.raises(UserError, match="nobody"):
+        targets(["nobody"], torch.tensor([10]))
+
+
+def test_other_embeddings_than_those_configured_are_refused(tmp_path: Path) -> None:
+    info = EmbeddingsInfo("hf:one", 2, 50.0, 3)
+    path = tmp_path / "embeddings.h5"
+    with write_embeddings(path, info=info, total_frames=4) as writer:
+        writer.write("a", np.zeros((4, 3), dtype=np.float32))
+    store = EmbeddingStore(path)
+    store.require(ids=["a"], teacher="hf:one", layer=2)
+    for wrong, message in (
+        ({"teacher": "hf:two"}, "hf:one, not hf:two"),
+        ({"layer": 3}, "layer 2, not 3"),
+        ({"ids": ["a", "b"]}, "lacks embeddings of 1 utterances, as b"),
+    ):
+        with pytest.raises(UserError, match=message):
+            store.require(**wrong)  # type: ignore[arg-type]
+
+
+def test_lengths_may_differ_by_a_few_frames() -> None:
+    options = {"ratio": 2, "delay": 0, "tolerance": 1, "source": "x"}
+    assert align("a", 19, 10, **options) == (0, 9)  # type: ignore[arg-type]
+    assert align("a", 22, 10, **options) == (0, 10)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="utterance a: 23 teacher frames in x but 10"):
+        align("a", 23, 10, **options)  # type: ignore[arg-type]
+    assert align("a", 20, 10, **{**options, "delay": 3}) == (3, 7)  # type: ignore[arg-type]
+    assert align("a", 20, 10, **{**options, "delay": 12}) == (12, 0)  # type: ignore[arg-type]
+
+
+def test_frame_rates_need_an_integer_ratio() -> None:
+    assert frame_ratio(50.0, 25.0) == 2
+    assert frame_ratio(25.0, 25.0) == 1
+    with pytest.raises(UserError, match="no integer ratio"):
+        frame_ratio(40.0, 25.0)

@@ -1,0 +1,166 @@
+"""Wrong targets are refused before training starts; right ones become a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mvqkd.data.codes import CodesInfo, write_codes
+from mvqkd.data.embeddings import EmbeddingsInfo, write_embeddings
+from mvqkd.distillation import CodebookHead, JointCodebookHead, LayerDistillation, RegressionHead
+from mvqkd.errors import UserError
+from mvqkd.experiment.build_distillation import Distillation
+from mvqkd.experiment.config import DistillationConfig, ModelConfig
+from mvqkd.experiment.teaching import TeachingFiles, teaching_files
+from mvqkd.quantization import Quantizer
+from mvqkd.teachers.audio import AudioCuts
+from tests.teachers.corpus import URI, make_corpus
+
+MODEL = ModelConfig(dim=8, num_layers=2)
+CONFIG = DistillationConfig(
+    method="mvq", teacher=URI, teacher_layer=2, layer=1, num_codebooks=2, scale=0.3
+)
+
+
+@pytest.fixture
+def cuts(tmp_path: Path) -> Path:
+    return make_corpus(tmp_path / "corpus", [0.5, 0.7], speed=True)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> TeachingFiles:
+    return teaching_files(CONFIG, tmp_path / "data", tmp_path / "exp")
+
+
+def make_codes(
+    files: TeachingFiles, cuts: Path, *, ids: list[str] | None = None, **fields: object
+) -> Path:
+    """Codes of all cuts, and the quantizer that they are said to be of."""
+    files.folder.mkdir(parents=True, exist_ok=True)
+    quantizer = Quantizer(torch.zeros(12), torch.randn(2, 4, 12), metadata={})
+    quantizer.save(files.quantizer)
+    info = CodesInfo(
+        teacher=files.teacher,
+        layer=2,
+        frame_rate=50.0,
+        quantizer_id=quantizer.id,
+        num_codebooks=2,
+        codebook_size=4,
+    )
+    names = AudioCuts([cuts]).ids if ids is None else ids
+    files.codes.mkdir()
+    path = files.codes / "codes-0-of-1.h5"
+    with write_codes(path, info=replace(info, **fields), total_frames=20 * len(names)) as writer:  # type: ignore[arg-type]
+        for name in names:
+            writer.write(name, np.zeros((20, 2), dtype=np.uint8))
+    return path
+
+
+def make_embeddings(files: TeachingFiles, cuts: Path) -> Path:
+    random = np.random.default_rng(0)
+    files.embeddings.mkdir(parents=True)
+    path = files.embeddings / "embeddings-0-of-1.h5"
+    names = AudioCuts([cuts]).ids
+    info = EmbeddingsInfo(files.teacher, 2, 50.0, 12)
+    with write_embeddings(path, info=info, total_frames=20 * len(names), dtype="float32") as writer:
+        for name in names:
+            writer.write(name, 5 + 3 * random.standard_normal((20, 12)).astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def open_(files: TeachingFiles, cuts: Path) -> Callable[..., Distillation]:
+    dev = make_corpus(cuts.parent, [0.5], name="dev")
+
+    def open_(**fields: object) -> Distillation:
+        return Distillation(
+            replace(CONFIG, **fields),  # type: ignore[arg-type]
+            MODEL,
+            files,
+            train_cuts=[cuts],
+            dev_cuts=[dev],
+            device=torch.device("cpu"),
+        )
+
+    return open_
+
+
+def test_codes_become_a_codebook_loss(files, cuts, open_) -> None:
+    make_codes(files, cuts)
+    (loss,) = open_().build().values()
+    assert isinstance(loss, LayerDistillation) and isinstance(loss.head, CodebookHead)
+    assert loss.head.logits.out_features == 2 * 2 * 4  # two teacher frames of two codebooks of 4
+    assert (loss.scale, list(loss.taps)) == (0.3, ["layers.1"])
+    assert not loss.validates  # there are no codes of the dev cuts
+    (joint,) = open_(prediction="joint").build().values()
+    assert isinstance(joint.head, JointCodebookHead)
+
+
+def test_embeddings_become_a_regression_in_units_of_the_teacher(files, cuts, open_) -> None:
+    make_embeddings(files, cuts)
+    (loss,) = open_(method="l2").build().values()
+    assert isinstance(loss.head, RegressionHead)
+    assert float(loss.head.scale) == pytest.approx(3.0, rel=0.05)
+    assert loss.head.mean.numpy() == pytest.approx(np.full(12, 5.0), abs=1.5)
+
+
+def test_the_sample_tells_the_units_of_a_live_teacher(files, cuts, open_) -> None:
+    sample = replace(files, embeddings=files.sample)
+    make_embeddings(sample, cuts)
+    (loss,) = open_(method="l1", live=True).build().values()
+    assert loss.validates
+    for name in ("c0", "d0"):
+        targets, present = loss.targets([name], torch.tensor([12]))
+        assert targets.shape == (1, 12, 24) and present.any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"teacher": "hf:other"}, "teacher hf:other, not"),
+        ({"layer": 3}, "layer 3, not 2"),
+        ({"quantizer_id": "0"}, "quantizer_id 0, not"),
+        ({"ids": ["c0", "c0_sp0.9", "c1"]}, "lacks codes of 1 utterances, as c1_sp0.9"),
+        ({"frame_rate": 40.0}, "no integer ratio"),
+    ],
+)
+def test_codes_of_something_else_are_refused(files, cuts, open_, fields, message) -> None:
+    make_codes(files, cuts, **fields)
+    with pytest.raises(UserError, match=message):
+        open_()
+
+
+def test_missing_and_truncated_codes_are_refused(files, cuts, open_) -> None:
+    with pytest.raises(UserError, match="codes-layer-2-cb2"):
+        open_()
+    path = make_codes(files, cuts)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match="codes-0-of-1"):
+        open_()
+
+
+def test_embeddings_that_are_not_finite_are_refused(files, cuts, open_) -> None:
+    path = make_embeddings(files, cuts)
+    with h5py.File(path, "r+") as file:
+        file["embeddings"][3, 3] = np.nan
+    with pytest.raises(UserError, match="NaN or infinite"):
+        open_(method="l2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layer": 3}, "student has 2 layers"),
+        ({"delay": -1}, "delay is -1"),
+        ({"live": True}, "mvq learns from stored"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(open_, fields, message) -> None:
+    with pytest.raises(UserError, match=message):
+        open_(**fields)

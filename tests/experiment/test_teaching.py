@@ -1,0 +1,59 @@
+"""Names of the files between a teacher and its student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import DistillationConfig
+from mvqkd.experiment.teaching import resolve_teacher, teacher_experiment, teaching_files
+from mvqkd.teachers import load_teacher
+from tests.teachers.test_own import save_student
+
+
+def config(**fields: object) -> DistillationConfig:
+    return DistillationConfig(method="mvq", teacher_layer=4, **fields)  # type: ignore[arg-type]
+
+
+def test_files_tell_teacher_layer_and_bytes(tmp_path: Path) -> None:
+    options = config(teacher="hf:openai/whisper-tiny.en", num_codebooks=16)
+    files = teaching_files(options, tmp_path / "data", tmp_path / "exp")
+    folder = tmp_path / "data/teachers/whisper-tiny.en"
+    assert files.teacher == "hf:openai/whisper-tiny.en"
+    assert files.sample == folder / "sample/layer-4"
+    assert files.quantizer == folder / "quantizer-layer-4-cb16.pt"
+    assert files.codes == folder / "codes-layer-4-cb16"
+
+
+def test_an_own_teacher_is_named_with_its_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pretrained\.pt is missing"):
+        resolve_teacher("mvqkd:big", tmp_path)
+    save_student(tmp_path / "big")
+    uri = resolve_teacher("mvqkd:big", tmp_path)
+    assert uri == resolve_teacher(f"mvqkd:{tmp_path}/big", Path("elsewhere"))
+    assert resolve_teacher(uri, tmp_path) == uri
+    assert load_teacher(uri, [1]).dim == 16
+    path = tmp_path / "big" / "pretrained.pt"
+    path.write_bytes(path.read_bytes() + b" ")  # trained anew: other bytes
+    assert resolve_teacher("mvqkd:big", tmp_path) != uri
+    with pytest.raises(UserError, match="other weights"):
+        load_teacher(uri, [1])
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [("mvqkd:big", "big"), ("mvqkd:exp/x/big", ""), ("hf:big", ""), ("mvqkd:big?epoch=3", "big")],
+)
+def test_which_teacher_is_an_experiment_of_the_recipe(uri: str, name: str) -> None:
+    assert teacher_experiment(config(teacher=uri)) == name
+    assert teacher_experiment(DistillationConfig(teacher=uri)) == ""
+
+
+def test_a_method_needs_a_teacher_and_a_layer(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"distillation\.teacher is ''"):
+        teaching_files(config(), tmp_path, tmp_path)
+    options = DistillationConfig(method="l1", teacher="hf:x")
+    with pytest.raises(UserError, match="teacher_layer 0"):
+        teaching_files(options, tmp_path, tmp_path)
