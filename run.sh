@@ -199,7 +199,8 @@ if runs 1; then
     musan_options=()
     [ "$musan" != yes ] || musan_options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
     show python local/prepare_manifests.py --corpus-dir "${corpus_dir:-$data_dir/corpus}" \
-        --parts "$train_parts" "$unlabelled_parts" "$dev_parts" "$test_parts" --prefix "$prefix" \
+        --parts "$train_parts" "$dev_parts" "$test_parts" --unlabelled-parts "$unlabelled_parts" \
+        --prefix "$prefix" \
         --data-dir "$data_dir" --nj "$nj" "${musan_options[@]}" $strict
 fi
 

@@ -36,6 +36,13 @@ def main() -> None:
         required=True,
         help="names or patterns of parts; an utterance in two of them stays in the first",
     )
+    parser.add_argument(
+        "--unlabelled-parts",
+        type=list_option,
+        nargs="+",
+        default=[],
+        help="names or patterns of parts that need no transcripts",
+    )
     parser.add_argument("--prefix", default="librispeech", help="of the manifests' names")
     parser.add_argument("--data-dir", type=Path, required=True, help="prepared data")
     parser.add_argument(
@@ -62,6 +69,7 @@ def main() -> None:
         max_seconds=options.max_seconds,
         num_jobs=options.nj,
         strict=options.strict,
+        unlabelled=flatten(options.unlabelled_parts),
     )
     if options.musan_dir is not None:
         prepare_musan(options.musan_dir, manifests, num_jobs=options.nj, strict=options.strict)

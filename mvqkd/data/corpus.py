@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lhotse import Recording, SupervisionSegment
+from lhotse.utils import fastcopy
 
 from mvqkd.data.audio import probe_file, probe_recording
 from mvqkd.data.jsonl import read_items
@@ -35,12 +36,23 @@ class Listing:
     """All that this part was read from, audio included."""
 
 
-def list_parts(corpus_dir: Path) -> dict[str, Callable[[], Listing]]:
+class Part(Protocol):
+    """How to list a part of a corpus."""
+
+    def __call__(self, *, labelled: bool = True) -> Listing:
+        """List it; not `labelled`: audio without a transcript is no problem, and is listed with an
+        empty one."""
+        ...
+
+
+def list_parts(corpus_dir: Path) -> dict[str, Part]:
     """By name of a part, how to list it.
 
     Args:
         corpus_dir: `<dir>[/LibriSpeech]/<part>/<speaker>/<chapter>/*.trans.txt`, or a folder of
-            lhotse manifests (`recordings` and `supervisions`, or `cuts`).
+            lhotse manifests (`recordings` and `supervisions`, or `cuts`; `recordings` alone without
+            transcripts). A folder of audio beside the parts of a tree is a part without
+            transcripts.
 
     Raises:
         UserError: it is neither.
@@ -56,10 +68,10 @@ def list_parts(corpus_dir: Path) -> dict[str, Callable[[], Listing]]:
     root = corpus_dir / "LibriSpeech"
     if not root.is_dir():
         root = corpus_dir
-    folders: dict[str, Callable[[], Listing]] = {
+    folders: dict[str, Part] = {
         path.name: _Tree(path.absolute())
         for path in sorted(root.iterdir())
-        if path.is_dir() and next(path.glob("*/*/*.trans.txt"), None)
+        if path.is_dir() and (next(path.glob("*/*/*.trans.txt"), None) or _has_audio(path))
     }
     if not folders:
         raise UserError(
@@ -75,11 +87,13 @@ class _Tree:
 
     folder: Path
 
-    def __call__(self) -> Listing:
+    def __call__(self, *, labelled: bool = True) -> Listing:
         listing = Listing()
         audio: dict[str, Path] = {}
         texts: dict[str, str] = {}
-        paths = sorted(path for path in self.folder.glob("*/*/*") if path.is_file())
+        # Audio that is nobody's transcript may lie at any depth.
+        found = self.folder.glob("*/*/*") if labelled else self.folder.rglob("*")
+        paths = sorted(path for path in found if path.is_file())
         listing.files = [path for path in paths if path.suffix in (*AUDIO_SUFFIXES, ".txt")]
         for path in paths:
             if path.name.endswith(".trans.txt"):
@@ -95,7 +109,7 @@ class _Tree:
         for name in sorted(audio.keys() | texts.keys()):
             if name not in audio:
                 listing.problems.append((name, "audio missing", ""))
-            elif name not in texts:
+            elif name not in texts and labelled:
                 listing.problems.append((name, "transcript missing", str(audio[name])))
             else:
                 listing.probes[name] = partial(probe_file, name, audio[name])
@@ -107,7 +121,7 @@ class _Tree:
                         duration=0.0,
                         language="English",
                         speaker=audio[name].parent.parent.name,
-                        text=texts[name],
+                        text=texts.get(name, ""),
                     )
                 )
         return listing
@@ -119,25 +133,30 @@ class _Manifests:
 
     files: dict[str, Path]
 
-    def __call__(self) -> Listing:
+    def __call__(self, *, labelled: bool = True) -> Listing:
         listing = Listing(files=sorted(self.files.values()))
         recordings: dict[str, Recording] = {}
         segments: list[SupervisionSegment]
-        if {"recordings", "supervisions"} <= self.files.keys():
+        if "recordings" in self.files and ("supervisions" in self.files or not labelled):
             for recording in _items(self.files["recordings"], Recording.from_dict):
                 if recording.id in recordings:
                     raise UserError(f"{self.files['recordings']} has {recording.id} twice")
                 recordings[recording.id] = recording
-            segments = _items(self.files["supervisions"], SupervisionSegment.from_dict)
+            segments = []
+            if "supervisions" in self.files:
+                segments = _items(self.files["supervisions"], SupervisionSegment.from_dict)
         elif "cuts" in self.files:
             segments = []
             for cut in read_items(self.files["cuts"]):
-                segments += _segments_of(cut, recordings, listing)
+                segments += _segments_of(cut, recordings, listing, labelled=labelled)
         else:
             missing = ({"recordings", "supervisions"} - self.files.keys()).pop()
             raise UserError(
                 f"{next(iter(self.files.values()))} has no manifest of {missing} beside it"
             )
+        if not labelled:
+            described = {segment.recording_id for segment in segments}
+            segments += [_whole(name) for name in recordings if name not in described]
         seen: set[str] = set()
         for segment in segments:
             if segment.id in seen:
@@ -177,7 +196,7 @@ def _items(path: Path, build: Callable[[dict[str, Any]], Any]) -> list[Any]:
 
 
 def _segments_of(
-    cut: dict[str, Any], recordings: dict[str, Recording], listing: Listing
+    cut: dict[str, Any], recordings: dict[str, Recording], listing: Listing, *, labelled: bool
 ) -> list[SupervisionSegment]:
     """Supervisions of a cut, in the time of its recording."""
     if cut.get("type") != "MonoCut" or "recording" not in cut:
@@ -186,6 +205,18 @@ def _segments_of(
     recording = Recording.from_dict(cut["recording"])
     recordings.setdefault(recording.id, recording)
     supervisions = [SupervisionSegment.from_dict(item) for item in cut.get("supervisions", [])]
+    if not supervisions and not labelled:
+        segment = _whole(recording.id)
+        return [fastcopy(segment, id=cut["id"], start=cut["start"], duration=cut["duration"])]
     if not supervisions:
         listing.problems.append((cut["id"], "transcript missing", ""))
     return [supervision.with_offset(cut["start"]) for supervision in supervisions]
+
+
+def _whole(name: str) -> SupervisionSegment:
+    """All of a recording, without a transcript."""
+    return SupervisionSegment(id=name, recording_id=name, start=0.0, duration=0.0, text="")
+
+
+def _has_audio(folder: Path) -> bool:
+    return any(path.suffix in AUDIO_SUFFIXES for path in folder.rglob("*"))

@@ -1,4 +1,5 @@
-"""Validated manifests: every utterance in them has readable audio and a transcript."""
+"""Validated manifests: every utterance in them has readable audio, and a transcript where one is
+needed."""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ def prepare_manifests(
     max_seconds: float,
     num_jobs: int,
     strict: bool = False,
+    unlabelled: Iterable[str] = (),
 ) -> list[str]:
     """Write `<prefix>_{recordings,supervisions}_<part>.jsonl.gz` and a report for each part.
 
@@ -48,6 +50,7 @@ def prepare_manifests(
         max_seconds: longer utterances are left out.
         num_jobs: threads that decode audio.
         strict: write nothing when an utterance is invalid.
+        unlabelled: names or patterns of parts that need no transcripts, beside the others.
 
     Returns:
         Names of the parts.
@@ -57,9 +60,13 @@ def prepare_manifests(
     """
     available = list_parts(corpus_dir)
     parts = expand_parts(patterns, available, corpus_dir, remedy="--corpus-dir DIR")
+    labelled = set(parts)
+    for part in expand_parts(unlabelled, available, corpus_dir, remedy="--corpus-dir DIR"):
+        if part not in labelled:
+            parts.append(part)
     owner: dict[str, str] = {}
     for part in parts:
-        listing = available[part]()
+        listing = available[part](labelled=part in labelled)
         kept = []
         for segment in listing.supervisions:
             if segment.id in owner:
@@ -80,6 +87,7 @@ def prepare_manifests(
             limits=(min_seconds, max_seconds),
             num_jobs=num_jobs,
             strict=strict,
+            labelled=part in labelled,
         )
     return parts
 
@@ -115,6 +123,7 @@ def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: 
             limits=(0.0, float("inf")),
             num_jobs=num_jobs,
             strict=strict,
+            labelled=False,
         )
 
 
@@ -127,9 +136,10 @@ def _prepare_part(
     limits: tuple[float, float],
     num_jobs: int,
     strict: bool,
+    labelled: bool,
 ) -> None:
     """Check a part's audio and write its manifests, the report last."""
-    stamp = _fingerprint(listing, limits)
+    stamp = _fingerprint(listing, limits, labelled)
     done = read_report(report_path)
     if done.get("fingerprint") == stamp and all(path.is_file() for path in outputs.values()):
         if strict and done.get("left_out"):
@@ -147,7 +157,7 @@ def _prepare_part(
     segments = []
     if "supervisions" in outputs:
         for segment in listing.supervisions:
-            fault = _fault(segment, probed[segment.recording_id], limits)
+            fault = _fault(segment, probed[segment.recording_id], limits, labelled)
             if fault is None:
                 segments.append(_complete(segment, recordings[segment.recording_id]))
             else:
@@ -172,7 +182,7 @@ def _prepare_part(
     logging.info("%s: %d utterances, %.2f hours", name, len(items), hours)
 
 
-def _fingerprint(listing: Listing, limits: tuple[float, float]) -> str:
+def _fingerprint(listing: Listing, limits: tuple[float, float], labelled: bool) -> str:
     """Of all that the manifests of a part depend on; audio files by size and time of change."""
     files = []
     for path in listing.files:
@@ -181,7 +191,7 @@ def _fingerprint(listing: Listing, limits: tuple[float, float]) -> str:
             files.append((str(path), status.st_size, status.st_mtime_ns))
         except OSError:
             files.append((str(path), -1, -1))
-    return fingerprint(_VERSION, files, listing.problems, limits)
+    return fingerprint(_VERSION, files, listing.problems, limits, labelled)
 
 
 def _probe(
@@ -203,12 +213,15 @@ def _probe(
 
 
 def _fault(
-    segment: SupervisionSegment, found: Recording | Fault, limits: tuple[float, float]
+    segment: SupervisionSegment,
+    found: Recording | Fault,
+    limits: tuple[float, float],
+    labelled: bool,
 ) -> Fault | None:
     """What is wrong with an utterance, its audio included."""
     if isinstance(found, Fault):
         return found
-    if not (segment.text or "").strip():
+    if labelled and not (segment.text or "").strip():
         return Fault("transcript empty")
     seconds = segment.duration or found.duration
     if segment.start < 0 or segment.start + seconds > found.duration + 0.5 / found.sampling_rate:

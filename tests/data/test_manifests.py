@@ -300,3 +300,34 @@ def test_musan(tmp_path: Path, make_speech: MakeSpeech) -> None:
     assert found == {"music-1", "speech-1", "noise-1"}
     with pytest.raises(UserError, match=r"no \*.wav"):
         prepare_musan(tmp_path / "out", tmp_path / "out", num_jobs=1, strict=False)
+
+
+def test_parts_without_transcripts(corpus: Path, tmp_path: Path, make_speech: MakeSpeech) -> None:
+    """Audio at any depth of a tree, and recordings or cuts without supervisions."""
+    root = tmp_path / "tree"
+    shutil.copytree(corpus, root)
+    for name in ("radio/a", "radio/deep/er/b"):
+        path = root / "LibriSpeech" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, make_speech(1.0, 1, 16000), 16000)
+    output = tmp_path / "out"
+    parts = run(root, output, ["dev-*"], unlabelled=["radio", "dev-*"])
+    assert parts[-1] == "radio" and len(parts) == len(set(parts))
+    assert ids(output, "radio") == ["a", "b"]
+    texts = [item["text"] for item in read_items(output / "x_supervisions_radio.jsonl.gz")]
+    assert texts == ["", ""]
+
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    recordings = RecordingSet.from_file(output / "x_recordings_radio.jsonl.gz")
+    recordings.to_file(folder / "x_recordings_alone.jsonl.gz")
+    cuts = CutSet.from_manifests(recordings=recordings)
+    CutSet.from_cuts(cut.truncate(offset=0.2, duration=0.5) for cut in cuts).to_file(
+        folder / "x_cuts_pieces.jsonl.gz"
+    )
+    run(folder, output, [], unlabelled=["alone", "pieces"])
+    assert ids(output, "alone") == ["a", "b"]
+    pieces = list(read_items(output / "x_supervisions_pieces.jsonl.gz"))
+    assert [(item["start"], item["duration"]) for item in pieces] == [(0.2, 0.5)] * 2
+    with pytest.raises(UserError):  # the same part with transcripts has no valid utterance
+        run(root, tmp_path / "other", ["radio"])
