@@ -41,13 +41,13 @@ def main() -> None:
                 remedy="give files of one layer of one teacher",
             )
         hours = store.total_frames / info.frame_rate / 3600
-        rows[store.dtype.name] = (size(store.path) / hours, hours, "measured")
+        rows[store.dtype.name] = (store.bytes_per_hour, hours, "measured")
     info = stores[0].info
     for dtype, width in (("float32", 4), ("float16", 2)):
         an_hour = info.frame_rate * 3600 * info.dim * width
         rows.setdefault(dtype, (an_hour, 0.0, "computed"))
     hours = codes.total_frames / codes.info.frame_rate / 3600
-    an_hour = size(codes.path) / hours
+    an_hour = codes.bytes_per_hour
     name = f"codes, {codes.info.num_codebooks} codebooks"
     table = [
         f"Layer {info.layer} of `{info.teacher}`: {info.dim} dimensions at {info.frame_rate:g} Hz.",
@@ -68,12 +68,6 @@ def main() -> None:
     print("\n".join(table))
     if options.output:
         write_text(options.output, "\n".join(table) + "\n")
-
-
-def size(path: Path) -> int:
-    """Bytes of a file, or of the HDF5 files of a folder."""
-    files = [path] if path.is_file() else path.glob("[!.]*.h5")
-    return sum(file.stat().st_size for file in files)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,13 @@ from typing import NamedTuple
 from mvqkd.data.parts import expand_parts
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import ExperimentConfig
-from mvqkd.experiment.folder import check_folder, describe_data, record_start, write_folder
+from mvqkd.experiment.folder import (
+    check_folder,
+    describe_data,
+    record_start,
+    write_folder,
+    write_teaching,
+)
 from mvqkd.experiment.parser import ExperimentParser
 from mvqkd.experiment.program import flatten, list_option, run_program
 from mvqkd.experiment.teaching import TeachingFiles, teaching_files
@@ -117,6 +123,8 @@ def train(
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:
             write_folder(exp_dir, experiment, data)
+            if distillation is not None:
+                write_teaching(exp_dir, distillation.description)
             start = record_start(exp_dir, world.size)
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
         tokenizer = Tokenizer.load(lang_dir)

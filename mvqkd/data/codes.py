@@ -111,6 +111,11 @@ class CodeStore:
         return self._store.num_frames(utterance)
 
     @property
+    def bytes_per_hour(self) -> float:
+        """Bytes on disk for an hour of audio, ids and headers included."""
+        return self._store.num_bytes / (self.total_frames / self.info.frame_rate / 3600)
+
+    @property
     def total_frames(self) -> int:
         """Teacher frames of all utterances together."""
         return self._store.total_frames

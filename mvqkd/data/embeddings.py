@@ -123,6 +123,11 @@ class EmbeddingStore:
         return self._store[utterance]
 
     @property
+    def bytes_per_hour(self) -> float:
+        """Bytes on disk for an hour of audio, ids and headers included."""
+        return self._store.num_bytes / (self.total_frames / self.info.frame_rate / 3600)
+
+    @property
     def total_frames(self) -> int:
         """Frames of all utterances together."""
         return self._store.total_frames

@@ -128,6 +128,7 @@ class RaggedStore:
         attributes: those of the file, the same in every shard.
         columns: width of a row.
         dtype: of the rows.
+        num_bytes: of the files, ids and headers included.
 
     Raises:
         UserError: nothing there, a shard is missing or of another origin, a file is truncated or
@@ -141,8 +142,10 @@ class RaggedStore:
         self._rows: list[np.ndarray] = []
         self._spans: dict[str, tuple[int, int, int]] = {}
         self.attributes: dict[str, Any] = {}
-        for file in self._files():
+        files = self._files()
+        for file in files:
             self._open(file)
+        self.num_bytes = sum(file.stat().st_size for file in files)
         self.columns = int(self._rows[0].shape[1])
         self.dtype = self._rows[0].dtype
 

@@ -30,6 +30,8 @@ class Experiment:
     """Lines of `log/metrics.jsonl`."""
     config: dict[str, Any]
     """`config.yaml`."""
+    teaching: dict[str, Any]
+    """Contents of `teaching.json`; empty without a teacher."""
 
     @property
     def parameters(self) -> int | None:
@@ -80,6 +82,7 @@ def _read(folder: Path) -> Experiment:
         results.append({**result, "path": path})
     results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
     environment = folder / "environment.json"
+    teaching = folder / "teaching.json"
     return Experiment(
         name=folder.name,
         folder=folder,
@@ -87,6 +90,7 @@ def _read(folder: Path) -> Experiment:
         starts=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else [],
         metrics=_read_lines(folder / "log" / "metrics.jsonl"),
         config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        teaching=json.loads(teaching.read_text(encoding="utf-8")) if teaching.is_file() else {},
     )
 
 

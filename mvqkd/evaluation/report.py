@@ -28,7 +28,10 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
         by_speaker: intervals that resample speakers, where the ids tell them.
     """
     sets = sorted({result["set"] for e in experiments for result in e.results})
-    header = ["experiment", "M parameters", "hours of audio", "hours of training", "decoding"]
+    taught = any(experiment.teaching for experiment in experiments)
+    header = ["experiment", "M parameters", "hours of audio", "hours of training"]
+    header += ["teacher's MB an hour"] if taught else []
+    header += ["decoding"]
     header += [f"{name} WER % (95 %)" for name in sets] + ["RTF", "commit", "seed"]
     rows = []
     for experiment in experiments:
@@ -43,6 +46,7 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
                     experiment.name,
                     f"{experiment.parameters / 1e6:.2f}" if experiment.parameters else "",
                     *_effort(experiment),
+                    *([_storage(experiment)] if taught else []),
                     f"{method} ({suffix})",
                     *(_rate(found[name], by_speaker) if name in found else "" for name in sets),
                     f"{max(factors):.4f}",
@@ -93,8 +97,9 @@ def results_page(
         f"# Results of {recipe}\n",
         f"Intervals: 95 %, bootstrap over {unit} ({SAMPLES} samples). Hours of audio are those of "
         "all epochs together; hours of training are wall-clock time; the real-time factor (RTF) is "
-        "seconds of decoding for a second of audio, the slowest set's. A `+` after a commit: with "
-        "changes that were not committed.\n",
+        "seconds of decoding for a second of audio, the slowest set's. A teacher's MB an hour: "
+        "what is stored of it for an hour of training audio. A `+` after a commit: with changes that "
+        "were not committed.\n",
         results_table(experiments, by_speaker=by_speaker),
     ]
     if any(compared.values()):
@@ -129,6 +134,13 @@ def _effort(experiment: Experiment) -> tuple[str, str]:
         return "", ""
     last = experiment.metrics[-1]
     return f"{last['audio_hours']:.1f}", f"{last['elapsed'] / 3600:.2f}"
+
+
+def _storage(experiment: Experiment) -> str:
+    """Megabytes of stored targets for an hour of audio."""
+    if not experiment.teaching:
+        return ""
+    return f"{experiment.teaching['bytes_per_hour'] / 1e6:.2f}"
 
 
 def _rate(result: dict[str, Any], by_speaker: bool) -> str:

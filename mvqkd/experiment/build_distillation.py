@@ -84,7 +84,7 @@ class Distillation:
         self._train_ids = _ids(train_cuts)
         self._dev_ids = _ids(dev_cuts)
         self.description: dict[str, Any]
-        """What the targets are; JSON-able."""
+        """What the targets are and take on disk (`bytes_per_hour`, of audio); JSON-able."""
         self._statistics: tuple[Tensor, float] | None = None
         self._targets: StoredCodes | StoredEmbeddings | LiveEmbeddings
         if config.method == "mvq":
@@ -130,7 +130,7 @@ class Distillation:
     ) -> None:
         self._targets, self._width = targets, width
         self._validates = all(utterance in store for utterance in self._dev_ids)
-        self.description = asdict(store.info)
+        self.description = {**asdict(store.info), "bytes_per_hour": store.bytes_per_hour}
 
     def _load_teacher(
         self, files: TeachingFiles, cuts: Sequence[Path], device: torch.device
@@ -146,7 +146,7 @@ class Distillation:
             teacher, layer, AudioCuts(cuts), student_rate=STUDENT_RATE, delay=config.delay
         )
         self._width, self._validates = teacher.dim, True
-        self.description = {**asdict(sample.info), "live": True}
+        self.description = {**asdict(sample.info), "bytes_per_hour": 0.0}
 
     def build(self) -> dict[str, nn.Module]:
         """The auxiliary loss, by its name in logs: the method."""

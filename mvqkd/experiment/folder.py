@@ -97,6 +97,11 @@ def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
     write_json(exp_dir / _DATA, data)
 
 
+def write_teaching(exp_dir: Path, description: dict[str, Any]) -> None:
+    """Write `teaching.json`: what a distilled student learns from."""
+    write_json(exp_dir / "teaching.json", description)
+
+
 def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:
     """Append this start of the training to `environment.json` and return it.
 

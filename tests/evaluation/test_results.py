@@ -96,6 +96,15 @@ def test_table(root: Path) -> None:
     assert results_table(experiments, by_speaker=True) != "\n".join(rows)
 
 
+def test_storage_of_a_teacher_stands_beside_its_students(root: Path) -> None:
+    (root / "smaller" / "teaching.json").write_text(json.dumps({"bytes_per_hour": 1.44e6}))
+    experiments = [e for e in read_experiments(root) if e.results]
+    header, _, *rows = results_table(experiments, by_speaker=False).splitlines()
+    column = header.split("|").index(" teacher's MB an hour ")
+    found = {row.split("|")[1].strip(): row.split("|")[column].strip() for row in rows}
+    assert found == {"smaller": "1.44", "baseline": ""}
+
+
 def test_comparison(root: Path) -> None:
     smaller, baseline = (e for e in read_experiments(root) if e.results)
     pairs = compare(smaller, baseline, by_speaker=False)
