@@ -266,7 +266,7 @@ if runs 4; then
             continue
         fi
         teaching "$experiment"
-        if [ ! -f "$teacher_dir/check.md" ]; then
+        if [ -z "$targets" ] && [ ! -f "$teacher_dir/check.md" ]; then
             # shellcheck disable=SC2046
             show python local/check_teacher.py --teacher "$teacher" --layers "$teacher_layer" \
                 --train-cuts $(manifests "$train_parts") --test-cuts $(manifests "$dev_parts") \

@@ -98,8 +98,8 @@ def results_page(
         f"Intervals: 95 %, bootstrap over {unit} ({SAMPLES} samples). Hours of audio are those of "
         "all epochs together; hours of training are wall-clock time; the real-time factor (RTF) is "
         "seconds of decoding for a second of audio, the slowest set's. A teacher's MB an hour: "
-        "what is stored of it for an hour of training audio. A `+` after a commit: with changes that "
-        "were not committed.\n",
+        "what is stored of it for an hour of training audio. A `+` after a commit: with changes "
+        "that were not committed.\n",
         results_table(experiments, by_speaker=by_speaker),
     ]
     if any(compared.values()):
