@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 from mvqkd.losses import ctc_loss
 from mvqkd.training.objective import Objective
-from tests.training.helpers import make_batch, make_objective, make_updater
-
-
-class Imitation(nn.Module):
-    """A distillation loss as they come: a head of its own on a tap of the encoder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taps = ["layers.1"]
-        self.scale = 2.0
-        self.validates = True
-        self.head = nn.Linear(16, 1)
-        self.seen = None
-
-    def forward(self, taps, lens, batch, time_mask):
-        self.seen = (batch.ids, time_mask)
-        out = self.head(taps["layers.1"]).squeeze(-1).square()
-        valid = torch.arange(out.shape[1]) < lens[:, None]
-        return (out * valid).sum(1)
+from tests.training.helpers import Imitation, make_batch, make_objective, make_updater
 
 
 def test_total_is_the_weighted_sum_per_frame():

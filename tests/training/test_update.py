@@ -19,6 +19,7 @@ from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
     FixedBatches,
+    Imitation,
     assert_same,
     make_batch,
     make_objective,
@@ -206,7 +207,8 @@ def _process(rank, port, folder, shares, expected):
             ("even", FixedBatches),
             ("uneven", _WithMore if rank else FixedBatches),
         ):
-            objective = make_objective(seed=rank)  # other initial weights: those of rank 0 count
+            # Other initial weights: those of rank 0 count.
+            objective = make_objective(seed=rank, auxiliary={"imitation": Imitation()})
             trainer = make_trainer(
                 folder / name,
                 world=world,
@@ -224,9 +226,12 @@ def _process(rank, port, folder, shares, expected):
 
 def test_two_processes_equal_one(tmp_path):
     """Steps of two batches on each process against steps of all four on one; when one process has
-    less, in training or validation, all end together."""
-    batches = [make_batch(f"x{i}", f"y{i}", frames=30 + i, tokens=2 + i % 3) for i in range(8)]
-    objective = make_objective(seed=0)
+    less, in training or validation, all end together. Some batches have no transcripts."""
+    batches = [
+        make_batch(f"x{i}", f"y{i}", frames=30 + i, tokens=2 + i % 3, labelled=i % 4 != 1)
+        for i in range(8)
+    ]
+    objective = make_objective(seed=0, auxiliary={"imitation": Imitation()})
     # Epoch 1's order of four batches is the same on both processes.
     order = torch.randperm(4, generator=torch.Generator().manual_seed(1)).tolist()
     updater = make_updater(objective, tmp_path, optimizer=_sgd(objective))
