@@ -33,6 +33,8 @@ _intrinsic: Any = intrinsic
 _LOG_ZERO = np.float32(-1e30)
 # Totals below this are impossible lattices.
 _IMPOSSIBLE = -1e29
+# Occupancies below this become 0: denormal numbers would slow down all products they enter by much.
+_NEGLIGIBLE, _ZERO = np.float32(1e-30), np.float32(0)
 # Scores are kept relative to a running offset, so that float32 spends its digits on differences
 # between paths and not on the common total; this is how many steps pass between two shifts.
 _STEPS_BETWEEN_SHIFTS = 16
@@ -205,6 +207,8 @@ def _forward_backward(
             for i in range(high - low):
                 by_symbol[i] *= here[i]
                 by_blank[i] = here[i] - by_symbol[i]
+                by_symbol[i] = _ZERO if by_symbol[i] < _NEGLIGIBLE else by_symbol[i]
+                by_blank[i] = _ZERO if by_blank[i] < _NEGLIGIBLE else by_blank[i]
             current[:] = 0.0
             current[low + 1 : high + 1] = by_blank
             target = current[low:high]

@@ -59,11 +59,13 @@ class ReluJoiner(Joiner):
 
 
 @pytest.mark.parametrize("chunk_elements", [1, 70, 10**6])
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("fused", "dense"), [(True, False), (True, True), (False, False)])
 def test_values_and_gradients_equal_plain_differentiation(
-    fused: bool, chunk_elements: int, monkeypatch: pytest.MonkeyPatch
+    fused: bool, dense: bool, chunk_elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(joint, "_CPU_CHUNK", chunk_elements)
+    if dense:  # as on CUDA
+        monkeypatch.setattr(joint, "_needed_cells", lambda *_: None)
     joiner = make_joiner()
     module = joiner if fused else Undeclared(joiner)
     encoder, predictor, tokens = random_inputs()
@@ -97,6 +99,56 @@ def test_fused_gradient_is_the_derivative(bias: bool) -> None:
 
     arguments = [x.requires_grad_() for x in (encoder, predictor, *output.parameters())]
     torch.autograd.gradcheck(function, arguments)
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 200, 10**6])
+def test_leaving_out_cells_of_negligible_gradient_costs_no_accuracy(
+    chunk_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint, "_CPU_CHUNK", chunk_elements)
+    generator = torch.Generator().manual_seed(2)
+    encoder, predictor = (torch.randn(n, DIM, generator=generator) for n in (50, 30))
+    rows = torch.randint(0, 30, (50, 4), generator=generator)
+    tokens = torch.randint(0, VOCAB, (50, 4), generator=generator)
+    # Sizes from 1 to 1e-20, as in lattices; whole frames without gradient, as in impossible ones.
+    weights = 10 ** (-20 * torch.rand(2, 50, 4, generator=generator))
+    weights[:, 20:30] = 0
+    output = make_joiner(torch.float32).output
+    arguments = [x.detach() for x in (encoder, predictor, output.weight, output.bias)]
+
+    def gradients(dtype: torch.dtype) -> tuple[Tensor, ...]:
+        leaves = [x.to(dtype).requires_grad_() for x in arguments]
+        log_probs = joint._TanhLinearLogProbs.apply(*leaves[:2], rows, *leaves[2:], tokens)
+        return torch.autograd.grad(log_probs, leaves, tuple(weights.to(dtype)))
+
+    needed = joint._needed_cells(*weights)
+    assert needed is not None
+    assert 0.2 < needed.double().mean() < 0.8
+    computed = []
+    plain = joint._grad_logits
+    monkeypatch.setattr(joint, "_grad_logits", lambda *x: computed.append(len(x[0])) or plain(*x))
+    found = gradients(torch.float32)
+    assert sum(computed) == needed.sum()
+    for values, exact in zip(found, gradients(torch.float64), strict=True):
+        assert (values - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
+def test_cells_are_left_out_by_the_largest_gradient_of_their_frame() -> None:
+    eps = torch.finfo(torch.float32).eps
+    symbol = torch.tensor(
+        [[1.0, 2 * eps, 0.0], [0.0, 0.0, 0.0], [1e-20, 1e-25, 1e-28], [1.0, 0.0, 0.0]]
+    )
+    blank = torch.tensor(
+        [[0.0, 0.0, -eps / 2], [0.0, 0.0, 0.0], [0.0, -1e-24, 0.0], [0.0, 0.0, math.nan]]
+    )
+    needed = joint._needed_cells(symbol, blank)
+    assert needed is not None
+    assert needed.view(4, 3).tolist() == [
+        [True, True, False],
+        [False, False, False],
+        [True, True, False],
+        [True, True, True],  # nan must not be hidden
+    ]
 
 
 def test_gradients_survive_a_second_backward_pass() -> None:

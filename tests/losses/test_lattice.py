@@ -199,12 +199,27 @@ def test_extreme_scores_give_no_nan(topology: str, backend: str, scale: float) -
     torch.testing.assert_close(leaving, valid.float(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_no_occupancy_of_the_numba_backend_is_denormal(topology: str) -> None:
+    symbol, blank, lens, token_lens = random_lattice(2, 60, 20, dtype=torch.float32)
+    _, *occupancies = lattice_log_likelihood(
+        5 * symbol, 5 * blank, lens, token_lens, topology=topology, backend="numba"
+    )
+    _, *reference = lattice_log_likelihood(
+        5 * symbol, 5 * blank, lens, token_lens, topology=topology, backend="torch"
+    )
+    for values, unrounded in zip(occupancies, reference, strict=True):
+        assert ((unrounded > 0) & (unrounded < torch.finfo(torch.float32).tiny)).any()
+        assert not ((values > 0) & (values < 1e-30)).any()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nan_is_not_hidden(backend: str) -> None:
     symbol, blank, lens, token_lens = random_lattice(2, 9, 4, dtype=torch.float32)
     blank[0, 3, 2] = math.nan
-    scores, *_ = lattice_log_likelihood(symbol, blank, lens, token_lens, backend=backend)
-    assert scores.isnan().tolist() == [True, False]
+    results = lattice_log_likelihood(symbol, blank, lens, token_lens, backend=backend)
+    for values in results:
+        assert values.reshape(2, -1).isnan().any(dim=1).tolist() == [True, False]
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
