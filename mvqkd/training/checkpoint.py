@@ -23,8 +23,10 @@ PRETRAINED = "pretrained.pt"
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` atomically."""
-    with atomic_path(path) as partial:
-        torch.save(state, partial)
+    # Given an open file, torch puts no file name into the archive: the same weights are the same
+    # bytes.
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:

@@ -106,3 +106,9 @@ def test_period_is_shortened_so_that_an_epoch_has_samples(tmp_path):
         for n in (1, 2)
     ]
     assert counts == [3, 6]
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    for name in ("one.pt", "another.pt"):
+        checkpoint.save_checkpoint(tmp_path / name, {"model": {"a": torch.ones(3)}, "step": 4})
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
