@@ -185,27 +185,14 @@ class CodeStore:
             UserError: another teacher, layer, quantizer, frame rate (Hz) or number of codebooks, or
                 any of `ids` is missing.
         """
-        wanted = {
+        wanted: dict[str, str | int | float | None] = {
             "teacher": teacher,
             "layer": layer,
             "quantizer_id": quantizer_id,
             "frame_rate": frame_rate,
             "num_codebooks": num_codebooks,
         }
-        for name, value in wanted.items():
-            found = getattr(self.info, name)
-            if value is not None and found != value:
-                raise UserError(
-                    f"codes in {self.path} have {name} {found}, not {value}",
-                    remedy="configure that one, or dump codes anew into another folder: "
-                    "python local/dump_codes.py --help",
-                )
-        if missing := [utterance for utterance in ids if utterance not in self._store]:
-            raise UserError(
-                f"{self.path} lacks codes of {len(missing)} utterances, as {missing[0]}",
-                remedy="dump codes of all training cuts, speed-perturbed copies included: "
-                "python local/dump_codes.py --help",
-            )
+        self._store.require(wanted, ids)
 
     def verify(self, expected_frames: Mapping[str, int], *, quantizer_id: str) -> None:
         """Check everything against the cuts that the codes were dumped from.

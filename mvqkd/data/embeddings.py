@@ -173,20 +173,7 @@ class EmbeddingStore:
         Raises:
             UserError: another teacher or layer, or any of `ids` is missing.
         """
-        for name, value in {"teacher": teacher, "layer": layer}.items():
-            found = getattr(self.info, name)
-            if value is not None and found != value:
-                raise UserError(
-                    f"embeddings in {self.path} are of {name} {found}, not {value}",
-                    remedy="configure that one, or extract embeddings into another folder: "
-                    "python local/extract_embeddings.py --help",
-                )
-        if missing := [utterance for utterance in ids if utterance not in self._store]:
-            raise UserError(
-                f"{self.path} lacks embeddings of {len(missing)} utterances, as {missing[0]}",
-                remedy="extract those of all training cuts, speed-perturbed copies included: "
-                "python local/extract_embeddings.py --num-utterances 0",
-            )
+        self._store.require({"teacher": teacher, "layer": layer}, ids)
 
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All embeddings, (at most `frames`, D) at a time, in the order of the file."""

@@ -10,7 +10,7 @@ random access costs no HDF5 call, and worker processes share the pages. A folder
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -185,6 +185,30 @@ class RaggedStore:
     def total_frames(self) -> int:
         """Rows of all utterances together."""
         return sum(len(rows) for rows in self._rows)
+
+    def require(self, wanted: Mapping[str, Attribute | None], ids: Iterable[str]) -> None:
+        """Refuse, before training starts, a store that is not that of the configuration.
+
+        Args:
+            wanted: attribute -> value; None: any.
+            ids: utterances that have to be there.
+
+        Raises:
+            UserError: another value, or an utterance is missing.
+        """
+        for name, value in wanted.items():
+            found = self.attributes[name]
+            if value is not None and found != value:
+                raise UserError(
+                    f"{self._dataset} in {self.path} have {name} {found}, not {value}",
+                    remedy=f"configure that one, or in another folder {self._remedy}",
+                )
+        if missing := [utterance for utterance in ids if utterance not in self]:
+            raise UserError(
+                f"{self.path} lacks {self._dataset} of {len(missing)} utterances, as {missing[0]}",
+                remedy="all training cuts are needed, speed-perturbed copies included: "
+                f"{self._remedy}",
+            )
 
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All rows in the order of the files, at most `frames` at a time."""

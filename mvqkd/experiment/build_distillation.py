@@ -65,7 +65,8 @@ class Distillation:
         dev_cuts: Sequence[Path],
         device: torch.device,
     ) -> None:
-        if not 0 <= config.layer <= model.num_layers:
+        # 0 stands there when it was forgotten.
+        if not 1 <= config.layer <= model.num_layers:
             raise UserError(
                 f"distillation.layer is {config.layer}, the student has {model.num_layers} layers",
                 remedy=f"--distillation.layer 1 to {model.num_layers}",

@@ -17,6 +17,7 @@ from mvqkd.distillation.layer import masked_frames
 from mvqkd.errors import UserError
 from mvqkd.models import ConformerEncoder
 from mvqkd.models.taps import Taps
+from mvqkd.training.sums import LossSums, per_frame
 from tests.training.helpers import make_batch, make_objective, make_updater
 
 FRAMES = {"a": 23, "b": 19, "c": 21}
@@ -172,8 +173,6 @@ def test_audio_without_transcripts_teaches_the_encoder_alone(store: CodeStore) -
 def test_losses_of_a_mixed_step_are_per_frame_of_their_own_batches(
     store: CodeStore, tmp_path: Path
 ) -> None:
-    from mvqkd.training.sums import LossSums, per_frame
-
     objective = make_objective(auxiliary={"mvq": distil(store)})
     labelled = make_batch("a", frames=40)
     silent = make_batch("c", frames=40)

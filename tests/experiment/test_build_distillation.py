@@ -157,6 +157,7 @@ def test_embeddings_that_are_not_finite_are_refused(files, cuts, open_) -> None:
     ("fields", "message"),
     [
         ({"layer": 3}, "student has 2 layers"),
+        ({"layer": 0}, "student has 2 layers"),
         ({"delay": -1}, "delay is -1"),
         ({"live": True}, "mvq learns from stored"),
     ],
