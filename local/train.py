@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.folder import (
     check_folder,
     describe_data,
+    own_folder,
     record_start,
     write_folder,
     write_teaching,
@@ -109,7 +111,9 @@ def train(
     from mvqkd.training.trainer import Trainer
     from mvqkd.training.update import Updater
 
-    with start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
+    # Before the processes meet: the first one's refusal ends them all.
+    own = own_folder(exp_dir) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    with own, start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
         distillation = None
         if files is not None:
             distillation = Distillation(

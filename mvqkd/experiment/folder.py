@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +10,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +26,7 @@ _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "
 
 _CONFIG = "config.yaml"
 _DATA = "data.json"
+_LOCK = ".lock"
 
 # Fields that change neither the weights nor what the files of the folder mean.
 _NEUTRAL = (
@@ -89,6 +92,32 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
         )
     averaged_otherwise = any(line.startswith(_AVERAGING) for line in changed)
     return (exp_dir / "pretrained.pt").is_file() and not averaged_otherwise
+
+
+@contextmanager
+def own_folder(exp_dir: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder, which two of them would fill with each other's files.
+
+    The lock is the process's own and goes with it, however it ends; the file `.lock` stays.
+
+    Raises:
+        UserError: another process trains in the folder.
+    """
+    exp_dir.mkdir(parents=True, exist_ok=True)
+    # Appending, so that opening it does not erase who holds the lock.
+    with open(exp_dir / _LOCK, "a+", encoding="utf-8") as file:
+        try:
+            # Not flock: children inherit that, and loader processes outlive a killed training.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"another training is at work in {exp_dir}: process {file.read().strip()}",
+                remedy="wait for its end, stop it, or take another --exp-dir",
+            ) from None
+        file.truncate(0)
+        print(f"{os.getpid()} on {platform.node()}", file=file, flush=True)
+        yield
 
 
 def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> None:

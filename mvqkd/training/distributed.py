@@ -6,7 +6,10 @@ step waits for the GPU because of them; gradients travel by DDP over nccl on GPU
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,12 +89,27 @@ def start_world(device: str | None = None) -> Iterator[World]:
     if size == 1:
         yield World(device=chosen)
         return
+    _end_with_launcher()
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT, device_id=chosen if kind == "cuda" else None)
     try:
         yield World(rank=dist.get_rank(), size=size, device=chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel kill this process when torchrun is killed.
+
+    torchrun starts its processes in sessions of their own: they would train on, unseen.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or sys.platform != "linux":
+        return
+    launcher = os.getppid()
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != launcher:  # killed before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _prepare_cpu() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from mvqkd.errors import UserError
 from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import ExperimentConfig, ModelConfig, TrainingConfig
-from mvqkd.experiment.folder import check_folder, write_folder
+from mvqkd.experiment.folder import check_folder, own_folder, write_folder
 from mvqkd.training.interruption import EXIT_INTERRUPTED
 from mvqkd.training.metrics import read_metrics
 from tests.data.conftest import prepare, write_part
@@ -147,6 +148,54 @@ def test_two_processes_by_torchrun(data, tmp_path):
     assert (tmp_path / "pretrained.pt").is_file()
     assert output.count("training begins") == 1
     assert "trained already" in _run(data, tmp_path, *launcher)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes hear of their parent's end")
+def test_killed_torchrun_takes_its_processes_along_and_the_same_command_goes_on(data, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    _run(data, tmp_path / "whole", *launcher)
+    process = _start(data, tmp_path / "killed", *launcher, training__num_epochs=500)
+    lock = tmp_path / "killed" / ".lock"
+    _wait_for(lambda: list((tmp_path / "killed").glob("checkpoint-*.pt")))
+    trainer = int(lock.read_text().split()[0])
+    process.kill()  # torchrun alone, not the processes that it started
+    process.wait()
+    _wait_for(lambda: not Path(f"/proc/{trainer}").exists())
+    shutil.rmtree(tmp_path / "killed")
+
+    process = _start(data, tmp_path / "killed", *launcher)
+    _wait_for(lambda: list((tmp_path / "killed").glob("checkpoint-*.pt")))
+    process.kill()
+    process.wait()
+    _run(data, tmp_path / "killed", *launcher)
+    expected, weights = _pretrained(tmp_path / "whole"), _pretrained(tmp_path / "killed")
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def _wait_for(condition) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from mvqkd.experiment.folder import own_folder\n"
+        "with own_folder(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "mine\n"
+        for _ in range(2):  # asking does not take the lock from its owner
+            with pytest.raises(UserError, match=f"{tmp_path}: process {other.pid} on"):
+                own_folder(tmp_path).__enter__()
+        other.kill()
+    with own_folder(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
 
 
 def _experiment(**training) -> ExperimentConfig:
