@@ -31,6 +31,7 @@ def load_hugging_face_teacher(
     *,
     revision: str | None = None,
     silence: float | None = None,
+    position_directions: int | None = None,
 ) -> Wav2VecTeacher | WhisperTeacher:
     """Load a checkpoint of the Hugging Face hub, or a folder written by `save_pretrained`.
 
@@ -38,7 +39,7 @@ def load_hugging_face_teacher(
         name: id on the hub, or folder.
         layers: wanted layers; None: all.
         revision: branch, tag or commit on the hub.
-        silence: seconds; Whisper alone, see `WhisperTeacher`.
+        silence, position_directions: Whisper alone, see `WhisperTeacher`.
 
     Raises:
         UserError: transformers is not installed; the checkpoint cannot be read, lacks weights, or
@@ -67,8 +68,10 @@ def load_hugging_face_teacher(
             f"hf:{name} is a {family} network",
             remedy=f"known are {', '.join(_FAMILIES)} and whisper; for others see python:",
         )
-    if silence is not None and family != "whisper":
-        raise UserError(f"hf:{name} is no Whisper", remedy="leave out ?silence=")
+    given = {"silence": silence, "position_directions": position_directions}
+    options = {key: value for key, value in given.items() if value is not None}
+    if options and family != "whisper":
+        raise UserError(f"hf:{name} is no Whisper", remedy=f"leave out {', '.join(options)}")
     recognizes = any(kind.endswith("ForCTC") for kind in config.architectures or [])
     kind = transformers.AutoModelForCTC if recognizes else transformers.AutoModel
     transformers.utils.logging.disable_progress_bar()
@@ -82,10 +85,8 @@ def load_hugging_face_teacher(
             remedy="the checkpoint is not of the architecture that its config.json names",
         )
     if family == "whisper":
-        options = {} if silence is None else {"silence": silence}
-        return WhisperTeacher(
-            model.get_encoder(), torch.from_numpy(extractor.mel_filters), layers, **options
-        )
+        filters = torch.from_numpy(extractor.mel_filters)
+        return WhisperTeacher(model.get_encoder(), filters, layers, **options)
     backbone = HuggingFaceBackbone(model.base_model, layers)
     ctc = None
     if recognizes and backbone.num_layers in backbone.wanted:

@@ -3,7 +3,8 @@
 | URI | teacher |
 |---|---|
 | `torchaudio:NAME[?state_dict=FILE]` | a bundle of `torchaudio.pipelines` |
-| `hf:ID_OR_FOLDER[?revision=R][&silence=S]` | HuBERT, WavLM, wav2vec 2.0, data2vec-audio, Whisper |
+| `hf:ID_OR_FOLDER[?revision=R]` | HuBERT, WavLM, wav2vec 2.0, data2vec-audio, Whisper |
+| ... of Whisper `[&silence=S][&position_directions=K]` | see `mvqkd.teachers.whisper` |
 | `mvqkd:EXP_DIR[?epoch=N][&avg=M][&chunk_size=C][&weights=DIGEST]` | an experiment's encoder |
 | `python:MODULE:FUNCTION[?name=value...]` | whatever `FUNCTION(layers, name=value, ...)` returns |
 
@@ -103,7 +104,7 @@ def _python(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
 
 _SOURCES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[str], Any]] | None]] = {
     "torchaudio": (_torchaudio, {"state_dict": str}),
-    "hf": (_hugging_face, {"revision": str, "silence": float}),
+    "hf": (_hugging_face, {"revision": str, "silence": float, "position_directions": int}),
     "mvqkd": (_own, {"epoch": int, "avg": int, "chunk_size": int, "weights": str}),
     "python": (_python, None),
 }

@@ -48,6 +48,10 @@ class WhisperTeacher(nn.Module):
         silence: seconds of silence that the encoder hears after the audio, as far as the window
             goes; 30 is the window that Whisper was trained on.
         overlap: seconds that windows of longer audio overlap.
+        position_directions: directions of the embeddings that are set to zero because they tell
+            where in the window a frame is, which a student cannot hear: the principal axes of the
+            response to a window of silence, whose frames differ by their positions alone. 0
+            changes nothing.
     """
 
     ctc: CTCHead | None = None
@@ -63,6 +67,7 @@ class WhisperTeacher(nn.Module):
         *,
         silence: float = 2.0,
         overlap: float = 5.0,
+        position_directions: int = 0,
     ) -> None:
         super().__init__()
         self.num_layers = len(encoder.layers)
@@ -77,6 +82,10 @@ class WhisperTeacher(nn.Module):
         self.norm = encoder.layer_norm
         self.register_buffer("filters", mel_filters.float(), persistent=False)
         self.register_buffer("hann", torch.hann_window(_FFT), persistent=False)
+        if not 0 <= position_directions < self.dim:
+            raise ValueError(f"{position_directions} directions of {self.dim} dimensions")
+        self.position_directions = position_directions
+        self._positional: dict[int, Tensor] = {}
 
     def output_lens(self, lens: Tensor) -> Tensor:
         """(N,) samples -> (N,) frames."""
@@ -98,6 +107,8 @@ class WhisperTeacher(nn.Module):
         size = int(heard.max())
         windows = [F.pad(mel[p.row, :, p.start :], (0, size))[:, :size] for p in pieces]
         found = self._encode(torch.stack(windows), heard)
+        if self.position_directions:
+            found = {layer: self._without_position(layer, x) for layer, x in found.items()}
         frame_lens = self.output_lens(lens)
         layers = {
             layer: x.new_zeros(len(waveforms), int(frame_lens.max()), self.dim)
@@ -134,6 +145,21 @@ class WhisperTeacher(nn.Module):
         # Neighbours share the frames from the later's start to the earlier's end: half for each.
         middles = [(a + self.window + b) // 4 for a, b in itertools.pairwise(starts)]
         return list(zip(starts, [0, *middles], [*middles, frames], strict=True))
+
+    def _without_position(self, layer: int, x: Tensor) -> Tensor:
+        """(W, T, D) embeddings of a layer, less their parts along the directions of position."""
+        if not self._positional:
+            with torch.autocast(x.device.type, enabled=False):
+                silence = torch.zeros(1, self.window * _HOP, device=x.device)
+                lens = torch.tensor([silence.shape[1]], device=x.device)
+                mel = self.log_mel(silence, lens)[..., : self.window]
+                responses = self._encode(mel, torch.tensor([self.window], device=x.device))
+            for index, response in responses.items():
+                response = response[0].float()
+                _, _, axes = torch.linalg.svd(response - response.mean(dim=0), full_matrices=False)
+                self._positional[index] = axes[: self.position_directions]
+        axes = self._positional[layer].to(x)
+        return x - x @ axes.T @ axes
 
     def _encode(self, mel: Tensor, heard: Tensor) -> dict[int, Tensor]:
         """(W, mel bins, T), (W,) mel frames heard -> wanted layer -> (W, T/2, D)."""

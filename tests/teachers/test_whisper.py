@@ -98,6 +98,39 @@ def test_windows_cover_every_frame_once(save_variant: Save, length: int) -> None
     assert spans[-1][0] + 3000 >= length
 
 
+def test_directions_of_position_are_those_along_which_silence_varies(save_variant: Save) -> None:
+    folder = save_variant("whisper")
+    silence = torch.zeros(30 * 16000)
+    raw = embed(f"hf:{folder}?silence=0", [silence], [1, 3])[0]
+    waves = noise(1.503, 0.8)
+    kept = embed(f"hf:{folder}", waves, [1, 3])
+    cleared = embed(f"hf:{folder}?position_directions=4", waves, [1, 3])
+    for layer, response in raw.items():
+        axes = torch.pca_lowrank(response, q=8, niter=20)[2][:, :4]
+        projection = torch.eye(len(axes)) - axes @ axes.T
+        for before, after in zip(kept, cleared, strict=True):
+            torch.testing.assert_close(
+                after[layer], before[layer] @ projection, atol=1e-4, rtol=1e-4
+            )
+
+
+@pytest.mark.shared
+@pytest.mark.skipif("MVQKD_SHARED" not in os.environ, reason="MVQKD_SHARED names no folder")
+def test_the_real_encoders_position_is_removed() -> None:
+    """The same second of noise at several places: what differs is mostly the place."""
+    folder = Path(os.environ["MVQKD_SHARED"]) / "teachers" / "whisper_tiny_en_encoder"
+    second = noise(1.0)[0]
+    wave = second.repeat(20)
+
+    def spread(uri: str) -> float:
+        x = embed(uri, [wave], [4])[0][4].unflatten(0, (20, 50))[2:-2]
+        x = x - x.mean(dim=(0, 1))
+        return float(x.mean(dim=1).square().mean() / x.square().mean())
+
+    assert spread(f"hf:{folder}") > 0.3
+    assert spread(f"hf:{folder}?position_directions=10") < 0.5 * spread(f"hf:{folder}")
+
+
 @pytest.mark.shared
 @pytest.mark.skipif("MVQKD_SHARED" not in os.environ, reason="MVQKD_SHARED names no folder")
 def test_the_real_encoder_on_the_whole_window_is_what_the_library_gives() -> None:
