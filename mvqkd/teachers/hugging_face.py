@@ -68,7 +68,7 @@ def load_hugging_face_teacher(
             f"hf:{name} is a {family} network",
             remedy=f"known are {', '.join(_FAMILIES)} and whisper; for others see python:",
         )
-    given = {"silence": silence, "position_directions": position_directions}
+    given: dict[str, Any] = {"silence": silence, "position_directions": position_directions}
     options = {key: value for key, value in given.items() if value is not None}
     if options and family != "whisper":
         raise UserError(f"hf:{name} is no Whisper", remedy=f"leave out {', '.join(options)}")
