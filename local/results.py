@@ -3,7 +3,8 @@
 
     local/results.py --exp-dir exp/mini [--baseline baseline] [--by-speaker]
 
-Writes <exp-dir>/RESULTS.md and <exp-dir>/wer.png, and log/curves.png in each experiment's folder.
+Writes <exp-dir>/RESULTS.md and <exp-dir>/wer.png, log/curves.png in each experiment's folder, and
+<exp-dir>/storage.png (error rates against the stored bytes of the teacher) when they differ.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from mvqkd.errors import UserError
 from mvqkd.evaluation.gather import compare, read_experiments
-from mvqkd.evaluation.pictures import draw_error_rates, draw_training
+from mvqkd.evaluation.pictures import draw_error_rates, draw_storage, draw_training
 from mvqkd.evaluation.report import results_page, results_table
 from mvqkd.experiment.program import run_program
 from mvqkd.files import write_text
@@ -56,13 +57,16 @@ def main() -> None:
         if baseline is not None and experiment is not baseline
     }
     draw_error_rates(root / "wer.png", decoded, by_speaker=by_speaker)
+    pictures = ["wer.png"]
+    if draw_storage(root / "storage.png", decoded, by_speaker=by_speaker):
+        pictures.append("storage.png")
     page = results_page(
         root.name,
         decoded,
         options.baseline,
         compared,
         by_speaker=by_speaker,
-        pictures=["wer.png", *(f"{e.name}/log/curves.png" for e in decoded if e.metrics)],
+        pictures=[*pictures, *(f"{e.name}/log/curves.png" for e in decoded if e.metrics)],
     )
     write_text(root / "RESULTS.md", page)
     print(results_table(decoded, by_speaker=by_speaker), end="")

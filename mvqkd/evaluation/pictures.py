@@ -1,4 +1,4 @@
-"""Pictures: word error rates with intervals, and training curves.
+"""Pictures: word error rates with intervals, also against storage, and training curves.
 
 Drawn with the object-oriented interface of matplotlib (no window, no global state) in the colours
 of Okabe and Ito, which people with any colour vision tell apart.
@@ -71,6 +71,62 @@ def draw_error_rates(path: Path, experiments: Sequence[Experiment], *, by_speake
     _save(figure, path)
 
 
+def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: bool) -> bool:
+    """A panel for each test set: WER against the stored bytes of the teacher, students without a
+    teacher as lines across. Of each student the way of decoding that most of them share.
+
+    Args:
+        path: of the picture.
+        experiments: with results.
+        by_speaker: intervals that resample speakers, where there are such.
+
+    Returns:
+        whether there are two amounts of storage to compare; otherwise nothing is drawn.
+    """
+    amounts = {e.name: e.teaching.get("bytes_per_hour", 0) / 1e6 for e in experiments}
+    if len({amount for amount in amounts.values() if amount > 0}) < 2:
+        return False
+    methods = [method for e in experiments for method in {r["method"] for r in e.results}]
+    method = max(sorted(set(methods)), key=methods.count)
+    results = [
+        (experiment, result)
+        for experiment in experiments
+        for result in {r["set"]: r for r in experiment.results if r["method"] == method}.values()
+    ]
+    sets = sorted({result["set"] for _, result in results})
+    figure = Figure(figsize=(1 + 4.6 * len(sets), 4.4), layout="constrained")
+    axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    for ax, name in zip(axes, sets, strict=True):
+        for experiment, result in results:
+            if result["set"] != name or result["wer"] is None:
+                continue
+            amount = amounts[experiment.name]
+            if amount > 0:
+                _draw_stored(ax, amount, experiment.name, result, by_speaker)
+            else:
+                ax.axhline(result["wer"], color=_GREY, linewidth=1.2, linestyle="--")
+                ax.annotate(
+                    experiment.name,
+                    (1, result["wer"]),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    ha="right",
+                    color=_GREY,
+                    fontsize="small",
+                )
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.margins(x=0.2)
+        ax.set_title(f"{name}, {method}", loc="left", fontweight="bold")
+        ax.set_xlabel("stored of the teacher, MB for an hour of audio")
+        ax.grid(color="#eeeeee")
+        _tidy(ax)
+    axes[0].set_ylabel("word error rate, %")
+    _save(figure, path)
+    return True
+
+
 def draw_training(path: Path, name: str, metrics: Sequence[dict[str, Any]]) -> None:
     """Losses, learning rate, gradient norm and speed of one training against its steps.
 
@@ -139,6 +195,23 @@ def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_spea
         xytext=(0, 7),
         textcoords="offset points",
         ha="center",
+        fontsize="small",
+    )
+
+
+def _draw_stored(
+    ax: Axes, amount: float, name: str, result: dict[str, Any], by_speaker: bool
+) -> None:
+    interval = (result["interval_by_speaker"] if by_speaker else None) or result["interval"]
+    if interval[0] is not None:
+        ax.plot([amount, amount], interval, color=COLOURS[0], linewidth=2.2, solid_capstyle="butt")
+    ax.plot(amount, result["wer"], MARKERS[0], color=COLOURS[0], markersize=7)
+    ax.annotate(
+        f"{name}  {result['wer']:.2f}",
+        (amount, result["wer"]),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
         fontsize="small",
     )
 

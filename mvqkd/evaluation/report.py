@@ -73,12 +73,14 @@ def differences_table(
             result["method"],
             f"{difference.difference:+.2f}",
             f"{difference.interval.low:+.2f} to {difference.interval.high:+.2f}",
+            _relative(result["wer"], difference.difference),
             f"{100 * difference.better:.1f} %",
         ]
         for name, pairs in compared.items()
         for result, difference in pairs
     ]
-    header = ["experiment", "set", "method", f"WER minus {baseline}", "95 %", "better in"]
+    header = ["experiment", "set", "method", f"WER minus {baseline}", "95 %", "relative"]
+    header.append("better in")
     return markdown_table(header, rows)
 
 
@@ -134,6 +136,13 @@ def _effort(experiment: Experiment) -> tuple[str, str]:
         return "", ""
     last = experiment.metrics[-1]
     return f"{last['audio_hours']:.1f}", f"{last['elapsed'] / 3600:.2f}"
+
+
+def _relative(rate: float | None, difference: float) -> str:
+    """A difference as a part of the rate that it was taken from."""
+    if rate is None or not rate - difference > 0:
+        return ""
+    return f"{100 * difference / (rate - difference):+.1f} %"
 
 
 def _storage(experiment: Experiment) -> str:

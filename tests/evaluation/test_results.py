@@ -10,8 +10,13 @@ import yaml
 
 from mvqkd.evaluation.bootstrap import speakers, wer_interval
 from mvqkd.evaluation.gather import compare, read_experiments
-from mvqkd.evaluation.pictures import draw_error_rates, draw_training
-from mvqkd.evaluation.report import markdown_table, results_page, results_table
+from mvqkd.evaluation.pictures import draw_error_rates, draw_storage, draw_training
+from mvqkd.evaluation.report import (
+    differences_table,
+    markdown_table,
+    results_page,
+    results_table,
+)
 from mvqkd.evaluation.result_files import write_recogs
 from mvqkd.evaluation.wer import Transcript, score
 
@@ -105,6 +110,18 @@ def test_storage_of_a_teacher_stands_beside_its_students(root: Path) -> None:
     assert found == {"smaller": "1.44", "baseline": ""}
 
 
+def test_error_rates_against_storage_need_two_amounts(root: Path) -> None:
+    path = root / "storage.png"
+    for count, amount in enumerate((1.44e6, 138e6), start=1):
+        name = f"student{count}"
+        write_experiment(root, name, 10 * count, 3_000_000)
+        (root / name / "teaching.json").write_text(json.dumps({"bytes_per_hour": amount}))
+        experiments = [e for e in read_experiments(root) if e.results]
+        assert draw_storage(path, experiments, by_speaker=count == 1) == (count == 2)
+        assert path.is_file() == (count == 2)
+    assert path.read_bytes().startswith(PNG)
+
+
 def test_comparison(root: Path) -> None:
     smaller, baseline = (e for e in read_experiments(root) if e.results)
     pairs = compare(smaller, baseline, by_speaker=False)
@@ -113,6 +130,9 @@ def test_comparison(root: Path) -> None:
         assert difference.difference == pytest.approx(100 * 10 / 160)
         assert difference.interval.low > 0
         assert difference.better < 0.01
+    rows = differences_table("baseline", {"smaller": pairs}).splitlines()
+    cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
+    assert (cells[3], cells[5]) == ("+6.25", "+50.0 %")
     # Another reference: not the same test set.
     path = root / "smaller" / "greedy_search" / "recogs-test-epoch-3-avg-1.txt"
     path.write_text(path.read_text().replace("ref=['one'", "ref=['won'", 1))
