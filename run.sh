@@ -39,6 +39,7 @@ options
                       names or patterns of the corpus's parts, separated by commas (default: the recipe's)
   --data-dir DIR      prepared data (default data/<recipe>)
   --exp-dir DIR       experiments (default exp/<recipe>)
+  --variant NAME      experiments with other values beside the recipe's: in <exp-dir>/<experiment>-NAME
   --nj N              parallel processes of the preparation (default: all cores)
   --world-size N      training processes on this machine, one per GPU (default 1; without a GPU the recipe's)
   --strict            stop at the first invalid utterance instead of leaving it out
@@ -57,7 +58,7 @@ $(for n in "${!stage_titles[@]}"; do printf '  %d  %s\n' "$n" "${stage_titles[$n
 examples
   ./run.sh                                             the mini recipe, about 20 minutes on two cores
   ./run.sh --recipe egs/mini_librispeech --corpus-dir /corpora/mini
-  ./run.sh --stage 8 --stop-stage 9 --exp baseline --model.num_layers 8 --exp-dir exp/deeper
+  ./run.sh --stage 8 --exp baseline --variant deeper --model.num_layers 8
 END
 }
 
@@ -75,6 +76,7 @@ corpus_dir=
 musan_dir=
 data_dir=
 exp_dir=
+variant=
 nj=$(nproc 2>/dev/null || echo 2)
 world_size=
 strict=
@@ -112,6 +114,7 @@ while [ $# -gt 0 ]; do
         --unlabelled-parts) option_unlabelled_parts=${2//,/ } ;;
         --data-dir) data_dir=$2 ;;
         --exp-dir) exp_dir=$2 ;;
+        --variant) variant=$2 ;;
         --nj) nj=$2 ;;
         --world-size) world_size=$2 ;;
         --*.*) overrides+=("${name//-/_}" "$2"); overrides[-2]="--${overrides[-2]#__}" ;;
@@ -124,6 +127,7 @@ for number in stage:"$stage" stop-stage:"$stop_stage" nj:"$nj" world-size:"${wor
     [[ ${number#*:} =~ ^[0-9]+$ ]] || fail "--${number%%:*} takes a number, not '${number#*:}'" "./run.sh --help"
 done
 [ "$stage" -le "$last_stage" ] || fail "there is no stage $stage" "./run.sh --help lists stages $first_stage to $last_stage"
+[[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' is no part of a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
 command -v python3 >/dev/null || fail "python3 is missing" "install Python 3.10 or newer"
 python3 local/list_options.py --check "${overrides[@]}" || exit 2
@@ -133,6 +137,7 @@ python3 local/list_options.py --check "${overrides[@]}" || exit 2
 name=$(basename "$recipe")
 data_dir=${data_dir:-data/$name}
 exp_dir=${exp_dir:-exp/$name}
+variant=${variant:+-$variant}
 experiments=${only_experiments:-$experiments}
 for experiment in $experiments; do
     [ -f "$recipe/conf/$experiment.yaml" ] ||
@@ -244,11 +249,11 @@ fi
 world_size=${world_size:-1}
 launcher=(python)
 [ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
-train() {  # experiment, configuration values
+train() {  # experiment, its folder's name, configuration values
     show "${launcher[@]}" local/train.py --config "$recipe/conf/$1.yaml" \
         --data-dir "$data_dir" --prefix "$prefix" --vocab-size "$vocab_size" \
         --train-parts "$train_parts" --dev-parts "$dev_parts" --unlabelled-parts "$unlabelled_parts" \
-        --exp-dir "$exp_dir/$1" "${@:2}"
+        --exp-dir "$exp_dir/$2" "${@:3}"
 }
 teaching() {  # experiment, options: sets variables, see local/teaching.py
     local assignments
@@ -269,7 +274,7 @@ if runs 4; then
         [ "$method" != none ] || continue
         announce 4 "of $experiment"
         if [ -n "$teacher_experiment" ]; then
-            train "$teacher_experiment"
+            train "$teacher_experiment" "$teacher_experiment"
             continue
         fi
         teaching "$experiment"
@@ -326,15 +331,15 @@ fi
 
 if runs 8; then
     for experiment in $experiments; do
-        announce 8 "$experiment"
-        train "$experiment" "${overrides[@]}"
+        announce 8 "$experiment$variant"
+        train "$experiment" "$experiment$variant" "${overrides[@]}"
     done
 fi
 
 if runs 9; then
     for experiment in $experiments; do
-        announce 9 "$experiment"
-        show python local/decode.py --exp-dir "$exp_dir/$experiment" --data-dir "$data_dir" \
+        announce 9 "$experiment$variant"
+        show python local/decode.py --exp-dir "$exp_dir/$experiment$variant" --data-dir "$data_dir" \
             --prefix "$prefix" --vocab-size "$vocab_size" \
             --test-parts "$dev_parts" "$test_parts" "${overrides[@]}"
     done

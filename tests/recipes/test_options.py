@@ -57,6 +57,7 @@ def test_help_config_lists_every_field(bare):
         (["--stage", "99"], "99"),
         (["--recipe", "egs/none"], "egs/none"),
         (["--exp", "none"], "none.yaml"),
+        (["--variant", "../x"], "../x"),
         (["--corpus-dir", "/nowhere/at/all"], "/nowhere/at/all"),
         (["--model.num_layer", "4"], "did you mean --model.num_layers"),
     ],

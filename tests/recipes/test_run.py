@@ -131,6 +131,18 @@ def test_other_values_in_a_used_folder_are_refused(whole):
     assert "model.num_layers: 2 -> 3" in output
 
 
+def test_a_variant_has_a_folder_of_its_own(whole):
+    folder, held, _ = whole
+    options = ["--exp", "tiny", "--variant", "short", "--training.num_epochs", "1"]
+    output = run(folder, "--stage", "8", "--stop-stage", "9", *options, "--decoding.avg", "1")
+    assert "tiny-short" in output
+    variant = folder / "exp" / "tiny-short"
+    assert not (variant / "epoch-2.pt").exists()
+    assert list(variant.glob("*/recogs-test-mini-*.txt"))
+    shutil.rmtree(variant)
+    assert_same(contents(folder), held, "beside a variant")
+
+
 @pytest.mark.parametrize("seed", [0])
 def test_killed_at_random_moments_it_ends_the_same(whole, seed):
     folder, held, seconds = whole
