@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mvqkd.evaluation.gather import Experiment
 from mvqkd.files import atomic_path
@@ -160,8 +160,9 @@ def draw_training(path: Path, name: str, metrics: Sequence[dict[str, Any]]) -> N
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.legend(frameon=False, loc="upper right")
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _mark_epochs(ax, metrics)
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # of the small panels too
     panels = [ax]
     for column, (key, label) in enumerate(_LABELS.items()):
         small = figure.add_subplot(grid[1, column], sharex=ax)
