@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -19,15 +20,35 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
+    status = 0
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+        status = 130
+    except SystemExit as end:
+        if not isinstance(end.code, int):  # None, or words that the interpreter prints
+            raise
+        status = end.code
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _leave_at_once(status)
+    sys.exit(status)
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """End a process of torchrun without taking the interpreter down.
+
+    The threads of gloo live on after destroy_process_group; one of them that wants the lock of an
+    interpreter that is ending aborts the process ("terminate called without an active exception"),
+    and a training that was done counts as failed. Seen once in some tens of trainings.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def list_option(value: str | list[str]) -> list[str]:

@@ -1,0 +1,48 @@
+"""How programs end: their status and last words, alone and as processes of torchrun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("launched", [False, True])
+@pytest.mark.parametrize(
+    ("work", "status", "words"),
+    [
+        ("print('done', end='')", 0, "done"),
+        ("raise UserError('no corpus', remedy='run stage 0')", 1, "run stage 0"),
+        ("raise KeyboardInterrupt", 130, "interrupted"),
+        ("print('stopped', end=''); sys.exit(75)", 75, "stopped"),
+        ("sys.exit('last words')", 1, "last words"),
+        ("raise ZeroDivisionError", 1, "Traceback"),
+        ("logging.info('logged')", 0, "logged"),
+    ],
+)
+def test_status_and_last_words(work: str, status: int, words: str, launched: bool) -> None:
+    program = (
+        "import logging, sys\n"
+        "from mvqkd.errors import UserError\n"
+        "from mvqkd.experiment.program import run_program\n"
+        f"def main():\n    {work}\n"
+        "run_program(main)"
+    )
+    environment = {**os.environ, **({"TORCHELASTIC_RUN_ID": "none"} if launched else {})}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert result.returncode == status
+    assert words in result.stdout + result.stderr
+
+
+def test_a_process_of_torchrun_leaves_its_threads_behind() -> None:
+    program = (
+        "import threading\n"
+        "from mvqkd.experiment.program import run_program\n"
+        "run_program(lambda: threading.Thread(target=threading.Event().wait).start())"
+    )
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=True)
