@@ -45,6 +45,13 @@ def read_experiments(root: Path) -> list[Experiment]:
     return sorted(found, key=lambda experiment: (experiment.parameters or 0, experiment.name))
 
 
+def interval_of(result: dict[str, Any], *, by_speaker: bool) -> tuple[float, float] | None:
+    """The 95 % interval of a result's WER, in percent; by speakers where it was asked for and the
+    ids tell them. None for a set without words."""
+    low, high = (result["interval_by_speaker"] if by_speaker else None) or result["interval"]
+    return None if low is None else (low, high)
+
+
 def compare(
     experiment: Experiment, baseline: Experiment, *, by_speaker: bool
 ) -> list[tuple[dict[str, Any], Difference]]:

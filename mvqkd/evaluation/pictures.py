@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from mvqkd.evaluation.gather import Experiment
+from mvqkd.evaluation.gather import Experiment, interval_of
 from mvqkd.files import atomic_path
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -185,9 +185,9 @@ def _ways(experiment: Experiment) -> list[tuple[str, str]]:
 def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_speaker: bool) -> None:
     if result["wer"] is None:
         return
-    interval = (result["interval_by_speaker"] if by_speaker else None) or result["interval"]
+    interval = interval_of(result, by_speaker=by_speaker)
     colour = COLOURS[index % len(COLOURS)]
-    if interval[0] is not None:
+    if interval is not None:
         ax.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
     ax.plot(result["wer"], row, MARKERS[index % len(MARKERS)], color=colour, markersize=7)
     ax.annotate(
@@ -203,8 +203,8 @@ def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_spea
 def _draw_stored(
     ax: Axes, amount: float, name: str, result: dict[str, Any], by_speaker: bool
 ) -> None:
-    interval = (result["interval_by_speaker"] if by_speaker else None) or result["interval"]
-    if interval[0] is not None:
+    interval = interval_of(result, by_speaker=by_speaker)
+    if interval is not None:
         ax.plot([amount, amount], interval, color=COLOURS[0], linewidth=2.2, solid_capstyle="butt")
     ax.plot(amount, result["wer"], MARKERS[0], color=COLOURS[0], markersize=7)
     ax.annotate(

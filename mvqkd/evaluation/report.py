@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mvqkd.evaluation.bootstrap import SAMPLES, Difference
-from mvqkd.evaluation.gather import Experiment
+from mvqkd.evaluation.gather import Experiment, interval_of
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -153,12 +153,11 @@ def _storage(experiment: Experiment) -> str:
 
 
 def _rate(result: dict[str, Any], by_speaker: bool) -> str:
-    interval = result["interval_by_speaker"] if by_speaker else None
-    low, high = interval or result["interval"]
+    interval = interval_of(result, by_speaker=by_speaker)
     rate = math.inf if result["wer"] is None else result["wer"]
-    if low is None:
+    if interval is None:
         return f"{rate:.2f}"
-    return f"{rate:.2f} ({low:.2f}–{high:.2f})"
+    return f"{rate:.2f} ({interval[0]:.2f}–{interval[1]:.2f})"
 
 
 def _commit(experiment: Experiment) -> str:

@@ -109,7 +109,7 @@ def own_folder(exp_dir: Path) -> Iterator[None]:
         try:
             # Not flock: children inherit that, and loader processes outlive a killed training.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # what systems say of a lock that is held
             file.seek(0)
             raise UserError(
                 f"another training is at work in {exp_dir}: process {file.read().strip()}",

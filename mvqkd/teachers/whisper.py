@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mvqkd.errors import UserError
 from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead, Embeddings
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
@@ -52,6 +53,9 @@ class WhisperTeacher(nn.Module):
             where in the window a frame is, which a student cannot hear: the principal axes of the
             response to a window of silence, whose frames differ by their positions alone. 0
             changes nothing.
+
+    Raises:
+        UserError: position_directions is negative, or not below the embeddings' dimension.
     """
 
     ctc: CTCHead | None = None
@@ -83,7 +87,10 @@ class WhisperTeacher(nn.Module):
         self.register_buffer("filters", mel_filters.float(), persistent=False)
         self.register_buffer("hann", torch.hann_window(_FFT), persistent=False)
         if not 0 <= position_directions < self.dim:
-            raise ValueError(f"{position_directions} directions of {self.dim} dimensions")
+            raise UserError(
+                f"position_directions={position_directions} of {self.dim} dimensions",
+                remedy=f"give 0 to {self.dim - 1}",
+            )
         self.position_directions = position_directions
         self._positional: dict[int, Tensor] = {}
 

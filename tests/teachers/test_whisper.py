@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from mvqkd.errors import UserError
 from mvqkd.teachers import load_teacher
 
 transformers = pytest.importorskip("transformers")
@@ -112,6 +113,12 @@ def test_directions_of_position_are_those_along_which_silence_varies(save_varian
             torch.testing.assert_close(
                 after[layer], before[layer] @ projection, atol=1e-4, rtol=1e-4
             )
+
+
+def test_more_directions_than_dimensions_are_refused(save_variant: Save) -> None:
+    folder = save_variant("whisper")
+    with pytest.raises(UserError, match="position_directions=9999 of"):
+        load_teacher(f"hf:{folder}?position_directions=9999", [1])
 
 
 @pytest.mark.shared
