@@ -177,7 +177,7 @@ class _TanhLinearLogProbs(torch.autograd.Function):
         for chunk, cells in _chunks(num_rows, width, vocab_size, encoder.device.type):
             hidden = predictor.index_select(0, flat_rows[cells])
             hidden.view(-1, width, dim).add_(encoder[chunk, None])
-            logits = functional.linear(hidden.tanh_(), weight, bias)
+            logits = functional.linear(_tanh_(hidden), weight, bias)
             exps = logits.to(dtype)  # the same tensor, if it is of this type already
             exps -= exps.amax(dim=1, keepdim=True)
             symbol[cells] = exps.gather(1, flat_tokens[cells])
@@ -207,11 +207,13 @@ class _TanhLinearLogProbs(torch.autograd.Function):
         grad_bias = weight.new_zeros(vocab_size, dtype=dtype)
         chunks = _chunks(num_rows, width, vocab_size, weight.device.type)
         for (chunk, cells), hidden, exps in zip(chunks, kept[::2], kept[1::2], strict=True):
-            here = slice(None) if needed is None else needed[cells].nonzero().squeeze(1)
-            hidden = hidden[here]
-            grad_logits = _grad_logits(
-                exps[here], *(x[cells][here] for x in (sums, tokens, grad_symbol, grad_blank))
-            )
+            here = None if needed is None else needed[cells].nonzero().squeeze(1)
+            parts = (exps, hidden, rows[cells])
+            parts += tuple(x[cells] for x in (sums, tokens, grad_symbol, grad_blank))
+            if here is not None:
+                parts = tuple(x.index_select(0, here) for x in parts)
+            exps, hidden, predictor_rows, *rest = parts
+            grad_logits = _grad_logits(exps, *rest)
             grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(weight.dtype)
             if dtype == weight.dtype:
@@ -221,8 +223,8 @@ class _TanhLinearLogProbs(torch.autograd.Function):
             grad_hidden = grad_logits @ weight
             torch.ops.aten.tanh_backward.grad_input(grad_hidden, hidden, grad_input=grad_hidden)
             grad_hidden = grad_hidden.to(dtype)
-            grad_predictor.index_add_(0, rows[cells][here], grad_hidden)
-            if isinstance(here, slice):
+            grad_predictor.index_add_(0, predictor_rows, grad_hidden)
+            if here is None:
                 torch.sum(grad_hidden.view(-1, width, dim), 1, out=grad_encoder[chunk])
             else:
                 grad_encoder[chunk].index_add_(0, here // width, grad_hidden)
@@ -254,6 +256,14 @@ class _TwoLogProbs(torch.autograd.Function):
             log_probs.flatten(0, 1).exp(), 1.0, tokens.flatten()[:, None], grad_symbol, grad_blank
         )
         return grad.view_as(log_probs).to(ctx.dtype), None
+
+
+def _tanh_(x: Tensor) -> Tensor:
+    """tanh in place; on a CPU by the sigmoid, which torch computes six times faster (error of
+    float32: 2e-7)."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return x.tanh_()
 
 
 def _needed_cells(grad_symbol: Tensor, grad_blank: Tensor) -> Tensor | None:

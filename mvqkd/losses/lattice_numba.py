@@ -38,6 +38,9 @@ _NEGLIGIBLE, _ZERO = np.float32(1e-30), np.float32(0)
 # Scores are kept relative to a running offset, so that float32 spends its digits on differences
 # between paths and not on the common total; this is how many steps pass between two shifts.
 _STEPS_BETWEEN_SHIFTS = 16
+# About a millisecond of work. Below it a thread takes longer to start than it saves, the more so
+# as torch's own threads keep their cores busy for a while after each operation.
+_CELLS_WORTH_A_THREAD = 250_000
 
 
 def _compile(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -241,7 +244,9 @@ def forward_backward(
     symbol_occupancy, blank_occupancy = torch.zeros_like(symbol), torch.zeros_like(blank)
     inputs = [x.contiguous().numpy() for x in (symbol, blank, lens.long(), token_lens.long())]
     outputs = [x.numpy() for x in (scores, symbol_occupancy, blank_occupancy)]
-    num_threads = max(1, min(torch.get_num_threads(), num_utterances))
+    num_threads = min(
+        torch.get_num_threads(), num_utterances, max(1, blank.numel() // _CELLS_WORTH_A_THREAD)
+    )
 
     def work(first: int) -> None:
         _forward_backward(*inputs, skew, first, num_threads, *outputs)
