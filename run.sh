@@ -313,7 +313,8 @@ if runs 6; then
         [ "$method" = mvq ] && [ -z "$targets" ] || continue
         announce 6 "of $experiment"
         show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
-            --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"}
+            --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"} \
+            ${imported_quantizer:+--import "$imported_quantizer"}
     done
 fi
 

@@ -40,6 +40,7 @@ def main() -> None:
             "sample_utterances": config.sample_utterances,
             "embeddings": files.embeddings,
             "quantizer": files.quantizer,
+            "imported_quantizer": config.quantizer,
             "quantizer_steps": config.quantizer_steps or "",
             "num_codebooks": config.num_codebooks,
             "codes": files.codes,

@@ -5,7 +5,8 @@
 
 Writes quantizer.pt, and its report quantizer.json and quantizer.md: the error on utterances that it
 was not trained on, and how evenly each codebook is used. A quantizer that is there, trained on the
-same embeddings with the same options, is kept.
+same embeddings with the same options, is kept. With --import nothing is trained: a quantizer that
+was made elsewhere, by this package or by multi_quantization, is measured on the same utterances.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import run_program
 from mvqkd.files import write_json, write_text
-from mvqkd.quantization import Quantizer, measure
+from mvqkd.quantization import Quantizer, load_quantizer, measure
 
 
 def main() -> None:
@@ -37,6 +38,13 @@ def main() -> None:
     add("--num-codebooks", type=int, default=8, help="bytes of a frame (%(default)s)")
     add("--codebook-size", type=int, default=256, help="entries of a codebook (%(default)s)")
     add("--num-steps", type=int, help="of training (default: the quantizer's own)")
+    add(
+        "--import",
+        type=Path,
+        dest="source",
+        help="take this quantizer instead of training one: a quantizer.pt, or a state dict of "
+        "multi_quantization",
+    )
     add(
         "--held-out",
         type=float,
@@ -64,6 +72,8 @@ def main() -> None:
         "held_out": options.held_out,
         "seed": options.seed,
     }
+    if options.source is not None:
+        metadata["imported"] = _digest(options.source)
     report_path = options.output.with_suffix(".json")
     if options.output.is_file() and report_path.is_file():
         if Quantizer.load(options.output).metadata == metadata:
@@ -73,9 +83,30 @@ def main() -> None:
             f"{options.output} was trained on other embeddings, or with other options",
             remedy="remove it and the codes made with it, or give another --output",
         )
-    train = EmbeddingFrames(store, train_ids)
-    logging.info("%d utterances, %d frames of %d", len(train_ids), train.num_frames, train.dim)
     begin = time.monotonic()
+    if options.source is None:
+        train = EmbeddingFrames(store, train_ids)
+        quantizer = _fit(train, options, metadata)
+        frames = train.num_frames
+    else:
+        quantizer = _import(options.source, options, metadata)
+        frames = 0
+    seconds = time.monotonic() - begin
+    result = measure(quantizer, EmbeddingFrames(store, held_out_ids))
+    report = {
+        "id": quantizer.id,
+        "metadata": metadata,
+        "training": {"frames": frames, "seconds": round(seconds, 1)},
+        "held_out": {"utterances": len(held_out_ids), **asdict(result)},
+    }
+    quantizer.save(options.output)
+    write_text(options.output.with_suffix(".md"), describe(report))
+    write_json(report_path, report)
+    logging.info("%s: id %s, error %.4f", options.output, quantizer.id, result.relative_error)
+
+
+def _fit(train: EmbeddingFrames, options: argparse.Namespace, metadata: dict) -> Quantizer:
+    logging.info("%d frames of %d dimensions", train.num_frames, train.dim)
     with tqdm(desc="training", unit="step") as bar:
 
         def progress(step: int, total: int) -> None:
@@ -83,7 +114,7 @@ def main() -> None:
             bar.update(step - bar.n)
 
         try:
-            quantizer = Quantizer.fit(
+            return Quantizer.fit(
                 train,
                 num_codebooks=options.num_codebooks,
                 codebook_size=options.codebook_size,
@@ -95,18 +126,39 @@ def main() -> None:
             )
         except ValueError as error:  # of options and frames; it names them
             raise UserError(str(error), remedy="see --help") from error
-    seconds = time.monotonic() - begin
-    result = measure(quantizer, EmbeddingFrames(store, held_out_ids))
-    report = {
-        "id": quantizer.id,
-        "metadata": metadata,
-        "training": {"frames": train.num_frames, "seconds": round(seconds, 1)},
-        "held_out": {"utterances": len(held_out_ids), **asdict(result)},
+
+
+def _import(source: Path, options: argparse.Namespace, metadata: dict) -> Quantizer:
+    """The quantizer in a file, if it is one of such embeddings."""
+    try:
+        quantizer = load_quantizer(source)
+    except ValueError as error:
+        raise UserError(
+            str(error), remedy="give a quantizer.pt, or a state dict of multi_quantization"
+        ) from error
+    found = {
+        "num_codebooks": quantizer.num_codebooks,
+        "codebook_size": quantizer.codebook_size,
+        "dim": quantizer.dim,
+        **{name: quantizer.metadata.get(name) for name in ("layer", "frame_rate")},
     }
-    quantizer.save(options.output)
-    write_text(options.output.with_suffix(".md"), describe(report))
-    write_json(report_path, report)
-    logging.info("%s: id %s, error %.4f", options.output, quantizer.id, result.relative_error)
+    for name, value in found.items():
+        # A state dict of multi_quantization knows neither layer nor frame rate.
+        if value is not None and value != metadata[name]:
+            raise UserError(
+                f"{source} is a quantizer of {name} {value}, {options.embeddings} and the options "
+                f"of {metadata[name]}",
+                remedy="give the quantizer of this teacher and layer, and its --num-codebooks "
+                "(in a recipe: --distillation.num_codebooks)",
+            )
+    quantizer.metadata = metadata
+    return quantizer.to(options.device)
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path} is missing", remedy="name the file of a quantizer")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def split(ids: list[str], held_out: float, seed: int) -> tuple[list[str], list[str]]:
@@ -132,6 +184,11 @@ def describe(report: dict) -> str:
             zip(held_out["entropy"], held_out["utilization"], strict=True), start=1
         )
     )
+    training = report["training"]
+    if "imported" in metadata:
+        origin = f"from a file with SHA-256 {metadata['imported']}..."
+    else:
+        origin = f"on {training['frames']} frames, in {training['seconds']} s"
     return f"""# Quantizer {report["id"]}
 
 | | |
@@ -139,7 +196,7 @@ def describe(report: dict) -> str:
 | teacher | `{metadata["teacher"]}`, layer {metadata["layer"]} |
 | embeddings | {metadata["dim"]} dimensions, {metadata["frame_rate"]:g} Hz |
 | codebooks | {metadata["num_codebooks"]} of {metadata["codebook_size"]} entries |
-| trained on | {report["training"]["frames"]} frames, in {report["training"]["seconds"]} s |
+| {"imported" if "imported" in metadata else "trained"} | {origin} |
 | held out | {held_out["num_frames"]} frames of {held_out["utterances"]} other utterances |
 | relative error on these | {held_out["relative_error"]:.4f} |
 

@@ -150,6 +150,9 @@ class DistillationConfig:
     """Utterances that the quantizer is trained on; 0: all."""
     quantizer_steps: int = 0
     """Steps of training the quantizer; 0: its own default."""
+    quantizer: str = ""
+    """File of a quantizer that was made elsewhere, to take instead of training one: of this package
+    or a state dict of `multi_quantization`, which icefall's recipe saves."""
 
 
 @dataclass

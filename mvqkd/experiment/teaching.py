@@ -27,7 +27,7 @@ class TeachingFiles:
     embeddings: Path
     """Folder of the embeddings of all utterances (one layer), for regression."""
     quantizer: Path
-    """The quantizer, trained on the sample."""
+    """The quantizer, trained on the sample or imported."""
     codes: Path
     """Folder of the codebook indexes of all utterances."""
 
@@ -51,13 +51,16 @@ def teaching_files(config: DistillationConfig, data_dir: Path, experiments: Path
         )
     folder = data_dir / "teachers" / _folder_name(config.teacher)
     layer = f"layer-{config.teacher_layer}"
+    codebooks = f"{layer}-cb{config.num_codebooks}"
+    if config.quantizer:
+        codebooks += "-" + re.sub(r"[^\w.-]+", "-", Path(config.quantizer).stem)
     return TeachingFiles(
         teacher=resolve_teacher(config.teacher, experiments),
         folder=folder,
         sample=folder / "sample" / layer,
         embeddings=folder / "embeddings" / layer,
-        quantizer=folder / f"quantizer-{layer}-cb{config.num_codebooks}.pt",
-        codes=folder / f"codes-{layer}-cb{config.num_codebooks}",
+        quantizer=folder / f"quantizer-{codebooks}.pt",
+        codes=folder / f"codes-{codebooks}",
     )
 
 

@@ -8,5 +8,14 @@ with the package `multi_quantization`.
 from mvqkd.quantization.frames import EmbeddingFile, Frames, TensorFrames
 from mvqkd.quantization.measure import Report, measure
 from mvqkd.quantization.quantizer import Quantizer
+from mvqkd.quantization.reference import load_quantizer
 
-__all__ = ["EmbeddingFile", "Frames", "Quantizer", "Report", "TensorFrames", "measure"]
+__all__ = [
+    "EmbeddingFile",
+    "Frames",
+    "Quantizer",
+    "Report",
+    "TensorFrames",
+    "load_quantizer",
+    "measure",
+]

@@ -7,7 +7,9 @@ effective value is exp(10 * scale). It has no mean: x_hat = scale * sum_q center
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,21 @@ from mvqkd.quantization.quantizer import Quantizer
 
 _SCALE_SPEED = 10.0
 _KEYS = ("to_logits.weight", "to_logits.bias", "centers", "logits_scale", "centers_scale", "id_buf")
+
+
+def load_quantizer(path: str | Path) -> Quantizer:
+    """Read a file of `Quantizer.save`, or a saved state dict of the package.
+
+    Raises:
+        ValueError: the file is something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: not a file of tensors, or damaged ({error})") from error
+    if isinstance(state, dict) and "centers_scale" in state:
+        return from_reference(state)
+    return Quantizer.load(path)
 
 
 def from_reference(state: Mapping[str, Tensor]) -> Quantizer:

@@ -25,6 +25,11 @@ def test_files_tell_teacher_layer_and_bytes(tmp_path: Path) -> None:
     assert files.sample == folder / "sample/layer-4"
     assert files.quantizer == folder / "quantizer-layer-4-cb16.pt"
     assert files.codes == folder / "codes-layer-4-cb16"
+    imported = config(teacher="hf:openai/whisper-tiny.en", quantizer="some where/my q.v2.pt")
+    others = teaching_files(imported, tmp_path / "data", tmp_path / "exp")
+    assert others.sample == files.sample
+    assert others.quantizer == folder / "quantizer-layer-4-cb8-my-q.v2.pt"
+    assert others.codes == folder / "codes-layer-4-cb8-my-q.v2"
 
 
 def test_an_own_teacher_is_named_with_its_weights(tmp_path: Path) -> None:

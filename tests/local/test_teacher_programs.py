@@ -21,6 +21,7 @@ from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
+from mvqkd.quantization.reference import to_reference
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts
 from tests.teachers.corpus import URI, make_corpus
@@ -215,6 +216,48 @@ def test_from_embeddings_to_a_report_on_storage(
     size = sum(path.stat().st_size for path in (tmp_path / "codes").iterdir())
     hours = CodeStore(tmp_path / "codes").total_frames / 50 / 3600
     assert float(table["codes, 2 codebooks"][2]) == pytest.approx(size / hours / 1e6, abs=1e-3)
+
+
+def test_a_quantizer_made_elsewhere_is_measured_and_kept(
+    tmp_path: Path, cuts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    extract(cuts, tmp_path / "out", "--num-utterances", 0)
+    options = ["--embeddings", tmp_path / "out" / "layer-3", "--held-out", 0.2]
+    small = ["--num-codebooks", 2, "--codebook-size", 16]
+    run("train_quantizer", *options, *small, "--num-steps", 2, "--output", tmp_path / "q.pt")
+    trained = Quantizer.load(tmp_path / "q.pt")
+    error = json.loads((tmp_path / "q.json").read_text())["held_out"]["relative_error"]
+
+    x = torch.randn(300, trained.dim, generator=torch.Generator().manual_seed(0))
+    torch.save(to_reference(trained, x, num_steps=2), tmp_path / "icefall.pt")
+    for source in ("q.pt", "icefall.pt"):
+        output = tmp_path / f"imported-{source}"
+        command = [*options, *small, "--import", tmp_path / source, "--output", output]
+        run("train_quantizer", *command)
+        imported = Quantizer.load(output)
+        assert imported.id == trained.id and imported.metadata["layer"] == 3
+        report = json.loads(output.with_suffix(".json").read_text())
+        # A state dict has its codebooks' means in another place, where the search begins elsewhere.
+        assert report["held_out"]["relative_error"] == pytest.approx(error, rel=0.05)
+        assert "| imported | from a file" in output.with_suffix(".md").read_text()
+        run("train_quantizer", *command)  # kept
+        dump(cuts, output, tmp_path / f"codes-{source}", "--shard-hours", 1)
+    with pytest.raises(UserError, match="with other options"):
+        run("train_quantizer", *command[:-3], tmp_path / "q.pt", *command[-2:])
+
+    output = ["--output", tmp_path / "other.pt"]
+    with pytest.raises(UserError, match="of num_codebooks 2,"):
+        run("train_quantizer", *options, "--import", tmp_path / "icefall.pt", *output)
+    other = Quantizer(torch.zeros(5), torch.randn(2, 16, 5))
+    other.save(tmp_path / "dim.pt")
+    with pytest.raises(UserError, match="of dim 5,"):
+        run("train_quantizer", *options, *small, "--import", tmp_path / "dim.pt", *output)
+    (tmp_path / "text.pt").write_text("no tensors")
+    with pytest.raises(UserError, match=r"text\.pt"):
+        run("train_quantizer", *options, *small, "--import", tmp_path / "text.pt", *output)
+    with pytest.raises(UserError, match="is missing"):
+        run("train_quantizer", *options, *small, "--import", tmp_path / "none.pt", *output)
+    assert not (tmp_path / "other.pt").exists()
 
 
 def test_held_out_utterances_are_not_trained_on_at_another_speed() -> None:

@@ -1,0 +1,71 @@
+"""Codebook indexes of another quantizer, to teach a student with: is it the quantizer that matters?
+
+    python benchmarks/peer_codes.py --method faiss-OPQ --num-codebooks 8 \
+        --embeddings data/mini_librispeech/teachers/<teacher>/embeddings/layer-4 \
+        --output data/opq-8
+    ./run.sh --recipe egs/mini_librispeech --stage 8 --exp mvq --variant opq \
+        --distillation.targets data/opq-8 --distillation.teacher "hf:<teacher>"
+
+Fits one of the quantizers of `benchmarks/quantizer.py` on frames of the stored embeddings (those of
+all utterances, which stage 5 extracts for the experiments `l1` and `l2`), encodes every utterance
+with that quantizer's own search, and writes a folder of codes as `local/dump_codes.py` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from pathlib import Path
+
+import torch
+from quantizer_peers import METHODS, fit
+from tqdm import tqdm
+
+from mvqkd.data.codes import CodesInfo, write_codes
+from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    add = parser.add_argument
+    add("--embeddings", type=Path, required=True, help="folder of one layer's embeddings")
+    add("--output", type=Path, required=True, help="folder of the codes")
+    add("--method", choices=METHODS, required=True)
+    add("--num-codebooks", type=int, default=8)
+    add("--train-utterances", type=int, default=950, help="that it is fitted on (%(default)s)")
+    add("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    store = EmbeddingStore(options.embeddings)
+    ids = sorted(store, key=lambda name: hashlib.sha256(f"{options.seed} {name}".encode()).digest())
+    frames = EmbeddingFrames(store, ids[: options.train_utterances])
+    x = frames.read(0, frames.num_frames).float()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(options.seed))
+    begin = time.process_time()
+    coder = fit(options.method, x[order], options.num_codebooks, options.seed)
+    print(f"fitted on {len(x)} frames in {time.process_time() - begin:.0f} s of processor time")
+
+    name = f"{options.method}-{options.num_codebooks} {options.seed}"
+    info = CodesInfo(
+        teacher=store.info.teacher,
+        layer=store.info.layer,
+        frame_rate=store.info.frame_rate,
+        quantizer_id=hashlib.sha256(name.encode()).hexdigest()[:8],
+        num_codebooks=options.num_codebooks,
+    )
+    path = options.output / "codes-000-of-001.h5"
+    error = energy = 0.0
+    mean = x.mean(dim=0)
+    with write_codes(path, info=info, total_frames=store.total_frames) as writer:
+        for utterance in tqdm(store, unit="utterance"):
+            rows = torch.tensor(store[utterance]).float()
+            codes = coder.encode(rows)
+            writer.write(utterance, codes.numpy())
+            error += float((rows - coder.decode(codes)).square().sum())
+            energy += float((rows - mean).square().sum())
+    print(f"{path}: relative error {error / energy:.4f} on all utterances")
+
+
+if __name__ == "__main__":
+    main()
