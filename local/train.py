@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from mvqkd.data.parts import expand_parts
 from mvqkd.errors import UserError
+from mvqkd.experiment.check import check_training
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.folder import (
     check_folder,
@@ -64,6 +65,7 @@ def main() -> None:
         files = teaching_files(experiment.distillation, data_dir, exp_dir.parent)
         data["teacher"] = files.teacher
     try:
+        check_training(experiment)
         if check_folder(exp_dir, experiment, data):
             logging.info("%s is trained already", exp_dir)
             return

@@ -41,17 +41,6 @@ def build_student(config: ModelConfig, vocab_size: int, *, ctc_head: bool) -> Tr
     Raises:
         UserError: sizes that do not go together.
     """
-    if config.chunk_size and not config.causal:
-        raise UserError(
-            f"model.chunk_size is {config.chunk_size}, but model.causal is not set",
-            remedy="--model.causal true for a streaming student, else --model.chunk_size []",
-        )
-    bad = [size for size in config.chunk_size if size < 1 and size != -1]
-    if bad or config.left_context < -1:
-        raise UserError(
-            f"model.chunk_size {config.chunk_size} or model.left_context {config.left_context}",
-            remedy="numbers of frames, or -1 for unlimited",
-        )
     try:
         encoder = ConformerEncoder(
             dim=config.dim,
@@ -173,17 +162,7 @@ def build_train_batches(
     rank: int,
     world_size: int,
 ) -> BatchLoader:
-    """Batches of one training process.
-
-    Raises:
-        UserError: audio without transcripts is asked for, and nothing learns from it.
-    """
-    if config.data.unlabelled_ratio > 0 and config.distillation.method == "none":
-        raise UserError(
-            f"data.unlabelled_ratio is {config.data.unlabelled_ratio:g}, but without transcripts "
-            "only distillation learns",
-            remedy="--data.unlabelled_ratio 0, or a distillation.method",
-        )
+    """Batches of one training process."""
     low, high = config.data.musan_snr
     return train_loader(
         cuts,

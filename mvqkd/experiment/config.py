@@ -1,56 +1,70 @@
 """What an experiment is: dataclasses whose fields are the keys of `egs/*/conf/*.yaml` and the
 options `--section.field`.
 
-Only the standard library is imported, so that `run.sh` can check an option's name before anything
-is installed. Values are plain numbers, strings and lists: no class is ever built from YAML by name.
-Programs read the fields and pass them to constructors; nothing in `mvqkd.models`, `mvqkd.losses` or
-`mvqkd.decoding` knows these classes.
+Only the standard library is imported, so that `run.sh` can check an option before anything is
+installed. Ranges stand in the types (`mvqkd.experiment.check` reads them); rules between several
+fields are in `check_training`. Values are plain numbers, strings and lists: no class is ever built
+from YAML by name. Programs read the fields and pass them to constructors; nothing in
+`mvqkd.models`, `mvqkd.losses` or `mvqkd.decoding` knows these classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from mvqkd.experiment.allowed import Allowed
+
+Count = Annotated[int, Allowed(0)]
+Positive = Annotated[int, Allowed(1)]
+PositiveOrAll = Annotated[int, Allowed(1, also=-1)]
+NotNegative = Annotated[float, Allowed(0)]
+AboveZero = Annotated[float, Allowed(0, open_low=True)]
+Share = Annotated[float, Allowed(0, 1)]
+
+Method = Literal["greedy_search", "modified_beam_search", "ctc_greedy_search"]
 
 
 @dataclass
 class DataConfig:
     """Batches and augmentation."""
 
-    max_duration: float = 200.0
+    max_duration: AboveZero = 200.0
     """Seconds of audio in a batch, at most, on each process."""
-    max_tokens: int = 4000
+    max_tokens: Positive = 4000
     """Tokens of transcripts in a batch, at most: bounds the memory of the transducer loss on
     batches of fast speech."""
-    num_buckets: int = 30
+    num_buckets: Positive = 30
     """Buckets of similar duration that batches are drawn from; more waste less padding and shuffle
     less."""
-    labelled_hours: float = 0.0
+    labelled_hours: NotNegative = 0.0
     """Hours of the training audio whose transcripts are used; 0: all. Which ones does not depend on
     the seed. Speed-perturbed copies go with their originals and are not counted."""
-    unlabelled_ratio: float = 0.0
+    unlabelled_ratio: NotNegative = 0.0
     """Batches without transcripts for each batch with: of the training audio that labelled_hours
     leaves, and of `--unlabelled-parts`. Only distillation learns from them."""
-    num_workers: int = 2
+    num_workers: Count = 2
     """Processes that load batches for each training process; 0 loads in the training process."""
-    musan_probability: float = 0.0
+    musan_probability: Share = 0.0
     """Probability that noise, music or babble of MUSAN is mixed into an utterance; needs the MUSAN
     features of stage 2."""
-    musan_snr: list[float] = field(default_factory=lambda: [10.0, 20.0])
+    musan_snr: Annotated[list[float], Allowed(length=2)] = field(
+        default_factory=lambda: [10.0, 20.0]
+    )
     """Range of the signal-to-noise ratio of that noise, in dB."""
     spec_augment: bool = True
     """Mask bands of frequencies and spans of time on the student's input (Park et al. 2019)."""
-    num_time_masks: int = 10
+    num_time_masks: Count = 10
     """Most spans of frames masked in an utterance; fewer in short ones (see
     max_masked_fraction)."""
-    time_mask_size: int = 100
+    time_mask_size: Positive = 100
     """Longest masked span, in frames of 10 ms."""
-    max_masked_fraction: float = 0.15
+    max_masked_fraction: Share = 0.15
     """Largest part of an utterance's frames that one span, and on average all spans together, may
     mask."""
-    num_frequency_masks: int = 2
+    num_frequency_masks: Count = 2
     """Most bands of frequencies masked in an utterance."""
-    frequency_mask_size: int = 27
+    frequency_mask_size: Count = 27
     """Widest masked band, in mel bins."""
 
 
@@ -58,31 +72,31 @@ class DataConfig:
 class ModelConfig:
     """The student: Conformer encoder, stateless predictor, joiner."""
 
-    dim: int = 256
+    dim: Positive = 256
     """Width of the encoder's layers."""
-    num_layers: int = 12
+    num_layers: Positive = 12
     """Conformer layers."""
-    num_heads: int = 4
+    num_heads: Positive = 4
     """Attention heads of a layer; must divide dim."""
-    feedforward_dim: int = 1024
+    feedforward_dim: Positive = 1024
     """Inner width of the two feed-forward modules of a layer."""
-    conv_kernel: int = 15
+    conv_kernel: Positive = 15
     """Frames (of 40 ms) that a layer's depthwise convolution spans; odd unless causal."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Allowed(0, 1, open_high=True)] = 0.1
     """Dropout of every residual branch of the encoder."""
     causal: bool = False
     """Causal convolutions: needed for a streaming student, which then trains with chunk_size."""
-    chunk_size: list[int] = field(default_factory=list)
+    chunk_size: Annotated[list[int], Allowed(1, also=-1)] = field(default_factory=list)
     """Frames of 40 ms that a streaming student hears at once. One number trains for that chunk;
     several are drawn from at random for every batch (dynamic chunk training; -1 is the whole
     utterance); none: full context."""
-    left_context: int = -1
+    left_context: Annotated[int, Allowed(-1)] = -1
     """Frames of 40 ms before its chunk that a frame attends to; -1: all of them."""
-    predictor_dim: int = 256
+    predictor_dim: Positive = 256
     """Width of the predictor."""
-    context_size: int = 2
+    context_size: Positive = 2
     """Tokens that the stateless predictor sees."""
-    joiner_dim: int = 256
+    joiner_dim: Positive = 256
     """Width of the joiner."""
 
 
@@ -90,24 +104,24 @@ class ModelConfig:
 class LossConfig:
     """Pruned RNN-T (Kuang et al. 2022) and an auxiliary CTC head."""
 
-    prune_range: int = 5
+    prune_range: Annotated[int, Allowed(2)] = 5
     """Tokens considered at each frame by the pruned loss."""
-    lm_scale: float = 0.25
+    lm_scale: Share = 0.25
     """Share of the predictor-only probability in the smoothed simple loss."""
-    am_scale: float = 0.0
+    am_scale: Share = 0.0
     """Share of the encoder-only probability in the smoothed simple loss."""
-    simple_scale: float = 0.5
+    simple_scale: NotNegative = 0.5
     """Weight of the simple loss after the warm-up (1.0 during it)."""
-    warmup_steps: int = 1000
+    warmup_steps: Count = 1000
     """Steps during which the pruned loss grows from a tenth of its weight to all of it."""
-    ctc_scale: float = 0.0
+    ctc_scale: NotNegative = 0.0
     """Weight of a CTC head's loss; 0: no CTC head."""
-    ctc_warmup_steps: int = 0
+    ctc_warmup_steps: Count = 0
     """Steps at the beginning in which only CTC teaches the encoder; some hundreds let a student of
     few hours of speech begin to listen early."""
     topology: Literal["regular", "modified"] = "regular"
     """`regular`: any number of tokens at a frame; `modified`: at most one."""
-    delay_penalty: float = 0.0
+    delay_penalty: NotNegative = 0.0
     """Penalty that makes a streaming student emit earlier (arXiv 2211.00490); 0: none."""
     backend: Literal["auto", "k2", "builtin"] = "auto"
     """`auto`: k2 when it is installed, else built in; or one of `k2`, `builtin`."""
@@ -123,32 +137,32 @@ class DistillationConfig:
     teacher: str = ""
     """URI of the teacher: `torchaudio:NAME`, `hf:ID_OR_FOLDER`, `mvqkd:EXPERIMENT` (of the same
     recipe, or the folder of any), `python:MODULE:FUNCTION`."""
-    teacher_layer: int = 0
+    teacher_layer: Count = 0
     """Layer of the teacher, 1-based."""
-    layer: int = 0
+    layer: Count = 0
     """Layer of the student's encoder that learns from it, 1-based."""
-    scale: float = 1.0
+    scale: NotNegative = 1.0
     """Weight of the loss, which is a mean over indexes or dimensions, and a sum over frames as the
     transducer loss is."""
-    num_codebooks: int = 8
+    num_codebooks: Positive = 8
     """Of `mvq`: bytes of a teacher frame."""
     prediction: Literal["independent", "joint"] = "independent"
     """Of `mvq`: every index on its own, or given the indexes before it."""
-    delay: int = 0
+    delay: Count = 0
     """Frames of 40 ms by which the student is late: a streaming student then hears a little of what
     the teacher's frame is about."""
-    masked_weight: float = 1.0
+    masked_weight: NotNegative = 1.0
     """Weight of frames that SpecAugment masked in time."""
-    unmasked_weight: float = 1.0
+    unmasked_weight: NotNegative = 1.0
     """Weight of the other frames."""
     live: bool = False
     """Not of `mvq`: compute the teacher's embeddings in every pass over the data instead of storing
     those of all training audio."""
     targets: str = ""
     """Folder of codes or embeddings; empty: those that the recipe's stages make."""
-    sample_utterances: int = 1000
+    sample_utterances: Count = 1000
     """Utterances that the quantizer is trained on; 0: all."""
-    quantizer_steps: int = 0
+    quantizer_steps: Count = 0
     """Steps of training the quantizer; 0: its own default."""
     quantizer: str = ""
     """File of a quantizer that was made elsewhere, to take instead of training one: of this package
@@ -159,20 +173,22 @@ class DistillationConfig:
 class OptimizerConfig:
     """AdamW and its schedule."""
 
-    learning_rate: float = 1e-3
+    learning_rate: AboveZero = 1e-3
     """Peak learning rate."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    betas: Annotated[list[float], Allowed(0, 1, open_high=True, length=2)] = field(
+        default_factory=lambda: [0.9, 0.98]
+    )
     """AdamW's moment decays."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """Decoupled weight decay of matrices; biases, norms and scales have none."""
     schedule: Literal["cosine", "noam"] = "cosine"
     """After the linear warm-up: `cosine` falls to final_fraction at the last step, `noam` with the
     inverse square root."""
-    warmup_steps: int = 500
+    warmup_steps: Count = 500
     """Steps of linear warm-up."""
-    final_fraction: float = 0.02
+    final_fraction: Share = 0.02
     """Learning rate at the end of the cosine, as a part of the peak."""
-    clip_grad_norm: float = 5.0
+    clip_grad_norm: NotNegative = 5.0
     """Largest norm of the gradient; 0: no clipping."""
 
 
@@ -180,27 +196,27 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long, how precise, and what is written."""
 
-    num_epochs: int = 30
+    num_epochs: Positive = 30
     """Passes over the training cuts."""
-    seed: int = 42
+    seed: Count = 42
     """Of everything that is random: initialization, order, augmentation, dropout."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the forward pass: `float32`, `bfloat16` or `float16`; losses are always float32."""
-    accumulate: int = 1
+    accumulate: Positive = 1
     """Batches whose gradients are summed before a step."""
-    average_period: int = 100
+    average_period: Positive = 100
     """Steps between updates of the running average of the weights."""
-    log_interval: int = 50
+    log_interval: Positive = 50
     """Steps between lines of the log."""
-    valid_interval: int = 0
+    valid_interval: Count = 0
     """Steps between validations; 0: at the end of every epoch."""
-    save_interval: int = 1000
+    save_interval: Positive = 1000
     """Steps between `checkpoint-<step>.pt` files, from which a killed training goes on."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: PositiveOrAll = 2
     """`checkpoint-<step>.pt` files kept."""
-    keep_epochs: int = -1
+    keep_epochs: PositiveOrAll = -1
     """`epoch-N.pt` files kept; -1: all."""
-    max_nonfinite: int = 50
+    max_nonfinite: Count = 50
     """Batches with a loss or gradient that is not finite, after which training stops."""
 
 
@@ -208,34 +224,34 @@ class TrainingConfig:
 class DecodingConfig:
     """Which weights, which search."""
 
-    epoch: int = -1
+    epoch: PositiveOrAll = -1
     """Epoch whose weights are decoded with; -1: the last."""
-    avg: int = 1
+    avg: Positive = 1
     """Epochs up to that one to average."""
     use_averaged_model: bool = True
     """Average the running average of the weights over those epochs, not the weights at their
     ends."""
-    methods: list[str] = field(default_factory=lambda: ["greedy_search", "modified_beam_search"])
+    methods: list[Method] = field(default_factory=lambda: ["greedy_search", "modified_beam_search"])
     """Any of `greedy_search`, `modified_beam_search`, `ctc_greedy_search`."""
-    beam_size: int = 4
+    beam_size: Positive = 4
     """Hypotheses kept by modified beam search."""
-    max_symbols_per_frame: int = 1
+    max_symbols_per_frame: Positive = 1
     """Tokens that greedy search may emit at a frame; 1 is what sherpa-onnx does."""
     blank_penalty: float = 0.0
     """Subtracted from the blank's logit: positive values trade deletions for insertions."""
-    nbest: int = 0
+    nbest: Count = 0
     """Hypotheses of each utterance written to `nbest-*.jsonl`; 0: no such file."""
-    max_duration: float = 600.0
+    max_duration: AboveZero = 600.0
     """Seconds of audio decoded at once."""
     streaming: Literal["none", "simulated", "chunked"] = "simulated"
     """How a student with chunks is decoded: `simulated` (one masked forward), `chunked` (chunk by
     chunk with states; same result), or `none` (full context). A student without chunks always has
     full context."""
-    chunk_size: int = 0
+    chunk_size: Count = 0
     """Frames of 40 ms; 0: the first of model.chunk_size."""
-    left_context: int = 0
+    left_context: Annotated[int, Allowed(-1)] = 0
     """Frames of 40 ms; 0: model.left_context; -1: all."""
-    tail_padding: int = 0
+    tail_padding: Count = 0
     """Frames of 10 ms of silence appended to each utterance, for students that emit late."""
 
 

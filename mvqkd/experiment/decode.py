@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -36,14 +36,14 @@ from mvqkd.evaluation.bootstrap import Interval, speakers, wer_interval
 from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summary
 from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score
 from mvqkd.experiment.build import load_student
-from mvqkd.experiment.config import DecodingConfig
+from mvqkd.experiment.config import DecodingConfig, Method
 from mvqkd.experiment.folder import code_version
 from mvqkd.files import write_json, write_text
 from mvqkd.models import Transducer
 from mvqkd.training.averaging import load_for_decoding
 from mvqkd.training.checkpoint import epoch_path, epochs, load_checkpoint
 
-METHODS = ("greedy_search", "modified_beam_search", "ctc_greedy_search")
+METHODS = get_args(Method)
 
 
 @dataclass

@@ -63,14 +63,8 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
 
     Raises:
         UserError: the folder's experiment differs in a field that matters to the weights, or was
-            fed with other data; or `experiment` would come to its end without weights to average.
+            fed with other data.
     """
-    if not 1 <= experiment.decoding.avg <= experiment.training.num_epochs:
-        raise UserError(
-            f"decoding.avg is {experiment.decoding.avg}, training.num_epochs "
-            f"{experiment.training.num_epochs}: there are not as many epochs to average",
-            remedy=f"--decoding.avg {experiment.training.num_epochs} or less",
-        )
     config_path, data_path = exp_dir / _CONFIG, exp_dir / _DATA
     if not config_path.is_file():
         return False

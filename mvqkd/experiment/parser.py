@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 
 from mvqkd.errors import UserError
+from mvqkd.experiment.check import check_values
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.files import write_text
 
@@ -34,7 +35,11 @@ class ExperimentParser:
 
     def parse(self, argv: list[str] | None = None) -> tuple[ExperimentConfig, Namespace]:
         """Return the experiment, and all options as a namespace (`argv`: the process's own by
-        default)."""
+        default).
+
+        Raises:
+            UserError: a value is out of its range.
+        """
         namespace = self.options.parse_args(argv)
         return _experiment(self.options, namespace), namespace
 
@@ -60,6 +65,8 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
     parser.add_class_arguments(ExperimentConfig)
     try:
         return _experiment(parser, parser.parse_path(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error.problem}", remedy=error.remedy) from error
     except Exception as error:  # jsonargparse raises several kinds; all mean a bad file here
         raise UserError(f"{path} is not an experiment: {error}") from error
 
@@ -72,7 +79,11 @@ def differences(saved: ExperimentConfig, wanted: ExperimentConfig) -> list[str]:
 
 def _experiment(parser: ArgumentParser, namespace: Namespace) -> ExperimentConfig:
     built = parser.instantiate(namespace)
-    return ExperimentConfig(**{field.name: built[field.name] for field in fields(ExperimentConfig)})
+    experiment = ExperimentConfig(
+        **{field.name: built[field.name] for field in fields(ExperimentConfig)}
+    )
+    check_values(experiment)
+    return experiment
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

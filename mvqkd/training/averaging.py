@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.errors import UserError
+from mvqkd.training.averaged_epochs import needed_epochs
 from mvqkd.training.checkpoint import epoch_path, epochs, load_checkpoint
 
 StateDict = dict[str, Tensor]
@@ -100,10 +101,7 @@ def load_for_decoding(
             f"cannot average {avg} epochs up to epoch {epoch}",
             remedy=f"--decoding.avg from 1 to {epoch}",
         )
-    if use_averaged_model:
-        needed = [epoch - avg, epoch] if epoch > avg else [epoch]
-    else:
-        needed = list(range(epoch - avg + 1, epoch + 1))
+    needed = needed_epochs(epoch, avg, use_averaged_model=use_averaged_model)
     missing = sorted(set(needed) - set(available))
     if missing:
         raise UserError(

@@ -227,10 +227,3 @@ def test_fields_that_change_no_weights_may_differ(tmp_path):
     assert check_folder(tmp_path, other, DATA)
     other.decoding.avg = 3  # pretrained.pt is to be written again
     assert not check_folder(tmp_path, other, DATA)
-
-
-def test_more_epochs_to_average_than_to_train_is_refused_at_the_start(tmp_path):
-    experiment = _experiment(num_epochs=2)
-    experiment.decoding.avg = 3
-    with pytest.raises(UserError, match="as many epochs"):
-        check_folder(tmp_path, experiment, DATA)
