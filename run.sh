@@ -164,18 +164,6 @@ show() {  # print a command, then run it
     printf '   %s\n' "$*"
     "$@"
 }
-one_of_every() {  # patterns -> names of the parts that have manifests, in the order of the patterns
-    local pattern file part found=" "
-    for pattern in $1; do
-        for file in "$data_dir/manifests/${prefix}"_supervisions_$pattern.jsonl.gz; do
-            [ -f "$file" ] || continue
-            part=${file##*_supervisions_}
-            part=${part%.jsonl.gz}
-            case $found in *" $part "*) ;; *) found+="$part " ;; esac
-        done
-    done
-    echo "${found# }"
-}
 
 # ---- stages ------------------------------------------------------------------------------------
 train_parts=${option_train_parts:-$train_parts}
@@ -204,20 +192,18 @@ if runs 1; then
     musan_options=()
     [ "$musan" != yes ] || musan_options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
     show python local/prepare_manifests.py --corpus-dir "${corpus_dir:-$data_dir/corpus}" \
-        --parts "$train_parts" "$dev_parts" "$test_parts" --unlabelled-parts "$unlabelled_parts" \
-        --prefix "$prefix" \
+        --train-parts "$train_parts" --dev-parts "$dev_parts" --test-parts "$test_parts" \
+        --unlabelled-parts "$unlabelled_parts" --prefix "$prefix" \
         --data-dir "$data_dir" --nj "$nj" "${musan_options[@]}" $strict
 fi
 
 if [ "$stop_stage" -ge 2 ]; then
-    train_parts=$(one_of_every "$train_parts")
-    dev_parts=$(one_of_every "$dev_parts")
-    test_parts=$(one_of_every "$test_parts")
-    unlabelled_parts=$(one_of_every "$unlabelled_parts")
-    if [ -z "$train_parts" ] || [ -z "$dev_parts" ]; then
-        fail "$data_dir/manifests has no manifests of training or dev parts" \
-            "run --stage 1, with --train-parts and --dev-parts if the corpus's parts have other names"
-    fi
+    # Not what lies in the data folder: leftovers of other runs may hold the dev or test speech of this one.
+    assignments=$(python local/list_parts.py --data-dir "$data_dir" \
+        ${corpus_dir:+--corpus-dir "$corpus_dir"} --train-parts "$option_train_parts" \
+        --dev-parts "$option_dev_parts" --test-parts "$option_test_parts" \
+        --unlabelled-parts "$option_unlabelled_parts") || exit
+    eval "$assignments"
     if [ -z "$test_parts" ]; then
         echo "the corpus has no test part: only $dev_parts is decoded"
     fi

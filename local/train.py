@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from mvqkd.data.parts import expand_parts
+from mvqkd.data.parts import expand_parts, stored_parts
 from mvqkd.errors import UserError
 from mvqkd.experiment.check import check_training
 from mvqkd.experiment.config import ExperimentConfig
@@ -87,10 +87,9 @@ class Cuts(NamedTuple):
 
 def find_cuts(fbank: Path, prefix: str, patterns: list[str]) -> list[Path]:
     """Manifests of the parts that the patterns name."""
-    start = f"{prefix}_cuts_"
-    found = [path.name[len(start) :].split(".")[0] for path in fbank.glob(f"{start}*.jsonl.gz")]
+    found = stored_parts(fbank, prefix, "cuts")
     parts = expand_parts(patterns, found, fbank, remedy="./run.sh --stop-stage 3")
-    return [fbank / f"{start}{part}.jsonl.gz" for part in parts]
+    return [fbank / f"{prefix}_cuts_{part}.jsonl.gz" for part in parts]
 
 
 def train(

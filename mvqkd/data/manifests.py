@@ -4,7 +4,7 @@ needed."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from mvqkd.data.audio import Fault, probe_file
 from mvqkd.data.corpus import Listing, list_parts
 from mvqkd.data.features import SAMPLE_RATE
 from mvqkd.data.jsonl import fingerprint, write_items
-from mvqkd.data.parts import expand_parts
+from mvqkd.data.parts import check_corpus, choose_parts, record_parts
 from mvqkd.data.report import Report, read_report
 from mvqkd.errors import UserError
 
@@ -27,55 +27,66 @@ MUSAN_PARTS = ("music", "speech", "noise")
 
 def prepare_manifests(
     corpus_dir: Path,
-    patterns: Iterable[str],
-    output_dir: Path,
+    patterns: Mapping[str, Iterable[str]],
+    data_dir: Path,
     *,
     prefix: str,
     min_seconds: float,
     max_seconds: float,
     num_jobs: int,
     strict: bool = False,
-    unlabelled: Iterable[str] = (),
-) -> list[str]:
-    """Write `<prefix>_{recordings,supervisions}_<part>.jsonl.gz` and a report for each part.
+) -> dict[str, list[str]]:
+    """Write `<data_dir>/manifests/<prefix>_{recordings,supervisions}_<part>.jsonl.gz` and a report
+    for each part, and last `parts.json`, which tells later stages whose parts these are.
 
     A part whose files and limits did not change since it was written is kept.
 
     Args:
         corpus_dir: a LibriSpeech tree or a folder of lhotse manifests.
-        patterns: names or patterns of parts. An id in two parts stays in the first.
-        output_dir: `data/<recipe>/manifests`.
+        patterns: names or patterns of parts by role, see `choose_parts`; unlabelled ones need no
+            transcripts. An id in two parts of one role stays in the first.
+        data_dir: `data/<recipe>`.
         prefix: of the files' names.
         min_seconds: shorter utterances are left out.
         max_seconds: longer utterances are left out.
         num_jobs: threads that decode audio.
         strict: write nothing when an utterance is invalid.
-        unlabelled: names or patterns of parts that need no transcripts, beside the others.
 
     Returns:
-        Names of the parts.
+        Names of the parts by role.
 
     Raises:
-        UserError: there are no such parts, no valid utterances, or invalid ones and `strict`.
+        UserError: there are no such parts, no valid utterances, or invalid ones and `strict`;
+            utterances are in parts of different roles; `data_dir` is of another corpus.
     """
     available = list_parts(corpus_dir)
-    parts = expand_parts(patterns, available, corpus_dir, remedy="--corpus-dir DIR")
-    labelled = set(parts)
-    for part in expand_parts(unlabelled, available, corpus_dir, remedy="--corpus-dir DIR"):
-        if part not in labelled:
-            parts.append(part)
-    owner: dict[str, str] = {}
-    for part in parts:
-        listing = available[part](labelled=part in labelled)
-        kept = []
+    check_corpus(data_dir, corpus_dir)
+    output_dir = data_dir / "manifests"
+    parts = choose_parts(patterns, available, corpus_dir, remedy="--corpus-dir DIR")
+    owner: dict[str, tuple[str, str]] = {}
+    for role, part in [(role, part) for role, names in parts.items() for part in names]:
+        labelled = role != "unlabelled"
+        purpose = role if labelled else "train"
+        listing = available[part](labelled=labelled)
+        kept, shared = [], []
         for segment in listing.supervisions:
-            if segment.id in owner:
-                detail = f"also in {owner[segment.id]}, where it is kept"
+            first, its_purpose = owner.setdefault(segment.id, (part, purpose))
+            if first == part:
+                kept.append(segment)
+            elif its_purpose == purpose:
+                detail = f"also in {first}, where it is kept"
                 listing.problems.append((segment.id, "duplicate id", detail))
             else:
-                kept.append(segment)
+                shared.append((first, its_purpose, segment.id))
+        if shared:
+            first, its_purpose, example = shared[0]
+            raise UserError(
+                f"{len(shared)} utterances of {part} are in other parts too: {example} is in "
+                f"{first}, which is for {its_purpose}, while {part} is for {purpose}",
+                remedy="name parts without common utterances with --train-parts, --dev-parts, "
+                "--test-parts and --unlabelled-parts",
+            )
         listing.supervisions = kept
-        owner.update((segment.id, part) for segment in kept)
         _prepare_part(
             f"{prefix}_{part}",
             listing,
@@ -87,8 +98,9 @@ def prepare_manifests(
             limits=(min_seconds, max_seconds),
             num_jobs=num_jobs,
             strict=strict,
-            labelled=part in labelled,
+            labelled=labelled,
         )
+    record_parts(data_dir, corpus_dir, parts)
     return parts
 
 

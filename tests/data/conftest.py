@@ -56,8 +56,8 @@ def prepare(corpus: Path, data: Path, speeds: tuple[float, ...] = (1.0, 0.9, 1.1
     """All three stages into `data`; returns it."""
     prepare_manifests(
         corpus,
-        ["train-tiny", "dev-a"],
-        data / "manifests",
+        {"train": ["train-tiny"], "dev": ["dev-a"]},
+        data,
         prefix="tiny",
         min_seconds=0.1,
         max_seconds=30,

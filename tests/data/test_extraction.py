@@ -102,7 +102,7 @@ def test_unreadable_audio_is_reported_and_tried_again(
     root, data = tmp_path / "corpus", tmp_path / "data"
     shutil.copytree(corpus, root)
     prepare_manifests(
-        root, ["dev-a"], data / "manifests", prefix="tiny", min_seconds=0, max_seconds=9, num_jobs=1
+        root, {"dev": ["dev-a"]}, data, prefix="tiny", min_seconds=0, max_seconds=9, num_jobs=1
     )
     cuts = manifest_cuts(data / "manifests", "tiny", "dev-a")
     audio = Path(cuts[1].recording.sources[0].source)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = 8
 
 COMMANDS = {
-    "prepare_manifests": "--corpus-dir {corpus} --parts train-big --nj 2",
+    "prepare_manifests": "--corpus-dir {corpus} --train-parts train-big --nj 2",
     "compute_fbank": "--train-parts train-big --speed-perturb --nj 2",
     "prepare_lang": "--train-parts train-big --vocab-size 40",
 }

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,23 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 
 from mvqkd.data.jsonl import read_items
 from mvqkd.data.manifests import prepare_manifests, prepare_musan
+from mvqkd.data.parts import ROLES, recorded_parts, stored_parts
 from mvqkd.errors import UserError
 
 MakeSpeech = Callable[..., np.ndarray]
 
 
-def run(corpus: Path, output: Path, parts: list[str], **options: Any) -> list[str]:
+def run(corpus: Path, data: Path, train: Sequence[str] = (), **options: Any) -> list[str]:
+    """Names of the parts; roles may be among the options."""
+    patterns = {"train": train} | {role: options.pop(role) for role in ROLES if role in options}
     defaults: dict[str, Any] = dict(prefix="x", min_seconds=0.3, max_seconds=3, num_jobs=2)
-    return prepare_manifests(corpus, parts, output, **(defaults | options))
+    parts = prepare_manifests(corpus, patterns, data, **(defaults | options))
+    return [name for names in parts.values() for name in names]
 
 
-def report(output: Path, part: str) -> dict[str, dict[str, list[str]]]:
+def report(data: Path, part: str) -> dict[str, dict[str, list[str]]]:
     """Ids by kind."""
-    table = json.loads((output / f"x_{part}.report.json").read_text())
+    table = json.loads((data / f"manifests/x_{part}.report.json").read_text())
     for kinds in (table["left_out"], table["changed"]):
         for kind, entry in kinds.items():
             assert entry["count"] == len(entry["utterances"])
@@ -33,8 +37,8 @@ def report(output: Path, part: str) -> dict[str, dict[str, list[str]]]:
     return table
 
 
-def ids(output: Path, part: str, kind: str = "supervisions") -> list[str]:
-    return [item["id"] for item in read_items(output / f"x_{kind}_{part}.jsonl.gz")]
+def ids(data: Path, part: str, kind: str = "supervisions") -> list[str]:
+    return [item["id"] for item in read_items(data / f"manifests/x_{kind}_{part}.jsonl.gz")]
 
 
 @pytest.fixture
@@ -97,8 +101,10 @@ def test_sound_corpus(corpus: Path, tmp_path: Path) -> None:
     assert ids(tmp_path, "train-tiny") == sorted(ids(tmp_path, "train-tiny"))
     table = report(tmp_path, "train-tiny")
     assert table["left_out"] == table["changed"] == {}
-    recordings = RecordingSet.from_file(tmp_path / "x_recordings_dev-a.jsonl.gz").to_eager()
-    supervisions = SupervisionSet.from_file(tmp_path / "x_supervisions_dev-a.jsonl.gz")
+    recordings = RecordingSet.from_file(
+        tmp_path / "manifests/x_recordings_dev-a.jsonl.gz"
+    ).to_eager()
+    supervisions = SupervisionSet.from_file(tmp_path / "manifests/x_supervisions_dev-a.jsonl.gz")
     for supervision in supervisions:
         name = supervision.id
         speaker, chapter, _ = name.split("-")
@@ -135,7 +141,9 @@ def test_every_fault_is_reported_by_id(broken: Path, tmp_path: Path) -> None:
     assert len(kept) == 13
     assert {"rate-8k", "stereo-44k", "twice"} <= set(kept)
     assert ids(output, "train-tiny", "recordings") == kept
-    recordings = RecordingSet.from_file(output / "x_recordings_train-tiny.jsonl.gz").to_eager()
+    recordings = RecordingSet.from_file(
+        output / "manifests/x_recordings_train-tiny.jsonl.gz"
+    ).to_eager()
     for name in ("rate-8k", "stereo-44k"):
         assert recordings[name].sampling_rate == 16000
         assert recordings[name].load_audio().shape[1] == 16000
@@ -150,24 +158,118 @@ def test_strict_writes_nothing(broken: Path, tmp_path: Path) -> None:
         run(broken, tmp_path / "out", ["train-tiny"], strict=True)
 
 
-def test_an_id_in_two_parts_stays_in_the_first(corpus: Path, tmp_path: Path) -> None:
-    root = tmp_path / "corpus"
+@pytest.fixture
+def overlapping(corpus: Path, tmp_path: Path) -> Path:
+    """The corpus with five utterances of `train-tiny` in `dev-a` too."""
+    root = tmp_path / "overlapping"
     shutil.copytree(corpus, root)
     source = next((root / "LibriSpeech/train-tiny").glob("*/7"))
     shutil.copytree(source, root / "LibriSpeech/dev-a" / source.parent.name / "7")
-    run(root, tmp_path / "out", ["train-tiny", "dev-a"])
-    assert len(ids(tmp_path / "out", "train-tiny")) == 10
-    assert len(ids(tmp_path / "out", "dev-a")) == 4
-    assert len(report(tmp_path / "out", "dev-a")["left_out"]["duplicate id"]) == 5
+    return root
+
+
+def test_an_id_in_two_training_parts_stays_in_the_first(overlapping: Path, tmp_path: Path) -> None:
+    for output, parts in (
+        (tmp_path / "train", {"train": ["train-tiny", "dev-a"]}),
+        (tmp_path / "unlabelled", {"train": ["train-tiny"], "unlabelled": ["dev-a"]}),
+    ):
+        run(overlapping, output, **parts)
+        assert len(ids(output, "train-tiny")) == 10
+        assert len(ids(output, "dev-a")) == 4
+        assert len(report(output, "dev-a")["left_out"]["duplicate id"]) == 5
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"train": ["train-tiny"], "dev": ["dev-a"]},
+        {"train": ["train-tiny"], "test": ["dev-a"]},
+        {"dev": ["train-tiny"], "test": ["dev-a"]},
+        {"test": ["train-tiny"], "unlabelled": ["dev-a"]},
+    ],
+    ids=str,
+)
+def test_utterances_in_parts_of_different_roles_are_refused(
+    overlapping: Path, tmp_path: Path, parts: dict[str, list[str]]
+) -> None:
+    with pytest.raises(UserError, match=r"5 utterances of dev-a .* is in train-tiny"):
+        run(overlapping, tmp_path / "out", **parts)
+    assert not (tmp_path / "out/manifests/parts.json").exists()
+
+
+def test_a_part_cannot_be_trained_on_and_tested_on(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dev-a .* a training part and a dev part"):
+        run(corpus, tmp_path, ["*"], dev=["dev-*"])
+    with pytest.raises(UserError, match=r"dev-a .* a training part and a test part"):
+        run(corpus, tmp_path, ["*"], test=["dev-*"])
+    # Unlabelled: the rest.
+    assert run(corpus, tmp_path, dev=["dev-*"], unlabelled=["*"]) == ["dev-a", "train-tiny"]
+
+
+def test_parts_of_another_corpus_stay_out(
+    corpus: Path, tmp_path: Path, make_part: Callable[..., None]
+) -> None:
+    """Speech of one corpus may be dev or test speech of another."""
+    data = tmp_path / "data"
+    run(corpus, data, ["train-*"], dev=["dev-*"])
+    other = tmp_path / "other"
+    make_part(other, "train-other")
+    make_part(other, "dev-other")
+    before = sorted(data.rglob("*"))
+    with pytest.raises(UserError, match=rf"another corpus, {corpus}") as error:
+        run(other, data, ["train-*"], dev=["dev-*"])
+    assert "--data-dir" in str(error.value.remedy)
+    assert sorted(data.rglob("*")) == before
+    # The same corpus by another name is none.
+    run(corpus / "LibriSpeech", data, ["train-*"], dev=["dev-*"])
+
+
+def test_later_stages_have_the_parts_of_the_last_run(
+    corpus: Path, tmp_path: Path, make_part: Callable[..., None]
+) -> None:
+    root, data = tmp_path / "corpus", tmp_path / "data"
+    shutil.copytree(corpus, root)
+    make_part(root, "train-further", seed=5)
+    with pytest.raises(UserError, match=r"parts\.json.* is missing\n.*--stage 1"):
+        recorded_parts(data, {})
+    run(root, data, ["train-*"], dev=["dev-a"])
+    both = {
+        "train": ["train-further", "train-tiny"],
+        "dev": ["dev-a"],
+        "test": [],
+        "unlabelled": [],
+    }
+    assert recorded_parts(data, {}) == both
+    assert recorded_parts(data, {"train": ["train-t*"]}) == both | {"train": ["train-tiny"]}
+    run(root, data, ["train-tiny"], dev=["dev-a"])  # manifests of train-further are still there
+    assert recorded_parts(data, {"train": ["train-*"]})["train"] == ["train-tiny"]
+    assert sorted(stored_parts(data / "manifests", "x", "supervisions")) == ["dev-a", "train-tiny"]
+    with pytest.raises(UserError, match=r"no part train-further .*\n.*train-tiny.*--stage 1"):
+        recorded_parts(data, {"unlabelled": ["train-further"]})
+    with pytest.raises(UserError, match="a training part and a dev part"):
+        recorded_parts(data, {"dev": ["train-*"]})
+    run(root, data, ["train-tiny"])
+    with pytest.raises(UserError, match=r"no dev part .*\n.*--dev-parts"):
+        recorded_parts(data, {})
+
+
+def test_a_data_folder_can_be_moved_with_its_corpus(corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "here/corpus")
+    run(tmp_path / "here/corpus", tmp_path / "here", ["train-*"])
+    (tmp_path / "here").rename(tmp_path / "there")
+    run(tmp_path / "there/corpus", tmp_path / "there", ["train-*"])
 
 
 def test_is_done_once_and_again_when_files_change(broken: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     parts = ["train-tiny", "dev-a"]
     run(broken, output, parts)
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in output.iterdir()}
+    before = {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in (output / "manifests").iterdir()
+    }
     run(broken, output, parts)
-    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in output.iterdir()}
+    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
     # The transcripts of a mended utterance.
     with open(broken / "LibriSpeech/train-tiny/900/1/900-1.trans.txt", "a") as file:
         file.write("no-text FOUND IT\n")
@@ -185,16 +287,16 @@ def test_same_bytes_whatever_the_number_of_jobs(broken: Path, tmp_path: Path) ->
     outputs = []
     for jobs in (1, 4):
         run(broken, tmp_path / str(jobs), ["*"], num_jobs=jobs)
-        files = sorted((tmp_path / str(jobs)).iterdir())
+        files = sorted((tmp_path / str(jobs) / "manifests").iterdir())
         outputs.append([(path.name, path.read_bytes()) for path in files])
     assert outputs[0] == outputs[1]
 
 
 def test_lhotse_manifests(corpus: Path, tmp_path: Path) -> None:
     run(corpus, tmp_path / "tree", ["dev-a"])
-    run(tmp_path / "tree", tmp_path / "again", ["dev-a"])
+    run(tmp_path / "tree/manifests", tmp_path / "again", ["dev-a"])
     for kind in ("recordings", "supervisions"):
-        name = f"x_{kind}_dev-a.jsonl.gz"
+        name = f"manifests/x_{kind}_dev-a.jsonl.gz"
         first, second = (list(read_items(tmp_path / f / name)) for f in ("tree", "again"))
         assert first == second
 
@@ -245,7 +347,7 @@ def test_segments_of_long_recordings(
         write("talks_supervisions_train.jsonl", segments)
     run(folder, tmp_path / "out", ["train"])
     assert ids(tmp_path / "out", "train") == ["talk-a", "talk-b"]
-    kept = SupervisionSet.from_file(tmp_path / "out/x_supervisions_train.jsonl.gz")
+    kept = SupervisionSet.from_file(tmp_path / "out/manifests/x_supervisions_train.jsonl.gz")
     assert [(s.start, s.duration) for s in kept] == [(0.5, 1.0), (2.5, 1.5)]
     assert report(tmp_path / "out", "train")["left_out"] == {
         "beyond the end of its recording": ["talk-c"],
@@ -255,14 +357,14 @@ def test_segments_of_long_recordings(
 
 def test_recordings_not_as_their_manifest_says(corpus: Path, tmp_path: Path) -> None:
     run(corpus, tmp_path / "tree", ["dev-a"])
-    path = tmp_path / "tree/x_recordings_dev-a.jsonl.gz"
+    path = tmp_path / "tree/manifests/x_recordings_dev-a.jsonl.gz"
     items = list(read_items(path))
     items[0]["num_samples"] += 1000
     items[0]["duration"] = items[0]["num_samples"] / 16000
     items[1]["sources"][0]["source"] += ".gone"
     path.unlink()
     path.with_suffix("").write_text("".join(json.dumps(item) + "\n" for item in items))
-    run(tmp_path / "tree", tmp_path / "out", ["dev-a"])
+    run(path.parent, tmp_path / "out", ["dev-a"])
     assert report(tmp_path / "out", "dev-a")["left_out"] == {
         "audio not as in the manifest": [items[0]["id"]],
         "audio missing": [items[1]["id"]],
@@ -279,7 +381,7 @@ def test_errors(corpus: Path, tmp_path: Path) -> None:
         run(corpus, tmp_path / "out", ["test-a"])
     with pytest.raises(UserError, match="matches test-"):
         run(corpus, tmp_path / "out", ["test-*"])
-    assert run(corpus, tmp_path / "out", ["test-*", "dev-*"]) == ["dev-a"]
+    assert run(corpus, tmp_path / "out", dev=["dev-*"], test=["test-*"]) == ["dev-a"]
     with pytest.raises(UserError, match="no valid utterance"):
         run(corpus, tmp_path / "none-left", ["dev-a"], min_seconds=100, max_seconds=200)
     assert not list((tmp_path / "none-left").glob("*"))
@@ -311,23 +413,25 @@ def test_parts_without_transcripts(corpus: Path, tmp_path: Path, make_speech: Ma
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, make_speech(1.0, 1, 16000), 16000)
     output = tmp_path / "out"
-    parts = run(root, output, ["dev-*"], unlabelled=["radio", "dev-*"])
-    assert parts[-1] == "radio" and len(parts) == len(set(parts))
+    assert run(root, output, dev=["dev-*"], unlabelled=["radio", "dev-*"]) == ["dev-a", "radio"]
     assert ids(output, "radio") == ["a", "b"]
-    texts = [item["text"] for item in read_items(output / "x_supervisions_radio.jsonl.gz")]
+    texts = [
+        item["text"] for item in read_items(output / "manifests/x_supervisions_radio.jsonl.gz")
+    ]
     assert texts == ["", ""]
 
     folder = tmp_path / "manifests"
     folder.mkdir()
-    recordings = RecordingSet.from_file(output / "x_recordings_radio.jsonl.gz")
+    recordings = RecordingSet.from_file(output / "manifests/x_recordings_radio.jsonl.gz")
     recordings.to_file(folder / "x_recordings_alone.jsonl.gz")
     cuts = CutSet.from_manifests(recordings=recordings)
     CutSet.from_cuts(cut.truncate(offset=0.2, duration=0.5) for cut in cuts).to_file(
         folder / "x_cuts_pieces.jsonl.gz"
     )
-    run(folder, output, [], unlabelled=["alone", "pieces"])
+    output = tmp_path / "from-manifests"
+    run(folder, output, unlabelled=["alone", "pieces"])
     assert ids(output, "alone") == ["a", "b"]
-    pieces = list(read_items(output / "x_supervisions_pieces.jsonl.gz"))
+    pieces = list(read_items(output / "manifests/x_supervisions_pieces.jsonl.gz"))
     assert [(item["start"], item["duration"]) for item in pieces] == [(0.2, 0.5)] * 2
     with pytest.raises(UserError):  # the same part with transcripts has no valid utterance
         run(root, tmp_path / "other", ["radio"])

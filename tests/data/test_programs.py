@@ -31,10 +31,8 @@ def run(program: str, *options: object) -> int:
 
 def test_all_stages(corpus: Path, tmp_path: Path) -> None:
     common = ("--data-dir", tmp_path, "--prefix", "p")
-    assert (
-        run("prepare_manifests", *common, "--corpus-dir", corpus, "--parts", "train-*", "dev-* x-*")
-        == 0
-    )
+    asked = ("--train-parts", "train-*", "--dev-parts", "dev-*", "--test-parts", "x-*")
+    assert run("prepare_manifests", *common, "--corpus-dir", corpus, *asked) == 0
     parts = ("--train-parts", "train-*", "--parts", "dev-*", "test-*")
     assert run("compute_fbank", *common, "--parts", "train-*,dev-*", "--on-the-fly") == 0
     assert run("prepare_lang", *common, *parts[:3], "dev-*", "--vocab-size", 30) == 0
@@ -47,7 +45,7 @@ def test_all_stages(corpus: Path, tmp_path: Path) -> None:
     [
         (
             "prepare_manifests",
-            ["--corpus-dir", "/nowhere", "--parts", "a"],
+            ["--corpus-dir", "/nowhere", "--train-parts", "a"],
             "the corpus folder /nowhere does not exist",
         ),
         ("compute_fbank", ["--parts", "train-*"], "./run.sh --stage 1"),
