@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_features
 from mvqkd.data.parts import manifest_parts
-from mvqkd.experiment.program import flatten, list_option, run_program
+from mvqkd.experiment.program import at_least, flatten, list_option, run_program
 
 SPEEDS = (1.0, 0.9, 1.1)
 
@@ -45,7 +45,9 @@ def main() -> None:
         action="store_true",
         help="store no features: loaders extract them from the audio (less disk, more CPU)",
     )
-    parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="parallel processes")
+    parser.add_argument(
+        "--nj", type=at_least(1), default=os.cpu_count() or 1, help="parallel processes"
+    )
     parser.add_argument("--strict", action="store_true", help="stop when audio is unreadable")
     options = parser.parse_args()
     manifests, fbank = options.data_dir / "manifests", options.data_dir / "fbank"

@@ -22,7 +22,7 @@ from pathlib import Path
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import DecodingConfig
 from mvqkd.experiment.parser import ExperimentParser, differences, load_experiment
-from mvqkd.experiment.program import flatten, list_option, run_program
+from mvqkd.experiment.program import at_least, flatten, list_option, run_program
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     )
     add("--vocab-size", type=int, default=500, help="tokens are <data-dir>/lang_bpe_<vocab-size>")
     add("--device", default="", help="cpu or cuda (default: cuda where there is a GPU)")
-    add("--num-workers", type=int, default=1, help="processes that read features")
+    add("--num-workers", type=at_least(0), default=1, help="processes that read features")
     add("--force", action="store_true", help="decode again what is there with the same settings")
     argv = complete_names(sys.argv[1:])
     _, options = parser.parse(argv)

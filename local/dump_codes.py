@@ -21,7 +21,7 @@ import torch
 
 from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.errors import UserError
-from mvqkd.experiment.program import run_program
+from mvqkd.experiment.program import at_least, run_program
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers import SAMPLE_RATE, load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
@@ -40,7 +40,7 @@ def main() -> None:
     add("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
     add("--max-duration", type=float, default=100.0, help="seconds in a batch (%(default)s)")
     add("--shard-hours", type=float, default=5.0, help="hours of audio in a file (%(default)s)")
-    add("--num-workers", type=int, default=2, help="processes that read audio (%(default)s)")
+    add("--num-workers", type=at_least(0), default=2, help="processes reading audio (%(default)s)")
     options = parser.parse_args()
 
     rank, _, device = worker()

@@ -22,7 +22,7 @@ import torch
 
 from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.errors import UserError
-from mvqkd.experiment.program import run_program
+from mvqkd.experiment.program import at_least, run_program
 from mvqkd.teachers import SAMPLE_RATE, load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
 from mvqkd.teachers.shards import Tick, divide, prepare_folder, process_shards, worker
@@ -39,13 +39,13 @@ def main() -> None:
     )
     add("--layers", type=int, nargs="+", required=True, help="1-based; 0: input of the first")
     add("--output", type=Path, required=True, help="folder")
-    add("--num-utterances", type=int, default=1000, help="sample size; 0: all (%(default)s)")
+    add("--num-utterances", type=at_least(0), default=1000, help="sample; 0: all (%(default)s)")
     add("--seed", type=int, default=0, help="of the sample (%(default)s)")
     add("--dtype", choices=["float16", "float32"], default="float16", help="in the files")
     add("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
     add("--max-duration", type=float, default=100.0, help="seconds in a batch (%(default)s)")
     add("--shard-hours", type=float, default=1.0, help="hours of audio in a file (%(default)s)")
-    add("--num-workers", type=int, default=2, help="processes that read audio (%(default)s)")
+    add("--num-workers", type=at_least(0), default=2, help="processes reading audio (%(default)s)")
     options = parser.parse_args()
 
     rank, _, device = worker()

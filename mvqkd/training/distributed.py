@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from mvqkd.errors import UserError
+
 # Longer than any validation or checkpoint of one rank; a rank that died is noticed by torchrun.
 _TIMEOUT = timedelta(minutes=30)
 
@@ -70,16 +72,18 @@ def start_world(device: str | None = None) -> Iterator[World]:
             the GPU of its local rank.
 
     Raises:
-        ValueError: there are more processes on this machine than GPUs.
+        UserError: there are more processes on this machine than GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
         if local_rank >= torch.cuda.device_count():
-            raise ValueError(
-                f"process {local_rank} of this machine has no GPU of its own: there are "
-                f"{torch.cuda.device_count()}"
+            raise UserError(
+                f"process {local_rank + 1} of this machine has no GPU: there are "
+                f"{torch.cuda.device_count()}",
+                remedy=f"--world-size {torch.cuda.device_count()} (with torchrun "
+                "--nproc-per-node) or less, or --device cpu",
             )
         chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 
 import pytest
+
+from mvqkd.experiment.program import at_least
 
 
 @pytest.mark.parametrize("launched", [False, True])
@@ -46,3 +49,13 @@ def test_a_process_of_torchrun_leaves_its_threads_behind() -> None:
     )
     environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
     subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=True)
+
+
+@pytest.mark.parametrize(("text", "words"), [("0", "--nj: 0 is less than 1"), ("two", "'two'")])
+def test_a_number_that_is_too_small_is_refused_in_words(capsys, text: str, words: str) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nj", type=at_least(1))
+    assert parser.parse_args(["--nj", "1"]).nj == 1
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--nj", text])
+    assert words in capsys.readouterr().err

@@ -249,3 +249,26 @@ def test_world_is_one_process_without_torchrun(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with start_world("cpu") as world:
         assert world == World(0, 1, torch.device("cpu"))
+def _on_its_own_disk(rank, port, folder):
+    """One of two machines: only the first one's disk has what the first one writes."""
+    exp_dir = folder / f"machine-{rank}"
+    with _one_of_two(rank, port) as world:
+        assert make_trainer(exp_dir, world=world, num_epochs=1).run(Interruption())
+        with pytest.raises(UserError, match="rank 0 at step 3, rank 1 at step 0") as error:
+            make_trainer(exp_dir, world=world, num_epochs=2).run(Interruption())
+        assert "shared by all machines" in error.value.remedy
+
+
+def test_machines_that_do_not_share_the_folder_do_not_go_on(tmp_path):
+    multiprocessing.spawn(_on_its_own_disk, (_free_port(), tmp_path), nprocs=2)
+
+
+def test_a_process_without_a_gpu_is_told_in_words(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match=r"process 3 .* there are 2") as error:
+        start_world("cuda").__enter__()
+    assert "--world-size 2" in error.value.remedy
+
+
