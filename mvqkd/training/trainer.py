@@ -374,7 +374,18 @@ class Trainer:
         )
 
     def _restore(self) -> None:
-        """Load the newest checkpoint, if there is one."""
+        """Load the newest checkpoint, if there is one; the same on all processes."""
+        self._load_newest()
+        found = self._world.gather(asdict(self.progress))
+        if any(progress != found[0] for progress in found):
+            places = (f"rank {rank} at step {p['step']}" for rank, p in enumerate(found))
+            raise UserError(
+                "the processes do not go on from the same checkpoint: " + ", ".join(places),
+                remedy=f"{self._exp_dir} must be shared by all machines: an --exp-dir on a disk "
+                "that all of them see, with the checkpoints of the first",
+            )
+
+    def _load_newest(self) -> None:
         begin = time.monotonic()
         steps = checkpoint.steps(self._exp_dir)
         if not steps:

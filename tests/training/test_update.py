@@ -193,14 +193,23 @@ class _WithMore(FixedBatches):
         yield make_batch("left over")
 
 
-def _process(rank, port, folder, shares, expected):
-    """One of two: trains on its batches and compares with `expected`."""
+def _one_of_two(rank, port):
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",
     )  # fmt: skip
-    with start_world("cpu") as world:
+    return start_world("cpu")
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def _process(rank, port, folder, shares, expected):
+    """One of two: trains on its batches and compares with `expected`."""
+    with _one_of_two(rank, port) as world:
         assert world.sum([rank + 1, 0.5]) == [3, 1]
         assert world.gather(rank) == [0, 1]
         for name, train in (
@@ -239,16 +248,10 @@ def test_two_processes_equal_one(tmp_path):
         wanted = order[2 * step - 2 : 2 * step]
         group = [batches[4 * rank + i] for rank in (0, 1) for i in wanted]
         updater.update(group, step=step, frames=_frames(objective, group), learning_rate=0.01)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    arguments = (port, tmp_path, [batches[:4], batches[4:]], weights(objective))
+    arguments = (_free_port(), tmp_path, [batches[:4], batches[4:]], weights(objective))
     multiprocessing.spawn(_process, arguments, nprocs=2)
 
 
-def test_world_is_one_process_without_torchrun(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with start_world("cpu") as world:
-        assert world == World(0, 1, torch.device("cpu"))
 def _on_its_own_disk(rank, port, folder):
     """One of two machines: only the first one's disk has what the first one writes."""
     exp_dir = folder / f"machine-{rank}"
@@ -272,3 +275,7 @@ def test_a_process_without_a_gpu_is_told_in_words(monkeypatch):
     assert "--world-size 2" in error.value.remedy
 
 
+def test_world_is_one_process_without_torchrun(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with start_world("cpu") as world:
+        assert world == World(0, 1, torch.device("cpu"))
