@@ -103,12 +103,13 @@ def train(
 ) -> None:
     # Not before: a wrong option or a finished training is told without waiting for torch.
     from mvqkd.data import Tokenizer
+    from mvqkd.training.checkpoint import steps
     from mvqkd.experiment import build
     from mvqkd.experiment.build_distillation import Distillation
     from mvqkd.training.distributed import start_world
     from mvqkd.training.interruption import EXIT_INTERRUPTED, listen
     from mvqkd.training.logs import log_to
-    from mvqkd.training.pretrained import write_pretrained
+    from mvqkd.training.pretrained import begin_with, write_pretrained
     from mvqkd.training.trainer import Trainer
     from mvqkd.training.update import Updater
 
@@ -135,6 +136,8 @@ def train(
         tokenizer = Tokenizer.load(lang_dir)
         description = build.student_description(experiment, tokenizer.vocab_size)
         objective = build.build_objective(
+        if experiment.training.init and not steps(exp_dir):
+            begin_with(objective.student, experiment.training.init)
             experiment, tokenizer.vocab_size, distillation.build if distillation else None
         ).to(world.device)
         logging.info(
@@ -168,6 +171,7 @@ def train(
                 experiment.data, cuts.dev, lang_dir, rank=world.rank, world_size=world.size
             ),
             learning_rate=build.build_schedule(experiment.optimizer),
+            batching=build.describe_batching(experiment),
             description=description,
             transcribe=build.build_transcriber(tokenizer),
         )

@@ -184,6 +184,15 @@ def build_train_batches(
     )
 
 
+def describe_batching(config: ExperimentConfig) -> dict[str, object]:
+    """What a training's steps are made of and may change between its runs; JSON-able."""
+    return {
+        "max_duration": config.data.max_duration,
+        "max_tokens": config.data.max_tokens,
+        "accumulate": config.training.accumulate,
+    }
+
+
 class ValidBatches:
     """Batches of one process of several parts of the corpus, the same in every iteration."""
 

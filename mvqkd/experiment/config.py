@@ -197,9 +197,13 @@ class TrainingConfig:
     """How long, how precise, and what is written."""
 
     num_epochs: Positive = 30
-    """Passes over the training cuts."""
+    """Passes over the training cuts. A training for which it is raised goes on, at the learning
+    rate that the longer schedule has there."""
     seed: Count = 42
     """Of everything that is random: initialization, order, augmentation, dropout."""
+    init: str = ""
+    """File of weights that the student begins with: `pretrained.pt` or a checkpoint of a student of
+    the same sizes; empty: random ones."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the forward pass: `float32`, `bfloat16` or `float16`; losses are always float32."""
     accumulate: Positive = 1

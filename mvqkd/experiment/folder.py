@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import platform
 import shlex
@@ -27,6 +28,7 @@ _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "
 _CONFIG = "config.yaml"
 _DATA = "data.json"
 _LOCK = ".lock"
+_PRETRAINED = "pretrained.pt"
 
 # Fields that change neither the weights nor what the files of the folder mean.
 _NEUTRAL = (
@@ -40,6 +42,14 @@ _NEUTRAL = (
     "training.keep_epochs",
     "training.max_nonfinite",
 )
+# Fields that may change between runs of one training, which goes on from its last checkpoint.
+_MAY_CHANGE = (
+    "data.max_duration:",
+    "data.max_tokens:",
+    "training.accumulate:",
+    "training.precision:",
+)
+_LENGTH = "training.num_epochs:"  # may grow
 _AVERAGING = ("decoding.epoch:", "decoding.avg:", "decoding.use_averaged_model:")
 
 
@@ -62,14 +72,18 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
     """Whether the training in `exp_dir` is finished; writes nothing.
 
     Raises:
-        UserError: the folder's experiment differs in a field that matters to the weights, or was
-            fed with other data.
+        UserError: the folder's experiment differs in a field that has to stay as it is for what the
+            weights mean, or was fed with other data.
     """
     config_path, data_path = exp_dir / _CONFIG, exp_dir / _DATA
     if not config_path.is_file():
         return False
-    changed = differences(load_experiment(config_path), experiment)
-    different = [line for line in changed if not line.startswith(_NEUTRAL)]
+    before = load_experiment(config_path)
+    changed = differences(before, experiment)
+    free: tuple[str, ...] = (*_NEUTRAL, *_MAY_CHANGE)
+    if experiment.training.num_epochs > before.training.num_epochs:
+        free += (_LENGTH,)
+    different = [line for line in changed if not line.startswith(free)]
     if data_path.is_file():
         saved = json.loads(data_path.read_text(encoding="utf-8"))
         different += [
@@ -84,8 +98,23 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
             remedy="take another --exp-dir, give the values of "
             f"{config_path}, or delete {exp_dir} to begin anew",
         )
-    averaged_otherwise = any(line.startswith(_AVERAGING) for line in changed)
-    return (exp_dir / "pretrained.pt").is_file() and not averaged_otherwise
+    out_of_date = any(line.startswith((*_AVERAGING, _LENGTH)) for line in changed)
+    return (exp_dir / _PRETRAINED).is_file() and not out_of_date
+
+
+def _other_data(saved: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """In what the data of a folder differs from that of now, a line for each difference."""
+    # Trainings that began before fingerprints were kept have none, and go on.
+    before, now = saved.get("cuts", {}), data.get("cuts", {})
+    return [
+        f"data ({key}): {saved.get(key)} -> {data.get(key)}"
+        for key in saved | data
+        if key != "cuts" and saved.get(key) != data.get(key)
+    ] + [
+        f"data: {name} has been made again with other utterances, speeds or transcripts"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    ]
 
 
 @contextmanager
@@ -115,8 +144,15 @@ def own_folder(exp_dir: Path) -> Iterator[None]:
 
 
 def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> None:
-    """Write `config.yaml` (every field of the experiment) and `data.json`."""
-    save_experiment(experiment, exp_dir / _CONFIG)
+    """Write `config.yaml` (every field of the experiment) and `data.json` before training begins or
+    goes on; what is not as in the run before is logged."""
+    path = exp_dir / _CONFIG
+    if path.is_file():
+        for line in differences(load_experiment(path), experiment):
+            logging.info("changed since the run before: %s", line)
+    # It is of another length or average, and would tell the next run that all is done.
+    (exp_dir / _PRETRAINED).unlink(missing_ok=True)
+    save_experiment(experiment, path)
     write_json(exp_dir / _DATA, data)
 
 

@@ -77,6 +77,10 @@ class Progress:
     """Of the last validation."""
     nonfinite: int = 0
     """Updates left out."""
+    same_since_epoch: int = 1
+    """Epoch since whose beginning batches are made as they are now."""
+    same_since_step: int = 0
+    """The last step before that."""
 
 
 class Trainer:
@@ -92,6 +96,8 @@ class Trainer:
             whole training.
         description: JSON-able; kept in each file of weights.
         transcribe: what the student makes of validation batches.
+        batching: JSON-able; how batches are made. When a checkpoint was written with other values,
+            its epoch begins anew with the batches of these.
     """
 
     def __init__(
@@ -105,6 +111,7 @@ class Trainer:
         learning_rate: Callable[[int, int], float],
         description: dict[str, Any],
         transcribe: Transcribe | None = None,
+        batching: dict[str, Any] | None = None,
     ) -> None:
         self.progress = Progress()
         self.updater = updater
@@ -117,16 +124,25 @@ class Trainer:
         self._learning_rate = learning_rate
         self._description = description
         self._transcribe = transcribe
+        self._batching = batching or {}
         self._average = RunningAverage(self._objective.student)
         self._interval = Interval()
         self._log: MetricsLog | None = None
         self._started = 0.0
 
         train_batches.set_epoch(1)
-        steps = -(-len(train_batches) // config.accumulate)
-        self._total_steps = steps * config.num_epochs
+        self._epoch_steps = -(-len(train_batches) // config.accumulate)
         # An epoch without an update of the running average could not be decoded with.
-        self._average_period = min(config.average_period, max(1, steps // _UPDATES_PER_EPOCH))
+        self._average_period = min(
+            config.average_period, max(1, self._epoch_steps // _UPDATES_PER_EPOCH)
+        )
+
+    @property
+    def _total_steps(self) -> int:
+        """Of the whole training."""
+        progress = self.progress
+        epochs = self._config.num_epochs - progress.same_since_epoch + 1
+        return progress.same_since_step + epochs * self._epoch_steps
 
     def run(self, interruption: Interruption) -> bool:
         """Train to the end, from the last checkpoint if there is one.
@@ -243,8 +259,8 @@ class Trainer:
                 f"{progress.nonfinite} updates were left out because of values that are not "
                 f"finite, more than training.max_nonfinite; their batches are in "
                 f"{self._exp_dir / 'log'}/nonfinite-*.pt",
-                remedy="look at those utterances; a lower --optimizer.learning_rate or "
-                "--training.precision bfloat16 may help",
+                remedy="look at those utterances; --training.precision bfloat16 may help, or a "
+                "lower --optimizer.learning_rate in another --exp-dir",
             )
 
     def _end_epoch(self) -> None:
@@ -364,6 +380,7 @@ class Trainer:
                 "progress": asdict(self.progress),
                 "interval": interval,
                 "world_size": self._world.size,
+                "batching": self._batching,
                 "description": self._description,
             },
         )
@@ -402,7 +419,8 @@ class Trainer:
         self._objective.load_state_dict(state["objective"])
         self._average.load(state["average"], state["average_count"])
         self.updater.optimizer.load_state_dict(state["optimizer"])
-        self.updater.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty unless the precision was float16
+            self.updater.scaler.load_state_dict(state["scaler"])
         known = {field.name for field in fields(Progress)}
         self.progress = Progress(**{k: v for k, v in state["progress"].items() if k in known})
         self._interval = Interval.restore(state["interval"], is_main=self._world.is_main)
@@ -414,6 +432,17 @@ class Trainer:
             self.progress.batches,
             self.progress.step,
         )
+        before = state.get("batching", self._batching)
+        if before != self._batching:
+            self.progress.batches = 0
+            self.progress.same_since_epoch = self.progress.epoch
+            self.progress.same_since_step = self.progress.step
+            logging.info(
+                "batches were made with %s, are made with %s: epoch %d begins anew",
+                before,
+                self._batching,
+                self.progress.epoch,
+            )
 
 
 def _line(kind: str, values: dict[str, Any]) -> str:

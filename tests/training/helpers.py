@@ -123,6 +123,7 @@ def make_trainer(
     objective: Objective | None = None,
     learning_rate: Callable[[int, int], float] | None = None,
     transcribe=None,
+    batching: dict | None = None,
     updater_options: dict | None = None,
     **config,
 ) -> Trainer:
@@ -138,6 +139,7 @@ def make_trainer(
         learning_rate=learning_rate or (lambda step, total: 0.01),
         description={"made": "by a test"},
         transcribe=transcribe,
+        batching=batching,
     )
 
 

@@ -11,8 +11,8 @@ from mvqkd.errors import UserError
 from mvqkd.training import checkpoint
 from mvqkd.training.averaging import RunningAverage, average_between, load_for_decoding
 from mvqkd.training.interruption import Interruption
-from mvqkd.training.pretrained import write_pretrained
-from tests.training.helpers import make_trainer
+from mvqkd.training.pretrained import begin_with, write_pretrained
+from tests.training.helpers import assert_same, make_objective, make_trainer
 
 
 def test_running_average_is_the_mean_of_all_samples():
@@ -97,6 +97,35 @@ def test_pretrained_holds_the_average_and_its_description(trained):
     }
     for name, value in load_for_decoding(folder, avg=2).items():
         assert torch.equal(state["model"][name], value)
+
+
+def test_a_student_begins_with_the_weights_of_another(trained):
+    folder, after = trained
+    write_pretrained(folder, epoch=-1, avg=2, use_averaged_model=True)
+    expected = {
+        "checkpoint-9.pt": after[8],
+        "epoch-3.pt": after[8],
+        "pretrained.pt": load_for_decoding(folder, avg=2),
+    }
+    for name, weights in expected.items():
+        student = make_objective(seed=5).student
+        begin_with(student, folder / name)
+        assert_same(student.state_dict(), weights)
+
+
+def test_a_student_of_other_sizes_is_refused_and_the_tensors_are_named(trained, tmp_path):
+    folder, _ = trained
+    objective = make_objective(ctc_scale=0.0)
+    objective.student.joiner = nn.Linear(2, 3)
+    before = {name: value.clone() for name, value in objective.student.state_dict().items()}
+    with pytest.raises(UserError, match="holds another student") as error:
+        begin_with(objective.student, folder / "epoch-3.pt")
+    assert "joiner.weight: none in the file, [3, 2] here" in error.value.problem
+    assert "ctc_head.weight: [6, 16] in the file, none here" in error.value.problem
+    assert " encoder." not in error.value.problem
+    assert_same(objective.student.state_dict(), before)
+    with pytest.raises(UserError, match=r"none\.pt is missing"):
+        begin_with(objective.student, tmp_path / "none.pt")
 
 
 def test_period_is_shortened_so_that_an_epoch_has_samples(tmp_path):

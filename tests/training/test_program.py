@@ -220,6 +220,28 @@ def test_other_configuration_is_refused_with_the_fields(tmp_path):
 def test_fields_that_change_no_weights_may_differ(tmp_path):
     write_folder(tmp_path, _experiment(), DATA)
     other = _experiment(log_interval=7, keep_epochs=2, valid_interval=5)
+def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, caplog):
+    before = _experiment(num_epochs=3)
+    write_folder(tmp_path, before, DATA)
+    (tmp_path / "pretrained.pt").touch()
+    assert check_folder(tmp_path, before, DATA)
+    after = _experiment(num_epochs=5, precision="bfloat16", accumulate=2)
+    after.data.max_duration = 100.0
+    assert not check_folder(tmp_path, after, DATA)  # there are two epochs to train
+    with caplog.at_level("INFO"):
+        write_folder(tmp_path, after, DATA)
+    for text in (
+        "training.num_epochs: 3 -> 5",
+        "training.precision: 'float32' -> 'bfloat16'",
+        "data.max_duration: 200.0 -> 100.0",
+    ):
+        assert f"changed since the run before: {text}" in caplog.text
+    # Killed before the end, it is not taken for the finished one of three epochs.
+    assert not check_folder(tmp_path, after, DATA)
+    with pytest.raises(UserError, match=r"training\.num_epochs: 5 -> 3"):
+        check_folder(tmp_path, before, DATA)
+
+
     other.decoding.beam_size = 8
     other.data.num_workers = 0
     assert not check_folder(tmp_path, other, DATA)

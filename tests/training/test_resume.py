@@ -11,7 +11,14 @@ from mvqkd.training import checkpoint
 from mvqkd.training.distributed import World
 from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
-from tests.training.helpers import assert_same, make_objective, make_trainer, weights
+from tests.training.helpers import (
+    FixedBatches,
+    assert_same,
+    make_objective,
+    make_trainer,
+    some_batches,
+    weights,
+)
 
 WALL_TIME = {"elapsed", "hours_per_hour"}
 
@@ -97,6 +104,45 @@ def test_finished_training_takes_no_step(tmp_path):
     again._step = None
     assert again.run(Interruption())
     assert again.progress.step == 6
+
+
+def test_finished_training_goes_on_when_it_gets_longer(tmp_path):
+    _trainer(tmp_path / "whole", num_epochs=3).run(Interruption())
+    _trainer(tmp_path / "parts", num_epochs=1).run(Interruption())
+    longer = _trainer(tmp_path / "parts", num_epochs=3)
+    assert longer.run(Interruption())
+    expected = checkpoint.load_checkpoint(tmp_path / "whole" / "epoch-3.pt")
+    assert_same(weights(longer.updater.objective.student), expected["model"])
+
+
+def test_other_batches_begin_the_epoch_anew_and_lengthen_the_schedule(tmp_path):
+    """Three batches an epoch, then five from the middle of the first epoch on."""
+    asked = []
+
+    def rate(step, total):
+        asked.append((step, total))
+        return 0.01
+
+    options = {"learning_rate": rate, "batching": {"max_duration": 5}}
+    _trainer(tmp_path / "parts", batching={"max_duration": 9}).run(StopAfter(2))
+    for folder, stop in (("parts", 3), ("parts", None)):
+        asked.clear()
+        trainer = _trainer(tmp_path / folder, train=FixedBatches(some_batches(5)), **options)
+        assert trainer.run(Interruption() if stop is None else StopAfter(stop)) == (stop is None)
+    assert trainer.progress.step == 2 + 2 * 5
+    assert asked[0] == (6, 12)
+    ends = [checkpoint.load_checkpoint(tmp_path / "parts" / f"epoch-{n}.pt") for n in (1, 2)]
+    assert [end["step"] for end in ends] == [7, 12]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("float32", "float16"), ("float16", "bfloat16"), ("float16", "float32")]
+)
+def test_training_goes_on_in_another_precision(tmp_path, before, after):
+    make_trainer(tmp_path, updater_options={"precision": before}).run(StopAfter(2))
+    trainer = make_trainer(tmp_path, updater_options={"precision": after})
+    assert trainer.run(Interruption())
+    assert trainer.progress.step == 6
 
 
 def test_other_number_of_processes_is_refused(tmp_path):
