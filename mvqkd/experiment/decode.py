@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -38,6 +36,7 @@ from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score
 from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import DecodingConfig, Method
 from mvqkd.experiment.folder import code_version
+from mvqkd.experiment.program import this_command
 from mvqkd.files import write_json, write_text
 from mvqkd.models import Transducer
 from mvqkd.training.averaging import load_for_decoding
@@ -376,7 +375,7 @@ def _circumstances(model: Transducer, device: torch.device) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "command": shlex.join(sys.argv),
+        "command": this_command(),
         "commit": commit,
         "dirty": dirty,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -8,9 +8,7 @@ import json
 import logging
 import os
 import platform
-import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -22,6 +20,7 @@ from mvqkd.errors import UserError
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.parser import differences, load_experiment, save_experiment
 from mvqkd.files import write_json
+from mvqkd.experiment.program import this_command
 
 _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
 
@@ -95,8 +94,8 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
         raise UserError(
             f"{exp_dir} holds a training with another configuration:\n    "
             + "\n    ".join(different),
-            remedy="take another --exp-dir, give the values of "
-            f"{config_path}, or delete {exp_dir} to begin anew",
+            remedy="take another --exp-dir (--training.init begins with the weights of this one), "
+            f"give the values of {config_path}, or delete {exp_dir} to begin anew",
         )
     out_of_date = any(line.startswith((*_AVERAGING, _LENGTH)) for line in changed)
     return (exp_dir / _PRETRAINED).is_file() and not out_of_date
@@ -174,7 +173,7 @@ def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:
     commit, dirty = code_version()
     start = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
+        "command": this_command(),
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),

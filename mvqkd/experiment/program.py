@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -50,6 +51,18 @@ def _leave_at_once(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def this_command() -> str:
+    """The command that repeats this run in the same folder, torchrun included if it was used."""
+    launcher = ["python"]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        processes, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ["GROUP_WORLD_SIZE"]
+        launcher = ["torchrun", "--standalone", "--nproc-per-node", processes]
+        if machines != "1":
+            launcher[1:2] = ["--nnodes", machines, "--rdzv-backend", "c10d"]
+            launcher += ["--rdzv-endpoint", "HOST:29500"]
+    return shlex.join([*launcher, *sys.argv])
 
 
 def at_least(low: int) -> Callable[[str], int]:

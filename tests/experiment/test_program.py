@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mvqkd.experiment.program import at_least
+from mvqkd.experiment.program import at_least, this_command
 
 
 @pytest.mark.parametrize("launched", [False, True])
@@ -59,3 +59,25 @@ def test_a_number_that_is_too_small_is_refused_in_words(capsys, text: str, words
     with pytest.raises(SystemExit):
         parser.parse_args(["--nj", text])
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "launcher"),
+    [
+        ({}, "python"),
+        (
+            {"LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --standalone --nproc-per-node 2",
+        ),
+        (
+            {"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --rdzv-backend c10d --nproc-per-node 8 --rdzv-endpoint HOST:29500",
+        ),
+    ],
+)
+def test_the_command_that_is_recorded_repeats_the_run(monkeypatch, environment, launcher) -> None:
+    monkeypatch.setattr(sys, "argv", ["local/train.py", "--train-parts", "train-*"])
+    for name, value in {**environment, "TORCHELASTIC_RUN_ID": "none"}.items():
+        if environment:
+            monkeypatch.setenv(name, value)
+    assert this_command() == f"{launcher} local/train.py --train-parts 'train-*'"

@@ -86,7 +86,7 @@ def test_trains_records_and_costs_nothing_again(data, tmp_path):
     assert names >= {"config.yaml", "data.json", "environment.json", "pretrained.pt", "log"}
     assert names >= {"epoch-1.pt", "epoch-2.pt", "best-valid-loss.pt", "tensorboard"}
     (start,) = json.loads((tmp_path / "environment.json").read_text())
-    assert "local/train.py" in start["command"]
+    assert start["command"].startswith(f"python {ROOT}/local/train.py --exp-dir {tmp_path} ")
     assert start["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     kinds = [line["kind"] for line in read_metrics(tmp_path / "log" / "metrics.jsonl")]
     assert kinds.count("valid") == 2
@@ -146,6 +146,9 @@ def test_two_processes_by_torchrun(data, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     output = _run(data, tmp_path, *launcher)
     assert (tmp_path / "pretrained.pt").is_file()
+    (start,) = json.loads((tmp_path / "environment.json").read_text())
+    launched = f"torchrun --standalone --nproc-per-node 2 {ROOT}/local/train.py --exp-dir "
+    assert start["command"].startswith(launched)
     assert output.count("training begins") == 1
     assert "trained already" in _run(data, tmp_path, *launcher)
 
@@ -217,9 +220,6 @@ def test_other_configuration_is_refused_with_the_fields(tmp_path):
     assert str(tmp_path) in error.value.remedy
 
 
-def test_fields_that_change_no_weights_may_differ(tmp_path):
-    write_folder(tmp_path, _experiment(), DATA)
-    other = _experiment(log_interval=7, keep_epochs=2, valid_interval=5)
 def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, caplog):
     before = _experiment(num_epochs=3)
     write_folder(tmp_path, before, DATA)
@@ -242,6 +242,9 @@ def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, caplo
         check_folder(tmp_path, before, DATA)
 
 
+def test_fields_that_change_no_weights_may_differ(tmp_path):
+    write_folder(tmp_path, _experiment(), DATA)
+    other = _experiment(log_interval=7, keep_epochs=2, valid_interval=5)
     other.decoding.beam_size = 8
     other.data.num_workers = 0
     assert not check_folder(tmp_path, other, DATA)
