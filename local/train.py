@@ -103,9 +103,9 @@ def train(
 ) -> None:
     # Not before: a wrong option or a finished training is told without waiting for torch.
     from mvqkd.data import Tokenizer
-    from mvqkd.training.checkpoint import steps
     from mvqkd.experiment import build
     from mvqkd.experiment.build_distillation import Distillation
+    from mvqkd.training.checkpoint import steps
     from mvqkd.training.distributed import start_world
     from mvqkd.training.interruption import EXIT_INTERRUPTED, listen
     from mvqkd.training.logs import log_to
@@ -136,10 +136,10 @@ def train(
         tokenizer = Tokenizer.load(lang_dir)
         description = build.student_description(experiment, tokenizer.vocab_size)
         objective = build.build_objective(
-        if experiment.training.init and not steps(exp_dir):
-            begin_with(objective.student, experiment.training.init)
             experiment, tokenizer.vocab_size, distillation.build if distillation else None
         ).to(world.device)
+        if experiment.training.init and not steps(exp_dir):
+            begin_with(objective.student, experiment.training.init)
         logging.info(
             "%.2f M parameters, of which the student has %.2f M",
             *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.student)),
@@ -171,9 +171,9 @@ def train(
                 experiment.data, cuts.dev, lang_dir, rank=world.rank, world_size=world.size
             ),
             learning_rate=build.build_schedule(experiment.optimizer),
-            batching=build.describe_batching(experiment),
             description=description,
             transcribe=build.build_transcriber(tokenizer),
+            batching=build.describe_batching(experiment),
         )
         if not trainer.run(interruption):
             sys.exit(EXIT_INTERRUPTED)

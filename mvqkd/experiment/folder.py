@@ -19,8 +19,8 @@ from typing import Any
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.parser import differences, load_experiment, save_experiment
-from mvqkd.files import write_json
 from mvqkd.experiment.program import this_command
+from mvqkd.files import write_json
 
 _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
 
