@@ -57,9 +57,7 @@ def main() -> None:
         for parts in (options.train_parts, options.dev_parts, options.unlabelled_parts)
     )
     cuts = Cuts(train_cuts, dev_cuts, unlabelled_cuts, fbank / "musan_cuts.jsonl.gz")
-    data = describe_data(cuts.train, cuts.dev, lang_dir)
-    if cuts.unlabelled:
-        data["unlabelled"] = [path.name for path in cuts.unlabelled]
+    data = describe_data(cuts.train, cuts.dev, lang_dir, cuts.unlabelled)
     files = None
     if experiment.distillation.method != "none":
         files = teaching_files(experiment.distillation, data_dir, exp_dir.parent)

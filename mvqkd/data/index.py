@@ -8,6 +8,7 @@ for all workers and ranks.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -17,11 +18,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-from lhotse.utils import compute_num_frames
 from numpy.typing import NDArray
 
-from mvqkd.data.batch import FRAME_SHIFT
-from mvqkd.data.features import SAMPLE_RATE
 from mvqkd.data.jsonl import fingerprint, read_lines
 from mvqkd.data.tokenizer import Tokenizer
 from mvqkd.errors import UserError
@@ -78,6 +76,15 @@ class CutIndex:
         """Token ids of the transcript of cut `i`."""
         begin, end = self._arrays["token_offsets"][i : i + 2]
         return self._arrays["tokens"][begin:end]
+
+    def fingerprint(self) -> str:
+        """Of all that batches are composed by: ids, durations, frames, tokens; wherever it lies."""
+        digest = hashlib.sha256()
+        for name in ("ids", "seconds", "num_frames", "tokens", "token_offsets"):
+            array = self._arrays[name]
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def without(self, ids: set[str]) -> NDArray[np.int64]:
         """Numbers of the cuts whose ids are not in `ids`."""
@@ -181,6 +188,12 @@ def _frames(cut: dict[str, Any]) -> int:
     """Frames of features of a cut: those stored, or those that `extract` would give."""
     if "features" in cut:
         return int(cut["features"]["num_frames"])
+    # Not above: they bring torch, and indexes are opened before it is needed.
+    from lhotse.utils import compute_num_frames
+
+    from mvqkd.data.batch import FRAME_SHIFT
+    from mvqkd.data.features import SAMPLE_RATE
+
     return compute_num_frames(cut["duration"], FRAME_SHIFT, SAMPLE_RATE)
 
 

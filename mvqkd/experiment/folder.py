@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mvqkd.data.index import open_index
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.parser import differences, load_experiment, save_experiment
@@ -53,18 +54,30 @@ _AVERAGING = ("decoding.epoch:", "decoding.avg:", "decoding.use_averaged_model:"
 
 
 def describe_data(
-    train_cuts: Sequence[Path], dev_cuts: Sequence[Path], lang_dir: Path
+    train_cuts: Sequence[Path],
+    dev_cuts: Sequence[Path],
+    lang_dir: Path,
+    unlabelled_cuts: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """What a training is fed with, wherever its folder lies; JSON-able."""
+    """What a training is fed with, wherever its folder lies; JSON-able.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
     model = lang_dir / "bpe.model"
     if not model.is_file():
         raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
-    return {
+    cuts = [*train_cuts, *dev_cuts, *unlabelled_cuts]
+    data: dict[str, Any] = {
         "train": [path.name for path in train_cuts],
         "dev": [path.name for path in dev_cuts],
         "lang": lang_dir.name,
         "bpe_model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "cuts": {path.name: open_index(path, lang_dir).fingerprint() for path in cuts},
     }
+    if unlabelled_cuts:
+        data["unlabelled"] = [path.name for path in unlabelled_cuts]
+    return data
 
 
 def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> bool:
@@ -84,12 +97,7 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
         free += (_LENGTH,)
     different = [line for line in changed if not line.startswith(free)]
     if data_path.is_file():
-        saved = json.loads(data_path.read_text(encoding="utf-8"))
-        different += [
-            f"data ({key}): {saved.get(key)} -> {value}"
-            for key, value in data.items()
-            if saved.get(key) != value
-        ]
+        different += _other_data(json.loads(data_path.read_text(encoding="utf-8")), data)
     if different:
         raise UserError(
             f"{exp_dir} holds a training with another configuration:\n    "

@@ -1,0 +1,98 @@
+"""What an experiment's folder remembers of its data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mvqkd.data.extraction import manifest_cuts, store_cuts, store_features
+from mvqkd.data.jsonl import read_items, write_items
+from mvqkd.errors import UserError
+from mvqkd.experiment.config import ExperimentConfig
+from mvqkd.experiment.folder import check_folder, describe_data, write_folder
+from tests.data.conftest import prepare, write_part
+
+TRAIN, DEV = "tiny_cuts_train-tiny.jsonl.gz", "tiny_cuts_dev-a.jsonl.gz"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    write_part(root, "train-tiny")
+    write_part(root, "dev-a", utterances=2)
+    return prepare(root, tmp_path_factory.mktemp("data"), speeds=(1.0,))
+
+
+@pytest.fixture
+def data(prepared: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "data"))
+
+
+def describe(data: Path, **more: list[Path]) -> dict:
+    fbank = data / "fbank"
+    return describe_data([fbank / TRAIN], [fbank / DEV], data / "lang_bpe_30", **more)
+
+
+def other_speeds(data: Path) -> None:
+    cuts = manifest_cuts(data / "manifests", "tiny", "train-tiny")
+    store_features(cuts, data / "fbank" / TRAIN, speeds=(1.0, 0.9), num_jobs=1)
+
+
+def fewer_utterances(data: Path) -> None:
+    write_items(data / "fbank" / TRAIN, list(read_items(data / "fbank" / TRAIN))[1:])
+
+
+def another_transcript(data: Path) -> None:
+    items = list(read_items(data / "fbank" / TRAIN))
+    items[0]["supervisions"][0]["text"] += " CAT"
+    write_items(data / "fbank" / TRAIN, items)
+
+
+@pytest.mark.parametrize("change", [other_speeds, fewer_utterances, another_transcript])
+def test_data_that_was_made_again_otherwise_is_refused(
+    data: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    exp, experiment = tmp_path / "exp", ExperimentConfig()
+    write_folder(exp, experiment, describe(data))
+    change(data)
+    with pytest.raises(UserError, match=f"{TRAIN} has been made again") as error:
+        check_folder(exp, experiment, describe(data))
+    assert DEV not in error.value.problem
+    assert str(exp) in str(error.value.remedy)
+
+
+def test_the_same_data_elsewhere_or_extracted_on_the_fly_is_the_same(
+    data: Path, tmp_path: Path
+) -> None:
+    exp, experiment = tmp_path / "exp", ExperimentConfig()
+    write_folder(exp, experiment, describe(data))
+    data = data.rename(tmp_path / "moved")
+    check_folder(exp, experiment, describe(data))
+    cuts = manifest_cuts(data / "manifests", "tiny", "train-tiny")
+    store_cuts(cuts, data / "fbank" / TRAIN)
+    check_folder(exp, experiment, describe(data))
+
+
+def test_trainings_from_before_fingerprints_go_on_and_get_them(data: Path, tmp_path: Path) -> None:
+    exp, experiment = tmp_path / "exp", ExperimentConfig()
+    old = {key: value for key, value in describe(data).items() if key != "cuts"}
+    write_folder(exp, experiment, old)
+    assert not check_folder(exp, experiment, describe(data))
+    write_folder(exp, experiment, describe(data))  # as a training does that goes on
+    assert json.loads((exp / "data.json").read_text())["cuts"].keys() == {TRAIN, DEV}
+    fewer_utterances(data)
+    with pytest.raises(UserError, match="made again"):
+        check_folder(exp, experiment, describe(data))
+
+
+def test_unlabelled_parts_cannot_come_or_go(data: Path, tmp_path: Path) -> None:
+    alone, experiment = describe(data), ExperimentConfig()
+    more = describe(data, unlabelled_cuts=[data / "fbank" / DEV])
+    for number, (before, after) in enumerate([(alone, more), (more, alone)]):
+        write_folder(tmp_path / str(number), experiment, before)
+        with pytest.raises(UserError, match=r"data \(unlabelled\)"):
+            check_folder(tmp_path / str(number), experiment, after)
