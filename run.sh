@@ -233,6 +233,7 @@ if [ -z "$world_size" ] && [ "${cpu_processes:-1}" -gt 1 ] && [ "$stop_stage" -g
     world_size=$((cpu_processes < cores ? cpu_processes : cores))
 fi
 world_size=${world_size:-1}
+readers=$((nj > world_size ? nj / world_size : 1))  # of audio, in each process
 launcher=(python)
 [ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
 train() {  # experiment, its folder's name, configuration values
@@ -264,11 +265,12 @@ if runs 4; then
             continue
         fi
         teaching "$experiment"
-        if [ -z "$targets" ] && [ ! -f "$teacher_dir/check.md" ]; then
+        check=$teacher_dir/check-layer-$teacher_layer.md
+        if [ -z "$targets" ] && [ ! -f "$check" ]; then
             # shellcheck disable=SC2046
             show python local/check_teacher.py --teacher "$teacher" --layers "$teacher_layer" \
                 --train-cuts $(manifests "$train_parts") --test-cuts $(manifests "$dev_parts") \
-                --output "$teacher_dir/check.md"
+                --output "$check"
         fi
     done
 fi
@@ -280,7 +282,7 @@ if runs 5; then
         announce 5 "of $experiment"
         # shellcheck disable=SC2046
         extract=("${launcher[@]}" local/extract_embeddings.py --teacher "$teacher"
-            --layers "$teacher_layer" --num-workers "$nj")
+            --layers "$teacher_layer" --num-workers "$readers")
         if [ "$method" = mvq ] || [ -n "$live" ]; then
             # shellcheck disable=SC2046
             show "${extract[@]}" --num-utterances "$sample_utterances" \
@@ -298,9 +300,10 @@ if runs 6; then
         teaching "$experiment"
         [ "$method" = mvq ] && [ -z "$targets" ] || continue
         announce 6 "of $experiment"
+        # shellcheck disable=SC2046
         show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
             --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"} \
-            ${imported_quantizer:+--import "$imported_quantizer"}
+            ${imported_quantizer:+--import "$imported_quantizer"} --cuts $(manifests "$train_parts")
     done
 fi
 
@@ -311,7 +314,7 @@ if runs 7; then
         announce 7 "of $experiment"
         # shellcheck disable=SC2046
         show "${launcher[@]}" local/dump_codes.py --quantizer "$quantizer" --teacher "$teacher" \
-            --output "$codes" --num-workers "$nj" \
+            --output "$codes" --num-workers "$readers" \
             --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
     done
 fi

@@ -25,7 +25,7 @@ from mvqkd.experiment.program import at_least, run_program
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers import SAMPLE_RATE, load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
-from mvqkd.teachers.shards import Tick, divide, prepare_folder, process_shards, worker
+from mvqkd.teachers.shards import Tick, divide_parts, prepare_folder, process_shards, worker
 
 
 def main() -> None:
@@ -44,24 +44,29 @@ def main() -> None:
     options = parser.parse_args()
 
     rank, _, device = worker()
-    if not options.quantizer.is_file():
-        raise UserError(
-            f"{options.quantizer} is missing", remedy="python local/train_quantizer.py --help"
-        )
+    quantizer = Quantizer.load(options.quantizer, device=device)
     try:
-        quantizer = Quantizer.load(options.quantizer, device=device)
-    except ValueError as error:
-        raise UserError(str(error), remedy="python local/train_quantizer.py --help") from error
-    layer = quantizer.metadata["layer"]
-    uri = options.teacher or quantizer.metadata["teacher"]
+        uri, layer, rate = (quantizer.metadata[key] for key in ("teacher", "layer", "frame_rate"))
+    except KeyError as error:
+        raise UserError(
+            f"{options.quantizer} does not say which teacher and layer it is of",
+            remedy=f"local/train_quantizer.py --import {options.quantizer} --embeddings FOLDER "
+            "--output OTHER: measures it on embeddings of its teacher, and notes which",
+        ) from error
+    if options.teacher not in (None, uri):
+        raise UserError(
+            f"{options.quantizer} is a quantizer of {uri}, not of {options.teacher}",
+            remedy="train one of this teacher; or, if both names are of the same weights, measure "
+            f"it on this one's embeddings: local/train_quantizer.py --import {options.quantizer}",
+        )
     cuts = AudioCuts(options.cuts)
     seconds = cuts.num_samples / SAMPLE_RATE
     teacher = load_teacher(uri, [layer], device=device)
-    if (teacher.dim, teacher.frame_rate) != (quantizer.dim, quantizer.metadata["frame_rate"]):
+    if (teacher.dim, teacher.frame_rate) != (quantizer.dim, rate):
         raise UserError(
             f"{uri} has {teacher.dim} dimensions at {teacher.frame_rate} Hz, {options.quantizer} "
-            f"{quantizer.dim} at {quantizer.metadata['frame_rate']} Hz",
-            remedy=f"the quantizer is of {quantizer.metadata['teacher']}: leave out --teacher",
+            f"{quantizer.dim} at {rate} Hz",
+            remedy="the teacher has changed: extract its embeddings and train the quantizer again",
         )
     frames = teacher.output_lens(torch.from_numpy(cuts.num_samples)).numpy()
     info = CodesInfo(
@@ -72,8 +77,8 @@ def main() -> None:
         num_codebooks=quantizer.num_codebooks,
         codebook_size=quantizer.codebook_size,
     )
-    shards = divide(range(len(cuts)), seconds, options.shard_hours)
-    paths = prepare_folder(options.output, "codes", len(shards))
+    shards, names = divide_parts(cuts.parts, seconds, options.shard_hours)
+    paths = prepare_folder(options.output, [f"codes-{name}" for name in names])
     if rank == 0:
         logging.info(
             "%d utterances, %.2f h: %.1f MB of codes of layer %d of %s in %s",

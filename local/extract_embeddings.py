@@ -25,7 +25,7 @@ from mvqkd.errors import UserError
 from mvqkd.experiment.program import at_least, run_program
 from mvqkd.teachers import SAMPLE_RATE, load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
-from mvqkd.teachers.shards import Tick, divide, prepare_folder, process_shards, worker
+from mvqkd.teachers.shards import Tick, divide, divide_parts, prepare_folder, process_shards, worker
 
 
 def main() -> None:
@@ -57,9 +57,15 @@ def main() -> None:
     layers = sorted(set(options.layers))
     teacher = load_teacher(options.teacher, layers, device=device)
     frames = teacher.output_lens(torch.from_numpy(cuts.num_samples)).numpy()
-    shards = divide(numbers, seconds, options.shard_hours)
+    if len(numbers) < len(cuts):
+        shards = divide(numbers, seconds, options.shard_hours)
+        names = ["sample"] * len(shards)
+    else:
+        shards, names = divide_parts(cuts.parts, seconds, options.shard_hours)
     paths = {
-        layer: prepare_folder(options.output / f"layer-{layer}", "embeddings", len(shards))
+        layer: prepare_folder(
+            options.output / f"layer-{layer}", [f"embeddings-{name}" for name in names]
+        )
         for layer in layers
     }
     infos = {
@@ -137,8 +143,7 @@ def main() -> None:
     if rank == 0:
         for layer in layers:
             store = EmbeddingStore(options.output / f"layer-{layer}")
-            if len(store) != len(numbers) or store.total_frames != total:
-                raise RuntimeError(f"{store.path}: {len(store)} utterances")
+            store.require(ids=(cuts.ids[number] for number in numbers))
             logging.info("%s: %d utterances, %d frames", store.path, len(store), total)
 
 

@@ -4,9 +4,11 @@
     local/train_quantizer.py --embeddings data/x/embeddings/layer-36 --output data/x/quantizer.pt
 
 Writes quantizer.pt, and its report quantizer.json and quantizer.md: the error on utterances that it
-was not trained on, and how evenly each codebook is used. A quantizer that is there, trained on the
-same embeddings with the same options, is kept. With --import nothing is trained: a quantizer that
-was made elsewhere, by this package or by multi_quantization, is measured on the same utterances.
+was not trained on, how evenly each codebook is used and, with --cuts, how much of its codes a small
+network can tell from the utterances' features, as a student has to. A quantizer that is there,
+trained on the same embeddings with the same options, is kept. With --import nothing is trained: a
+quantizer that was made elsewhere, by this package or by multi_quantization, is measured on the same
+utterances.
 """
 
 from __future__ import annotations
@@ -18,14 +20,23 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
+from mvqkd.data.features import load_features
+from mvqkd.data.index import open_index
+from mvqkd.data.labelled import SPEED
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import run_program
 from mvqkd.files import write_json, write_text
 from mvqkd.quantization import Quantizer, load_quantizer, measure
+from mvqkd.quantization.predictability import Predictability, predictability
+
+_PROBED = 1000
+"""Utterances, at most, that the probe is trained on: their features are held in memory."""
 
 
 def main() -> None:
@@ -51,6 +62,8 @@ def main() -> None:
         default=0.05,
         help="part of the utterances that the error is measured on (%(default)s)",
     )
+    add("--cuts", type=Path, nargs="*", default=[], help="manifests that have their features")
+    add("--probe-steps", type=int, default=500, help="of training that network (%(default)s)")
     add("--seed", type=int, default=0, help="of the training and of the held-out utterances")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     options = parser.parse_args()
@@ -83,6 +96,8 @@ def main() -> None:
             f"{options.output} was trained on other embeddings, or with other options",
             remedy="remove it and the codes made with it, or give another --output",
         )
+    held_out = EmbeddingFrames(store, held_out_ids)
+    store.require_finite()  # not after the training
     begin = time.monotonic()
     if options.source is None:
         train = EmbeddingFrames(store, train_ids)
@@ -92,13 +107,22 @@ def main() -> None:
         quantizer = _import(options.source, options, metadata)
         frames = 0
     seconds = time.monotonic() - begin
-    result = measure(quantizer, EmbeddingFrames(store, held_out_ids))
+    result = measure(quantizer, held_out)
+    if options.source is not None and result.relative_error >= 1:
+        raise UserError(
+            f"{options.source} describes {options.embeddings} worse than their mean alone does: "
+            f"relative error {result.relative_error:.2f}",
+            remedy="give the quantizer of this teacher and layer",
+        )
     report = {
         "id": quantizer.id,
         "metadata": metadata,
         "training": {"frames": frames, "seconds": round(seconds, 1)},
         "held_out": {"utterances": len(held_out_ids), **asdict(result)},
     }
+    if options.cuts:
+        probed = _probe(quantizer, store, train_ids[:_PROBED], held_out_ids, options)
+        report["predictability"] = asdict(probed) | {"captured": probed.captured}
     quantizer.save(options.output)
     write_text(options.output.with_suffix(".md"), describe(report))
     write_json(report_path, report)
@@ -128,14 +152,61 @@ def _fit(train: EmbeddingFrames, options: argparse.Namespace, metadata: dict) ->
             raise UserError(str(error), remedy="see --help") from error
 
 
+def _probe(
+    quantizer: Quantizer,
+    store: EmbeddingStore,
+    train_ids: list[str],
+    held_out_ids: list[str],
+    options: argparse.Namespace,
+) -> Predictability:
+    """What a network can tell of the codes of held-out utterances from their features."""
+    places = {
+        raw.decode(): (index, number, path)
+        for path in options.cuts
+        for index in [open_index(path, None)]
+        for number, raw in enumerate(index.ids.tolist())
+    }
+
+    def features(ids: list[str]) -> list[Tensor]:
+        if missing := [utterance for utterance in ids if utterance not in places]:
+            raise UserError(
+                f"{options.cuts[0]} has no cut {missing[0]}",
+                remedy="give --cuts all manifests that the embeddings were made of",
+            )
+        found = (places[utterance] for utterance in ids)
+        return [torch.from_numpy(load_features(index.cut(i), path)) for index, i, path in found]
+
+    def embeddings(ids: list[str]) -> list[Tensor]:
+        return [torch.from_numpy(np.array(store[utterance])).float() for utterance in ids]
+
+    def codes(ids: list[str]) -> list[Tensor]:
+        return [quantizer.encode(x.to(options.device)).cpu() for x in embeddings(ids)]
+
+    with tqdm(desc="probing", unit="step") as bar:
+
+        def progress(step: int, total: int) -> None:
+            bar.total = total
+            bar.update(step - bar.n)
+
+        return predictability(
+            features(train_ids),
+            codes(train_ids),
+            features(held_out_ids),
+            codes(held_out_ids),
+            codebook_size=quantizer.codebook_size,
+            centers=quantizer.centers,
+            mean=quantizer.mean,
+            test_embeddings=embeddings(held_out_ids),
+            num_steps=options.probe_steps,
+            seed=options.seed,
+            device=options.device,
+            progress=progress,
+        )
+
+
 def _import(source: Path, options: argparse.Namespace, metadata: dict) -> Quantizer:
     """The quantizer in a file, if it is one of such embeddings."""
-    try:
-        quantizer = load_quantizer(source)
-    except ValueError as error:
-        raise UserError(
-            str(error), remedy="give a quantizer.pt, or a state dict of multi_quantization"
-        ) from error
+    quantizer = load_quantizer(source)
     found = {
         "num_codebooks": quantizer.num_codebooks,
         "codebook_size": quantizer.codebook_size,
@@ -151,6 +222,8 @@ def _import(source: Path, options: argparse.Namespace, metadata: dict) -> Quanti
                 remedy="give the quantizer of this teacher and layer, and its --num-codebooks "
                 "(in a recipe: --distillation.num_codebooks)",
             )
+    if (teacher := quantizer.metadata.get("teacher")) not in (None, metadata["teacher"]):
+        logging.warning("%s: a quantizer of %s, taken for %s", source, teacher, metadata["teacher"])
     quantizer.metadata = metadata
     return quantizer.to(options.device)
 
@@ -165,7 +238,7 @@ def split(ids: list[str], held_out: float, seed: int) -> tuple[list[str], list[s
     """Ids to train on and to hold out; a speed-perturbed copy goes with its original."""
 
     def key(utterance: str) -> str:
-        return hashlib.sha256(f"{seed} {utterance.split('_sp')[0]}".encode()).hexdigest()
+        return hashlib.sha256(f"{seed} {SPEED.sub('', utterance)}".encode()).hexdigest()
 
     ordered = sorted(ids, key=key)
     count = max(1, round(held_out * len(ids)))
@@ -178,12 +251,15 @@ def split(ids: list[str], held_out: float, seed: int) -> tuple[list[str], list[s
 def describe(report: dict) -> str:
     """The report as Markdown."""
     metadata, held_out = report["metadata"], report["held_out"]
+    probed = report.get("predictability")
+    told = [f"{bits:.2f}" for bits in probed["captured"]] if probed else held_out["entropy"]
     rows = "\n".join(
-        f"| {number} | {entropy:.2f} | {100 * used:.1f} % |"
-        for number, (entropy, used) in enumerate(
-            zip(held_out["entropy"], held_out["utilization"], strict=True), start=1
+        f"| {number} | {entropy:.2f} | {100 * used:.1f} % | {bits if probed else ''} |"
+        for number, (entropy, used, bits) in enumerate(
+            zip(held_out["entropy"], held_out["utilization"], told, strict=True), start=1
         )
     )
+    from_features = f"{probed['reconstruction_error']:.4f}" if probed else ""
     training = report["training"]
     if "imported" in metadata:
         origin = f"from a file with SHA-256 {metadata['imported']}..."
@@ -199,12 +275,14 @@ def describe(report: dict) -> str:
 | {"imported" if "imported" in metadata else "trained"} | {origin} |
 | held out | {held_out["num_frames"]} frames of {held_out["utterances"]} other utterances |
 | relative error on these | {held_out["relative_error"]:.4f} |
+| ... of what features tell of the codes | {from_features} |
 
 The relative error is the energy of the reconstruction's error, as a part of the energy of the
-embeddings around their mean.
+embeddings around their mean. "Told by features": bits of a code that a small network knows from the
+utterance's filterbank features, at most the entropy; a lower bound of what a student can learn.
 
-| codebook | entropy (bits) | entries used |
-|---|---|---|
+| codebook | entropy (bits) | entries used | told by features (bits) |
+|---|---|---|---|
 {rows}
 """
 

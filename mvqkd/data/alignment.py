@@ -3,6 +3,8 @@ frames, students that are late."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from mvqkd.errors import UserError
@@ -54,6 +56,43 @@ def align(
             "copies",
         )
     return Span(delay, max(0, min(teacher_len // ratio, student_len - delay)))
+
+
+def check_lengths(
+    teacher_lens: Mapping[str, int],
+    student_lens: Mapping[str, int],
+    *,
+    ratio: int,
+    tolerance: int = 3,
+    source: object,
+) -> Counter[int]:
+    """Check that targets are of the audio that is trained on, before training starts.
+
+    Args:
+        teacher_lens: utterance id -> teacher frames; all of `student_lens` must be there.
+        student_lens: utterance id -> student frames.
+        ratio, tolerance, source: see `align`.
+
+    Returns:
+        Teacher frames less student frames x ratio -> number of utterances.
+
+    Raises:
+        UserError: lengths of an utterance differ by more than the tolerance.
+    """
+    differences: Counter[int] = Counter()
+    for utterance, student_len in student_lens.items():
+        teacher_len = teacher_lens[utterance]
+        align(
+            utterance,
+            teacher_len,
+            student_len,
+            ratio=ratio,
+            delay=0,
+            tolerance=tolerance,
+            source=source,
+        )
+        differences[teacher_len - ratio * student_len] += 1
+    return differences
 
 
 def frame_ratio(teacher_rate: float, student_rate: float) -> int:

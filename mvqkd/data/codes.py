@@ -6,7 +6,6 @@ speed-perturbed copies (`<id>_sp0.9`) included; see `mvqkd.data.ragged` for the 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -68,8 +67,6 @@ class CodeStore:
 
     Attributes:
         info: where the codes come from.
-        length_differences: teacher frames minus student frames x ratio, of the utterances that
-            `targets_for` served in this process, as difference -> number of utterances.
 
     Raises:
         UserError: missing, incomplete or truncated file.
@@ -89,7 +86,6 @@ class CodeStore:
                 f"uint8 of {self.info.num_codebooks}",
                 remedy=_REMEDY,
             )
-        self.length_differences: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._store)
@@ -165,7 +161,6 @@ class CodeStore:
                 tolerance=tolerance,
                 source=self.path,
             )
-            self.length_differences[len(codes) - ratio * length] += 1
             row[begin : begin + count] = codes[: count * ratio].reshape(count, width)
         return torch.from_numpy(targets).to(student_lens.device)
 
@@ -198,8 +193,7 @@ class CodeStore:
         """Check everything against the cuts that the codes were dumped from.
 
         Args:
-            expected_frames: utterance id -> teacher frames of its audio; no other utterance may be
-                there.
+            expected_frames: utterance id -> teacher frames of its audio; others may be there.
             quantizer_id: of the quantizer that encoded.
 
         Raises:
@@ -207,11 +201,12 @@ class CodeStore:
         """
         remedy = f"remove {self.path}; then {_REMEDY}"
         self.require(ids=expected_frames, quantizer_id=quantizer_id)
-        for utterance in self._store:
-            frames, wanted = self.num_frames(utterance), expected_frames.get(utterance)
-            if frames != wanted:
-                problem = f"{frames} frames of codes, not {wanted}" if wanted else "no such cut"
-                raise UserError(f"{self.path}: utterance {utterance}: {problem}", remedy=remedy)
+        for utterance, wanted in expected_frames.items():
+            if (frames := self.num_frames(utterance)) != wanted:
+                raise UserError(
+                    f"{self.path}: utterance {utterance}: {frames} frames of codes, not {wanted}",
+                    remedy=remedy,
+                )
         for block in self._store.blocks():
             if block.size and int(block.max()) >= self.info.codebook_size:
                 raise UserError(

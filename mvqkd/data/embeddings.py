@@ -175,6 +175,23 @@ class EmbeddingStore:
         """
         self._store.require({"teacher": teacher, "layer": layer}, ids)
 
+    def num_frames(self, utterance: str) -> int:
+        """Frames of an utterance that is there."""
+        return self._store.num_frames(utterance)
+
+    def require_finite(self, rank: int = 0, size: int = 1) -> None:
+        """Read everything, or one of `size` shares of it, in search of NaN and infinity.
+
+        Raises:
+            UserError: names the first utterance that has one.
+        """
+        for number, utterance in enumerate(self._store):
+            if number % size == rank and not np.isfinite(self._store[utterance]).all():
+                raise UserError(
+                    f"{self.path}: the embeddings of utterance {utterance} have NaN or infinity",
+                    remedy=f"remove {self.path}; then {_REMEDY}",
+                )
+
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All embeddings, (at most `frames`, D) at a time, in the order of the file."""
         return self._store.blocks(frames)

@@ -17,7 +17,7 @@ from mvqkd.errors import UserError
 
 # What lhotse's `perturb_speed` appends; factors that are whole numbers are not used, and `_sp2` may
 # be part of a corpus's own ids.
-_SPEED = re.compile(rb"_sp\d+\.\d+$")
+SPEED = re.compile(r"_sp\d+\.\d+$")
 _MIN_FRAMES = 7
 """Frames of features that give one encoder frame."""
 
@@ -43,7 +43,7 @@ def choose_labelled(
         UserError: there are not as many hours.
     """
     names = ids.tolist()
-    originals = [_SPEED.sub(b"", name) for name in names]
+    originals = [SPEED.sub("", name.decode()).encode() for name in names]
     is_original = np.array(
         [name == original for name, original in zip(names, originals, strict=True)], dtype=bool
     )

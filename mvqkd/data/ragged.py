@@ -4,7 +4,7 @@ embeddings and of codes.
 A file holds one dataset of rows `(total_frames, columns)`, `offsets` (utterances+1,) int64, `ids`
 (utterances,) UTF-8, and attributes. Rows lie contiguously, so that readers map them into memory:
 random access costs no HDF5 call, and worker processes share the pages. A folder of shards
-`<name>-00003-of-00012.h5` reads as one file; nothing is ever merged.
+`<name>-00003-of-00012.h5`, of one or several names, reads as one file; nothing is ever merged.
 """
 
 from __future__ import annotations
@@ -110,11 +110,23 @@ class RaggedWriter:
             raise ValueError(f"{self.offsets[-1]} rows written of {self._shape[0]} declared")
         if len(set(self.ids)) != len(self.ids):
             raise ValueError("an utterance id was written twice")
-        # Fixed-length strings: variable-length ones cost 16 bytes of reference each.
+        # Fixed-length strings: variable-length ones cost 16 bytes of reference each. Packed, ids
+        # and offsets cost 4 bytes an utterance, which a few hundred bytes of codes may have.
         encoded = [utterance.encode() for utterance in self.ids]
         length = max(map(len, encoded), default=1)
-        self._file.create_dataset("ids", data=np.array(encoded, dtype=f"S{length}"))
-        self._file.create_dataset("offsets", data=np.array(self.offsets, dtype=np.int64))
+        self._pack("ids", np.array(encoded, dtype=f"S{length}"))
+        self._pack("offsets", np.array(self.offsets, dtype=np.int64))
+
+    def _pack(self, name: str, array: np.ndarray) -> None:
+        self._file.create_dataset(
+            name,
+            data=array,
+            chunks=(min(max(len(array), 1), 2**16),),
+            maxshape=(None,),
+            shuffle=True,
+            compression="gzip",
+            compression_opts=9,
+        )
 
 
 class RaggedStore:
@@ -201,7 +213,8 @@ class RaggedStore:
             if value is not None and found != value:
                 raise UserError(
                     f"{self._dataset} in {self.path} have {name} {found}, not {value}",
-                    remedy=f"configure that one, or in another folder {self._remedy}",
+                    remedy=f"configure that one (--distillation.{name} for teacher, teacher_layer "
+                    f"and num_codebooks), or in another folder {self._remedy}",
                 )
         if missing := [utterance for utterance in ids if utterance not in self]:
             raise UserError(
@@ -225,26 +238,30 @@ class RaggedStore:
         if not files:
             raise UserError(f"{self.path} has no .h5 file", remedy=self._remedy)
         shards = [_SHARD.fullmatch(file.name) for file in files]
-        first = shards[0]
-        if first is None:
-            if len(files) == 1:
-                return files
-            raise UserError(
-                f"{self.path} holds several files that are no shards of one another, as "
-                f"{files[0].name} and {files[1].name}",
-                remedy="give one file, or a folder of shards <name>-00000-of-00002.h5",
-            )
-        count = int(first["count"])
-        wanted = [shard_path(self.path, first["name"], index, count) for index in range(count)]
+        if len(files) == 1 and shards[0] is None:
+            return files
+        counts: dict[str, int] = {}
+        for file, shard in zip(files, shards, strict=True):
+            if shard is None:
+                raise UserError(
+                    f"{self.path} holds several files, and {file.name} is no shard",
+                    remedy="give one file, or a folder of shards <name>-00000-of-00002.h5",
+                )
+            name, count = shard["name"], int(shard["count"])
+            if counts.setdefault(name, count) != count:
+                raise UserError(
+                    f"{self.path} has {file.name} beside the {counts[name]} shards of {name}",
+                    remedy="remove the files of the other run",
+                )
+        wanted = [
+            shard_path(self.path, name, index, count)
+            for name, count in counts.items()
+            for index in range(count)
+        ]
         if missing := sorted(set(wanted) - set(files)):
             raise UserError(
-                f"{self.path} lacks {len(missing)} of {count} shards, as {missing[0].name}",
+                f"{self.path} lacks {len(missing)} of {len(wanted)} shards, as {missing[0].name}",
                 remedy=self._remedy,
-            )
-        if foreign := sorted(set(files) - set(wanted)):
-            raise UserError(
-                f"{self.path} has {foreign[0].name} beside the {count} shards of {first['name']}",
-                remedy="remove the files of the other run",
             )
         return wanted
 

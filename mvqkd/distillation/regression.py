@@ -42,6 +42,7 @@ class RegressionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.measure = measure
+        self.ratio = ratio
         self.predict = nn.Linear(dim, ratio * teacher_dim)
         self.mean: Tensor
         self.scale: Tensor
@@ -52,7 +53,7 @@ class RegressionHead(nn.Module):
         """(M, D) frames of the student and (M, ratio * E) embeddings -> (M,) float32 distances."""
         predicted = self.predict(x)
         with torch.autocast(x.device.type, enabled=False):
-            predicted = predicted.float().view(len(x), -1, len(self.mean))
+            predicted = predicted.float().view(len(x), self.ratio, len(self.mean))
             wanted = embeddings.float().view_as(predicted)
             return self._distance(predicted, wanted).mean(1)
 

@@ -5,6 +5,7 @@ Refuses here, before training starts, targets that are not those of the configur
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mvqkd.data.alignment import check_lengths
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.data.index import open_index
@@ -31,9 +33,11 @@ from mvqkd.errors import UserError
 from mvqkd.experiment.config import DistillationConfig, ModelConfig
 from mvqkd.experiment.teaching import TeachingFiles
 from mvqkd.models import ConformerEncoder
+from mvqkd.models.subsampling import subsampled_lens
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts
+from mvqkd.teachers.shards import worker
 
 STUDENT_RATE = 100 / ConformerEncoder.subsampling_factor
 """Hz."""
@@ -82,8 +86,8 @@ class Distillation:
             )
         self._config = config
         self._model = model
-        self._train_ids = _ids(train_cuts)
-        self._dev_ids = _ids(dev_cuts)
+        self._train_lens = _student_lens(train_cuts)
+        self._dev_lens = _student_lens(dev_cuts)
         self.description: dict[str, Any]
         """What the targets are and take on disk (`bytes_per_hour`, of audio); JSON-able."""
         self._statistics: tuple[Tensor, float] | None = None
@@ -98,14 +102,11 @@ class Distillation:
     def _open_codes(self, files: TeachingFiles) -> None:
         config = self._config
         store = CodeStore(config.targets or files.codes)
-        quantizer_id = None
-        if not config.targets and files.quantizer.is_file():
-            quantizer_id = Quantizer.load(files.quantizer).id
         store.require(
-            ids=self._train_ids,
-            quantizer_id=quantizer_id,
+            ids=self._train_lens,
+            quantizer_id=None if config.targets else Quantizer.load(files.quantizer).id,
             num_codebooks=config.num_codebooks,
-            teacher=None if config.targets else files.teacher,
+            teacher=files.teacher,
             layer=config.teacher_layer,
         )
         targets = StoredCodes(store, student_rate=STUDENT_RATE, delay=config.delay)
@@ -114,11 +115,9 @@ class Distillation:
     def _open_embeddings(self, files: TeachingFiles) -> None:
         config = self._config
         store = EmbeddingStore(config.targets or files.embeddings)
-        store.require(
-            ids=self._train_ids,
-            teacher=None if config.targets else files.teacher,
-            layer=config.teacher_layer,
-        )
+        store.require(ids=self._train_lens, teacher=files.teacher, layer=config.teacher_layer)
+        # Each process reads a share.
+        store.require_finite(*worker()[:2])
         self._statistics = embedding_statistics(store)
         targets = StoredEmbeddings(store, student_rate=STUDENT_RATE, delay=config.delay)
         self._use(targets, store, store.info.dim)
@@ -130,7 +129,20 @@ class Distillation:
         width: int,
     ) -> None:
         self._targets, self._width = targets, width
-        self._validates = all(utterance in store for utterance in self._dev_ids)
+        self._validates = all(utterance in store for utterance in self._dev_lens)
+        student_lens = {**self._train_lens, **(self._dev_lens if self._validates else {})}
+        differences = check_lengths(
+            {utterance: store.num_frames(utterance) for utterance in student_lens},
+            student_lens,
+            ratio=targets.ratio,
+            source=store.path,
+        )
+        logging.info(
+            "%s: teacher frames - %d x student frames: %s utterances",
+            store.path,
+            targets.ratio,
+            ", ".join(f"{key:+d} in {count}" for key, count in sorted(differences.items())),
+        )
         self.description = {**asdict(store.info), "bytes_per_hour": store.bytes_per_hour}
 
     def _load_teacher(
@@ -197,5 +209,10 @@ def embedding_statistics(store: EmbeddingStore) -> tuple[Tensor, float]:
     return mean.float(), float((x - mean).square().mean().sqrt())
 
 
-def _ids(paths: Sequence[Path]) -> list[str]:
-    return [raw.decode() for path in paths for raw in open_index(path, None).ids.tolist()]
+def _student_lens(paths: Sequence[Path]) -> dict[str, int]:
+    """Utterance id -> frames of the student."""
+    lens: dict[str, int] = {}
+    for index in (open_index(path, None) for path in paths):
+        frames = subsampled_lens(torch.from_numpy(np.array(index.num_frames)))
+        lens.update(zip((raw.decode() for raw in index.ids.tolist()), frames.tolist(), strict=True))
+    return lens

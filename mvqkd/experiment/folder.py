@@ -164,8 +164,20 @@ def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
 
 
 def write_teaching(exp_dir: Path, description: dict[str, Any]) -> None:
-    """Write `teaching.json`: what a distilled student learns from."""
-    write_json(exp_dir / "teaching.json", description)
+    """Write `teaching.json`: what a distilled student learns from.
+
+    Raises:
+        UserError: the folder's training began with codes of another quantizer.
+    """
+    path = exp_dir / "teaching.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8")).get("quantizer_id")
+        if before != (now := description.get("quantizer_id")):
+            raise UserError(
+                f"{exp_dir} was trained on codes of quantizer {before}, these are of {now}",
+                remedy=f"remove {exp_dir}, or give another --exp-dir or --variant",
+            )
+    write_json(path, description)
 
 
 def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:

@@ -75,18 +75,19 @@ def resolve_teacher(uri: str, experiments: Path) -> str:
     """The URI with the folder and the weights of an experiment of ours.
 
     `mvqkd:NAME` becomes `mvqkd:<experiments>/NAME?weights=<8 hex digits>`: so files made with an
-    experiment's weights are not taken for those of its later weights. Others are returned as they
-    are.
+    experiment's weights are not taken for those of its later weights. The digits are of
+    `pretrained.pt`, or of the epoch's file where an epoch is named. Others are returned unchanged.
 
     Raises:
-        UserError: the experiment has no `pretrained.pt`.
+        UserError: the experiment has no such file.
     """
     scheme, _, rest = uri.partition(":")
     name, _, query = rest.partition("?")
-    if scheme != "mvqkd" or re.search(r"(^|&)(epoch|weights)=", query):
+    if scheme != "mvqkd" or re.search(r"(^|&)weights=", query):
         return uri
     folder = experiments / name if "/" not in name else Path(name)
-    weights = folder / "pretrained.pt"
+    epoch = re.search(r"(?:^|&)epoch=(\d+)", query)
+    weights = folder / (f"epoch-{epoch[1]}.pt" if epoch else "pretrained.pt")
     if not weights.is_file():
         raise UserError(
             f"the teacher {uri} is not trained: {weights} is missing",
@@ -106,6 +107,8 @@ def weights_digest(path: Path) -> str:
 
 
 def _folder_name(uri: str) -> str:
-    """A teacher's name as a folder: `hf:openai/whisper-tiny.en` -> `whisper-tiny.en`."""
-    name = uri.partition(":")[2].partition("?")[0].rstrip("/").rpartition("/")[2]
+    """A teacher's name as a folder: `hf:openai/whisper-tiny.en` -> `whisper-tiny.en`,
+    `mvqkd:big?epoch=3` -> `big-epoch-3`."""
+    path, _, options = uri.partition(":")[2].partition("?")
+    name = path.rstrip("/").rpartition("/")[2] + (f"-{options}" if options else "")
     return re.sub(r"[^\w.-]+", "-", name) or "teacher"

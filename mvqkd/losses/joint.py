@@ -208,12 +208,11 @@ class _TanhLinearLogProbs(torch.autograd.Function):
         chunks = _chunks(num_rows, width, vocab_size, weight.device.type)
         for (chunk, cells), hidden, exps in zip(chunks, kept[::2], kept[1::2], strict=True):
             here = None if needed is None else needed[cells].nonzero().squeeze(1)
-            parts = (exps, hidden, rows[cells])
-            parts += tuple(x[cells] for x in (sums, tokens, grad_symbol, grad_blank))
+            parts = [x[cells] for x in (rows, sums, tokens, grad_symbol, grad_blank)]
             if here is not None:
-                parts = tuple(x.index_select(0, here) for x in parts)
-            exps, hidden, predictor_rows, *rest = parts
-            grad_logits = _grad_logits(exps, *rest)
+                hidden, exps, *parts = (x.index_select(0, here) for x in (hidden, exps, *parts))
+            predictor_rows, *cell_parts = parts
+            grad_logits = _grad_logits(exps, *cell_parts)
             grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(weight.dtype)
             if dtype == weight.dtype:

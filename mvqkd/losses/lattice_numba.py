@@ -244,9 +244,8 @@ def forward_backward(
     symbol_occupancy, blank_occupancy = torch.zeros_like(symbol), torch.zeros_like(blank)
     inputs = [x.contiguous().numpy() for x in (symbol, blank, lens.long(), token_lens.long())]
     outputs = [x.numpy() for x in (scores, symbol_occupancy, blank_occupancy)]
-    num_threads = min(
-        torch.get_num_threads(), num_utterances, max(1, blank.numel() // _CELLS_WORTH_A_THREAD)
-    )
+    shares = min(num_utterances, blank.numel() // _CELLS_WORTH_A_THREAD)
+    num_threads = max(1, min(torch.get_num_threads(), shares))
 
     def work(first: int) -> None:
         _forward_backward(*inputs, skew, first, num_threads, *outputs)

@@ -77,7 +77,7 @@ class EmbeddingFile:
             if name not in self._file:
                 raise ValueError(f"{path}: not a file of embeddings, it has no dataset {name!r}")
         self._rows = self._file["embeddings"]
-        self._ids: list[str] = self._file["ids"].asstr()[:].tolist()
+        self._ids: list[str] = [raw.decode() for raw in self._file["ids"][:]]
         offsets = self._file["offsets"][:].astype(np.int64)
         if len(offsets) != len(self._ids) + 1 or offsets[-1] != len(self._rows):
             raise ValueError(f"{path}: offsets do not fit the embeddings; the file is damaged")
@@ -157,17 +157,18 @@ def shuffled_batches(frames: Frames, batch_size: int, seed: int) -> Iterator[Ten
     """
     generator = torch.Generator().manual_seed(seed)
     blocks = _blocks(frames)
-    rest = torch.empty(0, frames.dim)
+    rest: list[Tensor] = []
     while True:
         order = torch.randperm(len(blocks), generator=generator).tolist()
         for first in range(0, len(order), POOL_BLOCKS):
-            pool = [rest]
-            pool += [read_checked(frames, *blocks[i]) for i in order[first : first + POOL_BLOCKS]]
+            pool = rest + [
+                read_checked(frames, *blocks[i]) for i in order[first : first + POOL_BLOCKS]
+            ]
             rows = torch.cat(pool)
             rows = rows[torch.randperm(len(rows), generator=generator)]
             whole = len(rows) - len(rows) % batch_size
             yield from rows[:whole].split(batch_size)
-            rest = rows[whole:]
+            rest = [rows[whole:]]
 
 
 def _blocks(frames: Frames) -> list[tuple[int, int]]:

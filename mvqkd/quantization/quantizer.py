@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mvqkd.errors import UserError
 from mvqkd.quantization.fit import fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
 from mvqkd.quantization.search import pairwise_costs, search, unary_costs
 
 _FORMAT = "mvqkd.quantizer.1"
+_REMEDY = "remove it and train the quantizer: python local/train_quantizer.py --help"
 # Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
 # enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
@@ -25,8 +27,9 @@ _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
 class Quantizer(nn.Module):
     """Direct-sum codebooks: x_hat = mean + sum_q centers[q, code_q], one byte per codebook.
 
-    The gauge is fixed: every codebook's entries average to zero, weighted by how often they are
-    used, so that `mean` is the mean of the data.
+    When it was fitted here, its gauge is fixed: every codebook's entries average to zero, weighted
+    by how often they are used, so that `mean` is the mean of the data. (Of `multi_quantization`:
+    the unweighted average.)
 
     Args:
         mean: (D,).
@@ -193,13 +196,20 @@ class Quantizer(nn.Module):
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is something else.
+            UserError: the file is missing, damaged or something else.
         """
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return cls.from_state(read_tensors(path), path).to(device)
+
+    @classmethod
+    def from_state(cls, state: object, path: str | Path) -> Quantizer:
+        """The quantizer in the contents of a file; `path` is for the error.
+
+        Raises:
+            UserError: they are something else.
+        """
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise ValueError(f"{path}: not a quantizer ({_FORMAT})")
-        loaded = cls(state["mean"], state["centers"], id=state["id"], metadata=state["metadata"])
-        return loaded.to(device)
+            raise UserError(f"{path} is not a quantizer ({_FORMAT})", remedy=_REMEDY)
+        return cls(state["mean"], state["centers"], id=state["id"], metadata=state["metadata"])
 
     def extra_repr(self) -> str:
         return (
@@ -213,6 +223,20 @@ class Quantizer(nn.Module):
         if self._pairwise is None or self._pairwise[0] != key:
             self._pairwise = (key, pairwise_costs(self.centers))
         return self._pairwise[1]
+
+
+def read_tensors(path: str | Path) -> object:
+    """What `torch.save` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged or something else.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing", remedy=_REMEDY)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes of anything end in errors of any kind
+        raise UserError(f"{path} is damaged, or is no file of tensors", remedy=_REMEDY) from error
 
 
 def _digest(*tensors: Tensor) -> str:

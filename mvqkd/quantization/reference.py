@@ -7,7 +7,6 @@ effective value is exp(10 * scale). It has no mean: x_hat = scale * sum_q center
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvqkd.errors import UserError
 from mvqkd.quantization.frames import Frames, as_frames, shuffled_batches
-from mvqkd.quantization.quantizer import Quantizer
+from mvqkd.quantization.quantizer import Quantizer, read_tensors
 
 _SCALE_SPEED = 10.0
 _KEYS = ("to_logits.weight", "to_logits.bias", "centers", "logits_scale", "centers_scale", "id_buf")
@@ -27,15 +27,15 @@ def load_quantizer(path: str | Path) -> Quantizer:
     """Read a file of `Quantizer.save`, or a saved state dict of the package.
 
     Raises:
-        ValueError: the file is something else.
+        UserError: the file is missing, damaged or something else.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: not a file of tensors, or damaged ({error})") from error
+    state = read_tensors(path)
     if isinstance(state, dict) and "centers_scale" in state:
-        return from_reference(state)
-    return Quantizer.load(path)
+        try:
+            return from_reference(state)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: {error}", remedy="save the quantizer's state dict") from error
+    return Quantizer.from_state(state, path)
 
 
 def from_reference(state: Mapping[str, Tensor]) -> Quantizer:

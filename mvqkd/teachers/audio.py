@@ -29,18 +29,32 @@ class AudioCuts:
     Attributes:
         ids: utterance ids.
         num_samples: (N,) int64, at 16 kHz.
+        parts: name of each manifest's part -> numbers of its cuts.
+
+    Args:
+        paths: manifests; one that is named twice counts once.
 
     Raises:
         UserError: a manifest is missing or damaged, or an utterance is in two of them.
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
-        self._indexes = [open_index(path, None) for path in paths]
+        manifests = list(dict.fromkeys(map(Path, paths)))
+        self._indexes = [open_index(path, None) for path in manifests]
         self.ids = [raw.decode() for index in self._indexes for raw in index.ids.tolist()]
         if len(set(self.ids)) < len(self.ids):
             (twice, _), *_ = Counter(self.ids).most_common(1)
             raise UserError(f"utterance {twice} is in two of the manifests", remedy="give one")
         self._firsts = np.cumsum([0] + [len(index) for index in self._indexes])
+        self.parts: dict[str, range] = {}
+        for path, first, index in zip(
+            manifests, self._firsts.tolist(), self._indexes, strict=False
+        ):
+            name = path.name.split(".")[0].rpartition("_cuts_")[2]
+            # Two manifests of one name, in two folders.
+            while name in self.parts:
+                name += "-2"
+            self.parts[name] = range(first, first + len(index))
         self.num_samples: NDArray[np.int64] = np.array(
             [
                 compute_num_samples(seconds, SAMPLE_RATE)

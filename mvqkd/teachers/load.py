@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 import torch
 from torch import nn
@@ -44,7 +44,10 @@ def load_teacher(
     """
     scheme, _, rest = uri.partition(":")
     name, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else []:
+        key, _, value = part.partition("=")
+        options[unquote(key)] = unquote(value)  # a plus sign is one: paths may have it
     if scheme not in _SOURCES or not name:
         raise UserError(
             f"{uri!r} names no teacher", remedy=f"{', '.join(f'{s}:...' for s in _SOURCES)}"

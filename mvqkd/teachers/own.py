@@ -94,7 +94,8 @@ def load_own_teacher(
         epoch, avg: average of the weights to take, as in decoding; default: `pretrained.pt`.
         chunk_size: frames of 40 ms that a streaming encoder hears at once, -1: all; default: the
             first that it was trained with.
-        weights: first hex digits of the SHA-256 that `pretrained.pt` has to have.
+        weights: first hex digits of the SHA-256 that `pretrained.pt` has to have, or the file of
+            `epoch`.
 
     Raises:
         UserError: there are no such weights, or others.
@@ -106,21 +107,20 @@ def load_own_teacher(
     from mvqkd.training.checkpoint import PRETRAINED, epoch_path, load_checkpoint
 
     folder = Path(exp_dir)
+    path = folder / PRETRAINED if epoch is None else epoch_path(folder, epoch)
+    if not path.is_file():
+        raise UserError(f"{path} is missing", remedy="train the experiment: ./run.sh --stage 8")
+    if weights is not None and not weights_digest(path).startswith(weights):
+        raise UserError(
+            f"{path} has other weights than the {weights} that are asked for: it was trained anew",
+            remedy="make the files of this teacher again, in an empty folder",
+        )
     if epoch is None:
-        path = folder / PRETRAINED
-        if not path.is_file():
-            raise UserError(f"{path} is missing", remedy="train the experiment: ./run.sh --stage 8")
-        if weights is not None and not weights_digest(path).startswith(weights):
-            raise UserError(
-                f"{path} has other weights than the {weights} that are asked for: it was trained "
-                "anew",
-                remedy="make the files of this teacher again, in an empty folder",
-            )
         state = load_checkpoint(path)
         parameters, description = state["model"], state["description"]
     else:
         parameters = load_for_decoding(folder, epoch=epoch, avg=avg)
-        description = load_checkpoint(epoch_path(folder, epoch), mmap=True)["description"]
+        description = load_checkpoint(path, mmap=True)["description"]
     trained = description["model"]
     chunk = chunk_size or next(iter(trained["chunk_size"]), -1)
     left = trained["left_context"]

@@ -7,10 +7,12 @@ whole.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +48,9 @@ def worker() -> tuple[int, int, torch.device]:
     return rank, size, torch.device("cuda", local)
 
 
-def divide(numbers: Sequence[int], seconds: NDArray[np.float64], hours: float) -> list[list[int]]:
+def divide(
+    numbers: Sequence[int], seconds: NDArray[np.float64], hours: float
+) -> list[Sequence[int]]:
     """Divide cuts, in their order, into shards of about `hours`.
 
     Args:
@@ -62,23 +66,53 @@ def divide(numbers: Sequence[int], seconds: NDArray[np.float64], hours: float) -
             filled = 0.0
         shards[-1].append(number)
         filled += float(seconds[number])
-    return shards
+    return [*shards]
 
 
-def prepare_folder(folder: Path, name: str, count: int) -> list[Path]:
+def divide_parts(
+    parts: Mapping[str, range], seconds: NDArray[np.float64], hours: float
+) -> tuple[list[Sequence[int]], list[str]]:
+    """Divide the cuts of each part on its own, so that a new part changes no shard of the others.
+
+    Args:
+        parts: name -> numbers of its cuts.
+        seconds: durations of all cuts.
+        hours: of a shard.
+
+    Returns:
+        The shards, and the part of each.
+    """
+    divided = {name: divide(numbers, seconds, hours) for name, numbers in parts.items()}
+    shards = [shard for found in divided.values() for shard in found]
+    return shards, [name for name, found in divided.items() for _ in found]
+
+
+def prepare_folder(folder: Path, names: Sequence[str]) -> list[Path]:
     """Paths of the shards in a folder.
 
+    Args:
+        folder: is made; shards of other names in it are left alone.
+        names: of each shard, those of one name one after the other.
+
     Raises:
-        UserError: the folder has other HDF5 files, as of a run that was divided otherwise.
+        UserError: the folder has shards of one of the names, of a run that divided it otherwise.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [shard_path(folder, name, index, count) for index in range(count)]
-    foreign = set(folder.glob("[!.]*.h5")).difference(paths)
-    if foreign:
-        raise UserError(
-            f"{folder} has {min(foreign).name}, which is none of the {count} shards of this run",
-            remedy="give the cuts and --shard-hours of the run that made it, or another --output",
-        )
+    counts = Counter(names)
+    paths = [
+        shard_path(folder, name, index, count)
+        for name, count in counts.items()
+        for index in range(count)
+    ]
+    for name, count in counts.items():
+        number = "[0-9]" * 5
+        pattern = f"{glob.escape(name)}-{number}-of-{number}.h5"
+        if foreign := set(folder.glob(pattern)).difference(paths):
+            raise UserError(
+                f"{folder} has {min(foreign).name}, which is none of the {count} shards of this "
+                "run: the cuts have changed",
+                remedy=f"remove {folder}/{name}-*, or give another --output",
+            )
     return paths
 
 

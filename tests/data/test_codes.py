@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -56,11 +57,26 @@ def test_round_trip_of_one_file_and_of_shards(tmp_path: Path) -> None:
             store["a"][0, 0] = 1
 
 
-def test_a_file_costs_one_byte_per_codebook_and_frame_plus_five_percent(tmp_path: Path) -> None:
-    codes = random_codes({f"1034-121119-{n:04d}_sp0.9": 500 + n for n in range(150)})
-    size = write(tmp_path / "codes.h5", codes).stat().st_size
-    payload = sum(array.nbytes for array in codes.values())
-    assert payload <= size <= 1.05 * payload
+@pytest.mark.parametrize(
+    ("num_utterances", "frames", "num_codebooks"),
+    # a few minutes; a tenth of an hour of short utterances at 25 Hz; one codebook at 50 Hz, 5 hours
+    [(150, 500, 4), (3000, 60, 4), (1500, 550, 1)],
+)
+def test_a_file_costs_one_byte_per_codebook_and_frame_plus_five_percent(
+    tmp_path: Path, num_utterances: int, frames: int, num_codebooks: int
+) -> None:
+    random = np.random.default_rng(0)
+    lens = {
+        f"{n // 97}-{121119 + n // 40}-{n % 97:04d}_sp0.9": int(frames * random.uniform(0.5, 1.5))
+        for n in range(num_utterances)
+    }
+    info = replace(INFO, num_codebooks=num_codebooks)
+    payload = sum(lens.values()) * num_codebooks
+    path = tmp_path / "codes.h5"
+    with write_codes(path, info=info, total_frames=sum(lens.values())) as writer:
+        for name, count in lens.items():
+            writer.write(name, random.integers(0, 256, (count, num_codebooks), dtype=np.uint8))
+    assert payload <= path.stat().st_size <= 1.05 * payload
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
@@ -81,12 +97,9 @@ def test_targets_follow_their_definition(tmp_path: Path, ratio: int, delay: int)
                 assert targets[n, t, 4 * r : 4 * r + 4].tolist() == expected
 
 
-def test_lengths_that_differ_are_counted_and_refused_when_they_differ_too_much(
-    tmp_path: Path,
-) -> None:
+def test_lengths_that_differ_too_much_are_refused(tmp_path: Path) -> None:
     store = CodeStore(write(tmp_path / "codes.h5", random_codes({"a": 22, "b": 14})))
     store.targets_for(["a", "b"], torch.tensor([10, 10]), ratio=2)
-    assert store.length_differences == {2: 1, -6: 1}
     with pytest.raises(UserError, match="utterance b: 14 teacher frames"):
         store.targets_for(["a", "b"], torch.tensor([10, 11]), ratio=2)
     with pytest.raises(UserError, match="utterance a"):
@@ -114,8 +127,7 @@ def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
     store.verify({"a": 4, "b": 6}, quantizer_id="abc")
     with pytest.raises(UserError, match="utterance b: 6 frames of codes, not 7"):
         store.verify({"a": 4, "b": 7}, quantizer_id="abc")
-    with pytest.raises(UserError, match="utterance b: no such cut"):
-        store.verify({"a": 4}, quantizer_id="abc")
+    store.verify({"a": 4}, quantizer_id="abc")
     with pytest.raises(UserError, match="as c"):
         store.verify({"a": 4, "b": 6, "c": 1}, quantizer_id="abc")
     with pytest.raises(UserError, match="quantizer_id"):

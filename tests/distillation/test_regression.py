@@ -60,3 +60,11 @@ def test_a_perfect_prediction_costs_nothing(measure: str) -> None:
         head.predict.bias.zero_()
     x = torch.randn(4, DIM)
     assert_close(head(x, x), torch.zeros(4), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("measure", ["l1", "l2", "cosine", "kld"])
+def test_a_batch_without_targets_has_no_distances(measure: str) -> None:
+    head = RegressionHead(4, DIM, RATIO, measure)  # type: ignore[arg-type]
+    distances = head(torch.randn(0, 4), torch.randn(0, RATIO * DIM))
+    assert distances.shape == (0,)
+    distances.sum().backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +39,19 @@ def files(tmp_path: Path) -> TeachingFiles:
     return teaching_files(CONFIG, tmp_path / "data", tmp_path / "exp")
 
 
+def teacher_lens(cuts: Path) -> dict[str, int]:
+    """Frames of each utterance at 50 Hz."""
+    audio = AudioCuts([cuts])
+    return {name: n // 320 for name, n in zip(audio.ids, audio.num_samples.tolist(), strict=True)}
+
+
 def make_codes(
-    files: TeachingFiles, cuts: Path, *, ids: list[str] | None = None, **fields: object
+    files: TeachingFiles,
+    cuts: Path,
+    *,
+    ids: list[str] | None = None,
+    changed: dict[str, int] | None = None,
+    **fields: object,
 ) -> Path:
     """Codes of all cuts, and the quantizer that they are said to be of."""
     files.folder.mkdir(parents=True, exist_ok=True)
@@ -53,12 +65,14 @@ def make_codes(
         num_codebooks=2,
         codebook_size=4,
     )
-    names = AudioCuts([cuts]).ids if ids is None else ids
+    lens = teacher_lens(cuts) | (changed or {})
+    names = list(lens) if ids is None else ids
     files.codes.mkdir()
     path = files.codes / "codes-0-of-1.h5"
-    with write_codes(path, info=replace(info, **fields), total_frames=20 * len(names)) as writer:  # type: ignore[arg-type]
+    total = sum(lens[name] for name in names)
+    with write_codes(path, info=replace(info, **fields), total_frames=total) as writer:  # type: ignore[arg-type]
         for name in names:
-            writer.write(name, np.zeros((20, 2), dtype=np.uint8))
+            writer.write(name, np.zeros((lens[name], 2), dtype=np.uint8))
     return path
 
 
@@ -66,11 +80,13 @@ def make_embeddings(files: TeachingFiles, cuts: Path) -> Path:
     random = np.random.default_rng(0)
     files.embeddings.mkdir(parents=True)
     path = files.embeddings / "embeddings-0-of-1.h5"
-    names = AudioCuts([cuts]).ids
+    lens = teacher_lens(cuts)
     info = EmbeddingsInfo(files.teacher, 2, 50.0, 12)
-    with write_embeddings(path, info=info, total_frames=20 * len(names), dtype="float32") as writer:
-        for name in names:
-            writer.write(name, 5 + 3 * random.standard_normal((20, 12)).astype(np.float32))
+    with write_embeddings(
+        path, info=info, total_frames=sum(lens.values()), dtype="float32"
+    ) as writer:
+        for name, frames in lens.items():
+            writer.write(name, 5 + 3 * random.standard_normal((frames, 12)).astype(np.float32))
     return path
 
 
@@ -128,12 +144,37 @@ def test_the_sample_tells_the_units_of_a_live_teacher(files, cuts, open_) -> Non
         ({"quantizer_id": "0"}, "quantizer_id 0, not"),
         ({"ids": ["c0", "c0_sp0.9", "c1"]}, "lacks codes of 1 utterances, as c1_sp0.9"),
         ({"frame_rate": 40.0}, "no integer ratio"),
+        ({"changed": {"c1": 60}}, "utterance c1: 60 teacher frames"),
     ],
 )
 def test_codes_of_something_else_are_refused(files, cuts, open_, fields, message) -> None:
-    make_codes(files, cuts, **fields)
+    path = make_codes(files, cuts, **fields)
     with pytest.raises(UserError, match=message):
         open_()
+    if "quantizer_id" not in fields:  # of files that the recipe did not make nobody knows it
+        with pytest.raises(UserError, match=message):
+            open_(targets=str(path))
+
+
+def test_a_missing_or_damaged_quantizer_is_named(files, cuts, open_) -> None:
+    path = make_codes(files, cuts)
+    files.quantizer.write_bytes(files.quantizer.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"quantizer-layer-2-cb2.pt is damaged"):
+        open_()
+    files.quantizer.unlink()
+    with pytest.raises(UserError, match=r"quantizer-layer-2-cb2.pt is missing"):
+        open_()
+    open_(targets=str(path))  # codes from elsewhere need none
+
+
+def test_differences_of_length_are_told(files, cuts, open_, caplog) -> None:
+    caplog.set_level("INFO")
+    lens = teacher_lens(cuts)
+    make_codes(files, cuts, changed={"c1": lens["c1"] - 5})
+    open_()
+    (line,) = [line for line in caplog.messages if "teacher frames - 2 x" in line]
+    counted = dict(re.findall(r"([+-]\d+) in (\d+)", line))
+    assert sum(map(int, counted.values())) == len(lens) and counted["-2"] == "1"
 
 
 def test_missing_and_truncated_codes_are_refused(files, cuts, open_) -> None:
@@ -148,8 +189,8 @@ def test_missing_and_truncated_codes_are_refused(files, cuts, open_) -> None:
 def test_embeddings_that_are_not_finite_are_refused(files, cuts, open_) -> None:
     path = make_embeddings(files, cuts)
     with h5py.File(path, "r+") as file:
-        file["embeddings"][3, 3] = np.nan
-    with pytest.raises(UserError, match="NaN or infinite"):
+        file["embeddings"][-3, 3] = np.nan  # of the last utterance
+    with pytest.raises(UserError, match=r"utterance c1_sp0\.9 have NaN or infinity"):
         open_(method="l2")
 
 

@@ -25,6 +25,9 @@ def test_files_tell_teacher_layer_and_bytes(tmp_path: Path) -> None:
     assert files.sample == folder / "sample/layer-4"
     assert files.quantizer == folder / "quantizer-layer-4-cb16.pt"
     assert files.codes == folder / "codes-layer-4-cb16"
+    options = config(teacher="hf:/models/whisper-tiny.en/?position_directions=10&silence=2")
+    other = teaching_files(options, tmp_path / "data", tmp_path / "exp")
+    assert other.folder.name == "whisper-tiny.en-position_directions-10-silence-2"
     imported = config(teacher="hf:openai/whisper-tiny.en", quantizer="some where/my q.v2.pt")
     others = teaching_files(imported, tmp_path / "data", tmp_path / "exp")
     assert others.sample == files.sample
@@ -40,6 +43,13 @@ def test_an_own_teacher_is_named_with_its_weights(tmp_path: Path) -> None:
     assert uri == resolve_teacher(f"mvqkd:{tmp_path}/big", Path("elsewhere"))
     assert resolve_teacher(uri, tmp_path) == uri
     assert load_teacher(uri, [1]).dim == 16
+    with pytest.raises(UserError, match=r"epoch-3\.pt is missing"):
+        resolve_teacher("mvqkd:big?epoch=3&avg=2", tmp_path)
+    (tmp_path / "big" / "epoch-3.pt").write_bytes(b"weights")
+    of_epoch = resolve_teacher("mvqkd:big?epoch=3&avg=2", tmp_path)
+    assert of_epoch.startswith(f"mvqkd:{tmp_path}/big?epoch=3&avg=2&weights=")
+    (tmp_path / "big" / "epoch-3.pt").write_bytes(b"others")
+    assert resolve_teacher("mvqkd:big?epoch=3&avg=2", tmp_path) != of_epoch
     path = tmp_path / "big" / "pretrained.pt"
     path.write_bytes(path.read_bytes() + b" ")  # trained anew: other bytes
     assert resolve_teacher("mvqkd:big", tmp_path) != uri

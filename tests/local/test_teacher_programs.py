@@ -21,7 +21,6 @@ from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.reference import to_reference
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts
 from tests.teachers.corpus import URI, make_corpus
@@ -137,6 +136,16 @@ def test_damaged_and_foreign_codes_are_found_at_the_next_run(
         dump(cuts, quantizer, output)
     min(output.iterdir()).unlink()
     dump(cuts, quantizer, output)
+    with pytest.raises(UserError, match=r"is a quantizer of python:.*, not of hf:other"):
+        dump(cuts, quantizer, output, "--teacher", "hf:other")
+    nameless = Quantizer.load(quantizer)
+    nameless.metadata = {}
+    nameless.save(tmp_path / "nameless.pt")
+    with pytest.raises(UserError, match="does not say which teacher"):
+        dump(cuts, tmp_path / "nameless.pt", tmp_path / "none")
+    (tmp_path / "damaged.pt").write_bytes(quantizer.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"damaged\.pt is damaged"):
+        dump(cuts, tmp_path / "damaged.pt", tmp_path / "none")
     other = Quantizer.load(quantizer)
     other.centers.add_(0.1)
     Quantizer(other.mean, other.centers, metadata=other.metadata).save(tmp_path / "other.pt")
@@ -144,6 +153,22 @@ def test_damaged_and_foreign_codes_are_found_at_the_next_run(
         dump(cuts, tmp_path / "other.pt", output)
     with pytest.raises(UserError, match="none of the 1 shards"):
         dump(cuts, quantizer, output, "--shard-hours", 5)
+
+
+def test_codes_grow_by_a_part_without_those_of_the_others(
+    tmp_path: Path, cuts: Path, quantizer: Path
+) -> None:
+    output = tmp_path / "codes"
+    dump(cuts, quantizer, output)
+    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    more = make_corpus(tmp_path / "more", [0.8, 0.6], name="more", seed=5)
+    run(
+        "dump_codes",
+        *("--cuts", cuts, more, more, "--quantizer", quantizer, "--output", output),
+        *("--num-workers", 0, "--shard-hours", 0.0005),
+    )
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in output.iterdir()}.items()
+    assert set(CodeStore(output)) == {*AudioCuts([cuts]).ids, *AudioCuts([more]).ids}
 
 
 def _dump_slowly(cuts: Path, quantizer: Path, output: Path) -> None:
@@ -189,8 +214,11 @@ def test_from_embeddings_to_a_report_on_storage(
     extract(cuts, tmp_path / "out", "--num-utterances", 0)
     options = ["--embeddings", tmp_path / "out" / "layer-3", "--output", tmp_path / "q.pt"]
     options += ["--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--held-out", 0.2]
-    run("train_quantizer", *options)
+    run("train_quantizer", *options, "--cuts", cuts, "--probe-steps", 2)
     report = json.loads((tmp_path / "q.json").read_text())
+    probed = report["predictability"]
+    assert len(probed["captured"]) == 2 and probed["reconstruction_error"] > 0
+    assert f"{probed['captured'][1]:.2f} |" in (tmp_path / "q.md").read_text()
     quantizer = Quantizer.load(tmp_path / "q.pt")
     assert report["id"] == quantizer.id and quantizer.metadata["layer"] == 3
     assert 0 < report["held_out"]["relative_error"] < 1
@@ -228,8 +256,11 @@ def test_a_quantizer_made_elsewhere_is_measured_and_kept(
     trained = Quantizer.load(tmp_path / "q.pt")
     error = json.loads((tmp_path / "q.json").read_text())["held_out"]["relative_error"]
 
-    x = torch.randn(300, trained.dim, generator=torch.Generator().manual_seed(0))
-    torch.save(to_reference(trained, x, num_steps=2), tmp_path / "icefall.pt")
+    run(
+        "export_quantizer",
+        *("--quantizer", tmp_path / "q.pt", "--embeddings", tmp_path / "out" / "layer-3"),
+        *("--output", tmp_path / "icefall.pt", "--num-steps", 2),
+    )
     for source in ("q.pt", "icefall.pt"):
         output = tmp_path / f"imported-{source}"
         command = [*options, *small, "--import", tmp_path / source, "--output", output]
@@ -252,6 +283,10 @@ def test_a_quantizer_made_elsewhere_is_measured_and_kept(
     other.save(tmp_path / "dim.pt")
     with pytest.raises(UserError, match="of dim 5,"):
         run("train_quantizer", *options, *small, "--import", tmp_path / "dim.pt", *output)
+    foreign = Quantizer(torch.full((trained.dim,), 90.0), torch.randn(2, 16, trained.dim))
+    foreign.save(tmp_path / "foreign.pt")
+    with pytest.raises(UserError, match="worse than their mean"):
+        run("train_quantizer", *options, *small, "--import", tmp_path / "foreign.pt", *output)
     (tmp_path / "text.pt").write_text("no tensors")
     with pytest.raises(UserError, match=r"text\.pt"):
         run("train_quantizer", *options, *small, "--import", tmp_path / "text.pt", *output)
@@ -266,6 +301,9 @@ def test_held_out_utterances_are_not_trained_on_at_another_speed() -> None:
     train, held_out = split(ids, 0.1, 0)
     assert sorted(train + held_out) == sorted(ids) and 6 <= len(held_out) <= 8
     assert not {name.split("_")[0] for name in train} & {name.split("_")[0] for name in held_out}
+    ids = [f"rec_speaker{n}_0001" for n in range(200)]  # nothing of speed in these
+    train, held_out = split(ids, 0.1, 0)
+    assert len(train) == 180 and len(held_out) == 20
 
 
 def test_check_teacher_prints_a_row_for_each_layer(

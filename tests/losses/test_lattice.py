@@ -222,19 +222,44 @@ def test_nan_is_not_hidden(backend: str) -> None:
         assert values.reshape(2, -1).isnan().any(dim=1).tolist() == [True, False]
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
+@pytest.fixture
+def small_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads for lattices of any size."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr("mvqkd.losses.lattice_numba._CELLS_WORTH_A_THREAD", 1)
+
+
+@pytest.mark.usefixtures("small_shares")
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = random_lattice(7, 30, 8, dtype=torch.float32)
+    started: list[threading.Thread] = []
+
+    class Counted(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr("mvqkd.losses.lattice_numba.threading.Thread", Counted)
     threads = torch.get_num_threads()
     try:
         results = []
         for count in (1, 3):
             torch.set_num_threads(count)
             results.append(lattice_log_likelihood(*inputs, backend="numba"))
+            assert len(started) == count - 1
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+def test_an_empty_batch_has_no_scores() -> None:
+    for backend in BACKENDS:
+        inputs = random_lattice(2, 5, 3, dtype=torch.float32)
+        results = lattice_log_likelihood(*(x[:0] for x in inputs), backend=backend)
+        assert [len(x) for x in results] == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("small_shares")
 def test_numba_backend_may_be_called_from_several_threads_at_once() -> None:
     inputs = random_lattice(8, 60, 20, dtype=torch.float32)
     expected = lattice_log_likelihood(*inputs, backend="numba")[0]
@@ -258,6 +283,7 @@ def _score_of_fixed_lattice() -> float:
     return lattice_log_likelihood(*inputs, backend="numba")[0].sum().item()
 
 
+@pytest.mark.usefixtures("small_shares")
 @pytest.mark.skipif(sys.platform != "linux", reason="forking is what data loaders do on Linux")
 def test_numba_backend_works_before_and_after_a_fork() -> None:
     threads = torch.get_num_threads()

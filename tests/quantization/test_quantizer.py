@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from mvqkd.quantization import EmbeddingFile, Quantizer, measure
+from mvqkd.errors import UserError
+from mvqkd.quantization import EmbeddingFile, Quantizer, load_quantizer, measure
 
 SMALL = {"num_codebooks": 2, "codebook_size": 16, "num_steps": 60}
 
@@ -29,7 +31,7 @@ def fitted():
 
 def relative_error(quantizer, x):
     x_hat = quantizer.decode(quantizer.encode(x))
-    return float((x - x_hat).square().sum() / (x - quantizer.mean).square().sum())
+    return float((x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
 
 
 def test_reported_error_is_that_of_decoded_codes(fitted):
@@ -171,8 +173,21 @@ def test_a_failed_save_keeps_the_old_file(fitted, tmp_path, monkeypatch):
 
 def test_other_files_are_refused(tmp_path):
     torch.save({"model": torch.zeros(1)}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"model.pt: not a quantizer"):
+    with pytest.raises(UserError, match=r"model.pt is not a quantizer"):
         Quantizer.load(tmp_path / "model.pt")
+    with pytest.raises(UserError, match=r"none.pt is missing"):
+        Quantizer.load(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("read", [Quantizer.load, load_quantizer])
+def test_damaged_files_are_named(fitted, tmp_path, read):
+    path = tmp_path / "quantizer.pt"
+    fitted.save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:100], b"", b"hello", b"words, no tensors"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"quantizer.pt is damaged, or is no file of tensors"):
+            read(path)
 
 
 def test_bad_frames_are_named(fitted):
@@ -246,6 +261,16 @@ def write(path, x, lens):
         file.create_dataset("ids", data=ids, dtype=h5py.string_dtype("utf-8"))
 
 
+def test_ids_of_a_file_may_be_of_any_language_and_of_fixed_length(tmp_path):
+    write(tmp_path / "x.h5", clustered(10), [4, 6])
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        del file["ids"]
+        file["ids"] = np.array(["böse".encode(), b"gut"], dtype="S5")
+    frames = EmbeddingFile(tmp_path / "x.h5", ids=["böse"])
+    assert frames.num_frames == 4 and "'böse'" in frames.describe(2)
+
+
 def test_a_file_and_memory_give_the_same_fit(tmp_path):
     x = clustered(3000)
     write(tmp_path / "x.h5", x, [1000, 1, 0, 1499, 500])
@@ -293,6 +318,7 @@ def test_importing_needs_torch_and_numpy_alone():
         "import mvqkd.quantization, mvqkd.quantization.reference\n"
         "import mvqkd.quantization.predictability\n"
         "ours = {m for m in sys.modules if m.startswith('mvqkd.')}\n"
+        "ours.remove('mvqkd.errors')\n"
         "assert all(m.startswith('mvqkd.quantization') for m in ours), ours\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -70,14 +70,17 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
     for workers in (0, 1):
         with pytest.raises(UserError, match="utterance c0 cannot be read"):
             list(audio_batches(cuts, [0], max_duration=9.0, num_workers=workers))
+    assert AudioCuts([manifest, manifest]).ids == cuts.ids  # named twice, heard once
+    again = make_corpus(tmp_path, [0.3], name="copy")
     with pytest.raises(UserError, match="c0 is in two of the manifests"):
-        AudioCuts([manifest, manifest])
+        AudioCuts([manifest, again])
 
 
 def test_several_manifests_are_numbered_through(tmp_path: Path) -> None:
     first = make_corpus(tmp_path, [0.5, 0.6])
     second = make_corpus(tmp_path, [0.3], name="others", seed=1)
     cuts = AudioCuts([first, second])
+    assert list(cuts.parts.values()) == [range(2), range(2, 3)]
     assert cuts.ids == ["c0", "c1", "o0"] and cuts.text(1) == "ab ba"
     samples, _ = soundfile.read(tmp_path / "others0.wav", dtype="float32")
     np.testing.assert_array_equal(cuts.samples(2), samples)

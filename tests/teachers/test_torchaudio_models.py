@@ -123,6 +123,8 @@ def test_the_paper_s_teacher_is_known_and_others_are_named() -> None:
         load_teacher("torchaudio:NOTHING")
     with pytest.raises(UserError, match="is missing"):
         load_teacher("torchaudio:HUBERT_ASR_XLARGE?state_dict=/nowhere/file.pth")
+    with pytest.raises(UserError, match=r"/no where/a\+b\.pth"):
+        load_teacher("torchaudio:HUBERT_ASR_XLARGE?state_dict=/no%20where/a+b.pth")
 
 
 def test_weights_of_another_network_are_refused(
