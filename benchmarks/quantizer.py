@@ -1,15 +1,20 @@
 """Compare quantizers side by side: reconstruction, time, and what a student can predict.
 
-    python benchmarks/quantizer.py --embeddings emb/layer3.h5 --fbank emb/fbank.h5 \
+    ./run.sh --recipe egs/mini_librispeech --corpus-dir <corpus> --exp mvq --stop-stage 5
+    OMP_NUM_THREADS=1 python benchmarks/quantizer.py \
+        --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \
+        --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \
         --num-codebooks 4 8 16 32 --output results --skip multi_quantization-10k+10k
 
-`benchmarks/quantizer_data.py` makes the two files. Every (method, bytes) pair is measured once and
-kept in the output folder, so that the command can be stopped and repeated; `table.md` and
-`rate_distortion.png` are written from what is there. Utterances are split by speaker: a fifth of
-the speakers is never trained on, and a tenth of the other utterances is held out as well. Speakers
-are the first part of LibriSpeech-like ids. `--gaussian 256` measures on independent Gaussian frames
-instead, where theory knows the least possible error of any quantizer. Times are processor seconds
-summed over threads, so that other work on the machine disturbs them less than it would a clock.
+Embeddings are those that stage 5 of a recipe extracts, features those of stage 2. Every (method,
+bytes) pair is measured once and kept in the output folder, so that the command can be stopped and
+repeated; `table.md` and `rate_distortion.png` are written from what is there. Utterances are split
+by speaker: a fifth of the speakers is never trained on, and a tenth of the other utterances is held
+out as well, together with their copies at other speeds. Speakers are the first part of
+LibriSpeech-like ids. `--gaussian 256` measures on independent Gaussian frames instead, where theory
+knows the least possible error of any quantizer. Times are processor seconds summed over threads
+(with one thread: of the clock, if nothing else runs), so that other work on the machine disturbs
+them less than it would a clock.
 """
 
 from __future__ import annotations
@@ -20,12 +25,15 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from quantizer_peers import METHODS, Ours, fit, installed
 from quantizer_report import draw, write_table
 
+from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.data.features import load_features
+from mvqkd.data.index import open_index
+from mvqkd.data.labelled import SPEED
 from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.predictability import predictability, regression_error
 
@@ -35,28 +43,29 @@ PARTS = ("train", "held_out", "other_speakers")
 class Data:
     """Utterances of the three parts: `x[part]` and `features[part]` are lists of tensors."""
 
-    def __init__(self, embeddings: Path, fbank: Path | None, train_frames: int, test_frames: int):
-        with h5py.File(embeddings) as file:
-            ids = file["ids"].asstr()[:].tolist()
-            offsets = file["offsets"][:]
-            split = _split(ids, np.diff(offsets), train_frames, test_frames)
-            self.name = f"{file.attrs['teacher']}, layer {file.attrs['layer']}"
-            rows = file["embeddings"]
-            self.x = {
-                part: [torch.from_numpy(rows[offsets[i] : offsets[i + 1]]).float() for i in chosen]
-                for part, chosen in split.items()
-            }
+    def __init__(
+        self, embeddings: Path, manifests: list[Path], train_frames: int, test_frames: int
+    ) -> None:
+        store = EmbeddingStore(embeddings)
+        self.name = f"{store.info.teacher}, layer {store.info.layer}"
+        split = _split({name: len(store[name]) for name in store}, train_frames, test_frames)
+        self.x = {
+            part: [torch.from_numpy(np.array(store[name])).float() for name in chosen]
+            for part, chosen in split.items()
+        }
+        cuts = {
+            raw.decode(): (index, number, path)
+            for path in manifests
+            for index in [open_index(path, None)]
+            for number, raw in enumerate(index.ids.tolist())
+        }
         self.features: dict[str, list[torch.Tensor]] = {}
-        if fbank is not None:
-            with h5py.File(fbank) as file:
-                where = {name: i for i, name in enumerate(file["ids"].asstr()[:].tolist())}
-                bounds = file["offsets"][:]
-                rows = file["features"]
-                for part, chosen in split.items():
-                    places = [where[ids[i]] for i in chosen]
-                    self.features[part] = [
-                        torch.from_numpy(rows[bounds[j] : bounds[j + 1]]).float() for j in places
-                    ]
+        for part, chosen in split.items() if manifests else ():
+            places = [cuts[name] for name in chosen]
+            self.features[part] = [
+                torch.from_numpy(load_features(index.cut(number), path))
+                for index, number, path in places
+            ]
 
 
 class Gaussian:
@@ -73,26 +82,28 @@ class Gaussian:
         self.features: dict[str, list[torch.Tensor]] = {}
 
 
-def _split(
-    ids: list[str], lens: np.ndarray, train_frames: int, test_frames: int
-) -> dict[str, list[int]]:
+def _split(lens: dict[str, int], train_frames: int, test_frames: int) -> dict[str, list[str]]:
     """Utterances of each part, in an order that a seed decides."""
     rng = np.random.default_rng(0)
-    speakers = [name.split("-")[0] for name in ids]
-    everyone = rng.permutation(sorted(set(speakers)))
+    originals = sorted({SPEED.sub("", name) for name in lens})
+    everyone = rng.permutation(sorted({name.split("-")[0] for name in originals}))
     others = set(everyone[: max(1, len(everyone) // 5)].tolist())
-    order = rng.permutation(len(ids)).tolist()
-    known = [i for i in order if speakers[i] not in others]
+    order = rng.permutation(originals).tolist()
+    known = [name for name in order if name.split("-")[0] not in others]
     held = max(1, len(known) // 10)
     parts = {
         "train": (known[held:], train_frames),
         "held_out": (known[:held], test_frames),
-        "other_speakers": ([i for i in order if speakers[i] in others], test_frames),
+        "other_speakers": ([name for name in order if name.split("-")[0] in others], test_frames),
     }
-    chosen = {}
+    copies: dict[str, list[str]] = {}
+    for name in lens:
+        copies.setdefault(SPEED.sub("", name), []).append(name)
+    chosen: dict[str, list[str]] = {}
     for part, (candidates, limit) in parts.items():
-        before = np.cumsum([0, *lens[candidates][:-1]])
-        chosen[part] = [i for i, b in zip(candidates, before, strict=True) if b < limit]
+        names = [name for original in candidates for name in copies[original]]
+        before = np.cumsum([0, *(lens[name] for name in names[:-1])])
+        chosen[part] = [name for name, b in zip(names, before, strict=True) if b < limit]
     return chosen
 
 
@@ -181,9 +192,11 @@ def probe(data: Data, result: Path, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--embeddings", type=Path, help="HDF5 file of teacher embeddings")
+    source.add_argument("--embeddings", type=Path, help="folder or file of teacher embeddings")
     source.add_argument("--gaussian", type=int, metavar="DIM", help="random frames instead")
-    parser.add_argument("--fbank", type=Path, help="features of the same utterances, for the probe")
+    parser.add_argument(
+        "--cuts", type=Path, nargs="*", default=[], help="manifests with their features: the probe"
+    )
     parser.add_argument("--num-codebooks", type=int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--skip", nargs="+", default=[], choices=METHODS)
@@ -198,7 +211,7 @@ def main() -> None:
     if args.gaussian is not None:
         data: Data | Gaussian = Gaussian(args.gaussian, args.train_frames, args.test_frames)
     else:
-        data = Data(args.embeddings, args.fbank, args.train_frames, args.test_frames)
+        data = Data(args.embeddings, args.cuts, args.train_frames, args.test_frames)
     for num_codebooks in args.num_codebooks:
         for method in args.methods:
             if method in args.skip:
