@@ -38,6 +38,11 @@ class Experiment:
         """Parameters of the decoded student."""
         return self.results[-1]["parameters"] if self.results else None
 
+    @property
+    def training_hours(self) -> float | None:
+        """Wall-clock time of training, over all restarts."""
+        return self.metrics[-1]["elapsed"] / 3600 if self.metrics else None
+
 
 def read_experiments(root: Path) -> list[Experiment]:
     """Every folder of `root` with a `config.yaml`, the smallest student first."""

@@ -29,16 +29,21 @@ _LABELS = {
 
 
 def draw_error_rates(path: Path, experiments: Sequence[Experiment], *, by_speaker: bool) -> None:
-    """A panel for each test set: WER and 95 % interval of each experiment and way of decoding.
+    """A panel for each test set: WER and 95 % interval of each experiment and way of decoding, with
+    its real-time factor beside it; size and hours of training below the experiment's name.
 
     Args:
         path: of the picture.
         experiments: with results, from top to bottom.
         by_speaker: intervals that resample speakers, where there are such.
     """
+    _save(_error_rates(experiments, by_speaker=by_speaker), path)
+
+
+def _error_rates(experiments: Sequence[Experiment], *, by_speaker: bool) -> Figure:
     sets = sorted({result["set"] for e in experiments for result in e.results})
     methods = sorted({result["method"] for e in experiments for result in e.results})
-    height = 1.4 + 0.55 * sum(max(1, len(_ways(e))) for e in experiments)
+    height = 1.6 + 0.55 * sum(max(1, len(_ways(e))) for e in experiments)
     figure = Figure(figsize=(2.6 + 4.2 * len(sets), max(2.6, height)), layout="constrained")
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
     ticks, labels = [], []
@@ -52,13 +57,13 @@ def draw_error_rates(path: Path, experiments: Sequence[Experiment], *, by_speake
                         _draw_rate(ax, row, result, methods.index(result["method"]), by_speaker)
             row += 1.0
         if ways:
-            size = experiment.parameters or 0
             ticks.append(row - 0.5 - len(ways) / 2)
-            labels.append(f"{experiment.name}\n{size / 1e6:.2f} M parameters")
+            labels.append(_label(experiment))
             row += 0.6
     for ax, name in zip(axes, sets, strict=True):
         ax.set_title(name, loc="left", fontweight="bold")
         ax.set_xlabel("word error rate, %")
+        _beside(ax, -0.8, "RTF")
         ax.set_yticks(ticks, labels)
         ax.set_ylim(row - 0.8, -0.8)
         ax.margins(x=0.12)
@@ -67,8 +72,14 @@ def draw_error_rates(path: Path, experiments: Sequence[Experiment], *, by_speake
         ax.tick_params(axis="y", length=0)
     for index, method in enumerate(methods):
         axes[0].plot([], [], MARKERS[index], color=COLOURS[index], label=method)
-    figure.legend(loc="outside lower center", ncols=len(methods), frameon=False)
-    _save(figure, path)
+    figure.legend(
+        loc="outside lower center",
+        ncols=len(methods),
+        frameon=False,
+        title="RTF: seconds of decoding for a second of audio",
+        title_fontsize="small",
+    )
+    return figure
 
 
 def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: bool) -> bool:
@@ -182,7 +193,30 @@ def _ways(experiment: Experiment) -> list[tuple[str, str]]:
     return sorted(ways)
 
 
+def _label(experiment: Experiment) -> str:
+    lines = [experiment.name, f"{(experiment.parameters or 0) / 1e6:.2f} M parameters"]
+    if experiment.training_hours is not None:
+        lines.append(f"{experiment.training_hours:.2f} h of training")
+    return "\n".join(lines)
+
+
+def _beside(ax: Axes, row: float, text: str) -> None:
+    """Write a word to the right of a panel."""
+    ax.annotate(
+        text,
+        (1, row),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        color=_GREY,
+        fontsize="small",
+        annotation_clip=False,
+    )
+
+
 def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_speaker: bool) -> None:
+    _beside(ax, row, f"{result['rtf']:.4f}")
     if result["wer"] is None:
         return
     interval = interval_of(result, by_speaker=by_speaker)

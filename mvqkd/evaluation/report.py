@@ -134,8 +134,7 @@ def _effort(experiment: Experiment) -> tuple[str, str]:
     """Hours of audio trained on, and hours that it took."""
     if not experiment.metrics:
         return "", ""
-    last = experiment.metrics[-1]
-    return f"{last['audio_hours']:.1f}", f"{last['elapsed'] / 3600:.2f}"
+    return f"{experiment.metrics[-1]['audio_hours']:.1f}", f"{experiment.training_hours:.2f}"
 
 
 def _relative(rate: float | None, difference: float) -> str:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.text import Text
 
 from mvqkd.evaluation.bootstrap import speakers, wer_interval
 from mvqkd.evaluation.gather import compare, read_experiments
-from mvqkd.evaluation.pictures import draw_error_rates, draw_storage, draw_training
+from mvqkd.evaluation.pictures import (
+    _error_rates,
+    draw_error_rates,
+    draw_storage,
+    draw_training,
+)
 from mvqkd.evaluation.report import (
     differences_table,
     markdown_table,
@@ -168,6 +175,18 @@ def test_pictures(root: Path, tmp_path: Path) -> None:
     draw_training(tmp_path / "begin.png", "smaller", experiments[0].metrics[:1])
     for name in ("wer.png", "curves.png", "begin.png"):
         assert (tmp_path / name).read_bytes().startswith(PNG)
+
+
+def test_picture_of_error_rates_says_what_they_cost(root: Path) -> None:
+    experiments = [e for e in read_experiments(root) if e.results]
+    figure = _error_rates(experiments, by_speaker=False)
+    words = [text.get_text() for text in figure.findobj(Text)]
+    assert "smaller\n1.50 M parameters\n0.30 h of training" in words
+    assert words.count("0.0123") == 4  # the real-time factor of each row
+    assert words.count("18.75") == 2
+    # A training without a log has no hours.
+    figure = _error_rates([replace(e, metrics=[]) for e in experiments], by_speaker=False)
+    assert "baseline\n3.00 M parameters" in [text.get_text() for text in figure.findobj(Text)]
 
 
 def test_rates_without_reference_words_are_shown(root: Path, tmp_path: Path) -> None:
