@@ -23,6 +23,7 @@ from mvqkd.experiment.config import (
     OptimizerConfig,
 )
 from mvqkd.losses import PrunedTransducerLoss
+from mvqkd.losses.lattice import choose_backend
 from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
 from mvqkd.training import schedule
 from mvqkd.training.objective import Objective
@@ -69,7 +70,18 @@ def build_student(config: ModelConfig, vocab_size: int, *, ctc_head: bool) -> Tr
 def build_transducer_loss(
     config: LossConfig, model: ModelConfig, vocab_size: int
 ) -> PrunedTransducerLoss:
-    """The transducer loss of `build_student`'s student."""
+    """The transducer loss of `build_student`'s student.
+
+    Raises:
+        UserError: k2 is wanted and missing.
+    """
+    try:
+        choose_backend(config.backend, "cpu")
+    except ValueError as error:
+        raise UserError(
+            f"loss.backend: {error}",
+            remedy="--loss.backend auto, or install the k2 wheel of your torch and CUDA",
+        ) from error
     return PrunedTransducerLoss(
         encoder_dim=model.dim,
         predictor_dim=model.predictor_dim,

@@ -69,7 +69,7 @@ def lattice_log_likelihood(
     check_lattice(symbol, blank, lens, token_lens)
     if topology not in ("regular", "modified"):
         raise ValueError(f"topology must be 'regular' or 'modified', not {topology!r}")
-    name = _resolve(backend, symbol.device.type)
+    name = choose_backend(backend, symbol.device.type)
     lens, token_lens = lens.to(symbol.device), token_lens.to(symbol.device)
     scores, symbol_occupancy, blank_occupancy = _LogLikelihood.apply(
         symbol, blank, lens, token_lens, topology, name
@@ -132,8 +132,12 @@ def check_lens(name: str, lens: Tensor, batch_size: int, longest: int) -> None:
         raise ValueError(f"{name} must be between 0 and {longest}, not {lens.tolist()}")
 
 
-def _resolve(backend: str, device_type: str) -> str:
-    """The name of the implementation to use on this type of device."""
+def choose_backend(backend: str, device_type: str) -> str:
+    """The name of the implementation to use on this type of device.
+
+    Raises:
+        ValueError: there is no such backend, or its library is missing.
+    """
     if backend in _FILES:
         if not _available(backend):
             raise ValueError(
