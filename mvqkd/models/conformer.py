@@ -200,6 +200,7 @@ class ConformerEncoder(nn.Module):
         chunk_size: int | None = None,
         left_context: int | None = None,
         taps: Taps | None = None,
+        num_layers: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Encode whole utterances.
 
@@ -209,6 +210,7 @@ class ConformerEncoder(nn.Module):
             chunk_size: output frames (25 Hz) of a chunk; None: the utterance is one chunk.
             left_context: output frames that are seen before a chunk; None: all.
             taps: filled with the tensors it names, see `tap_names`.
+            num_layers: compute these first layers alone; None: all.
 
         Returns:
             (N, T', D), zero after each utterance's end, and (N,) its valid frames at 25 Hz.
@@ -241,7 +243,7 @@ class ConformerEncoder(nn.Module):
         positions = relative_sinusoids(num_frames, num_frames, self.dim, x)
         if taps is not None:
             taps.put("layers.0", x)
-        for index, layer in enumerate(self.layers, start=1):
+        for index, layer in enumerate(self.layers[:num_layers], start=1):
             name = f"layers.{index}"
             x, _ = layer(x, positions, blocks, valid, taps=taps, name=name)
             if taps is not None:

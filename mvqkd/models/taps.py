@@ -29,6 +29,11 @@ class Taps:
         if unknown:
             raise ValueError(f"unknown taps {unknown}; valid are: {', '.join(valid)}")
 
+    @property
+    def num_layers(self) -> int:
+        """Layers that have to be computed to fill all taps."""
+        return max((int(name.split(".")[1]) for name in self.names), default=0)
+
     def put(self, name: str, tensor: Tensor) -> None:
         """Keep the tensor if it is wanted."""
         if name in self.names:

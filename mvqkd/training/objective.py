@@ -114,7 +114,12 @@ class Objective(nn.Module):
         return next((size for size in self.chunk_sizes if size > 0), -1)
 
     def encode(
-        self, features: Tensor, lens: Tensor, chunk_size: int = -1, taps: Taps | None = None
+        self,
+        features: Tensor,
+        lens: Tensor,
+        chunk_size: int = -1,
+        taps: Taps | None = None,
+        num_layers: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The student's encoder; -1 in place of None for an unlimited `chunk_size`."""
         return self.student.encoder(
@@ -123,6 +128,7 @@ class Objective(nn.Module):
             chunk_size=chunk_size if chunk_size > 0 else None,
             left_context=self.left_context if self.left_context >= 0 else None,
             taps=taps,
+            num_layers=num_layers,
         )
 
     def _auxiliary_losses(self) -> list[tuple[str, AuxiliaryLoss]]:
@@ -149,7 +155,9 @@ class Objective(nn.Module):
         auxiliary = self._auxiliary_losses()
         names = [name for _, loss in auxiliary for name in loss.taps]
         taps = Taps(names) if names else None
-        encoder_out, lens = self.encode(batch.features, batch.feature_lens, chunk_size, taps)
+        # Nothing above the highest tap learns from a batch without transcripts.
+        depth = None if batch.labelled or taps is None else taps.num_layers
+        encoder_out, lens = self.encode(batch.features, batch.feature_lens, chunk_size, taps, depth)
         weighted: dict[str, tuple[float, Tensor]] = {}
         if batch.labelled:
             weighted |= self._transcript_losses(batch, encoder_out, lens, step)

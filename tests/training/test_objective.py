@@ -100,3 +100,24 @@ def test_overfits_four_utterances(tmp_path):
         updater.update([batch], step=step, frames=frames, learning_rate=0.01)
     pruned = objective.eval()(batch).parts["pruned"] / 4
     assert pruned < 0.1  # nats for a whole transcript; log(4^3) = 4.2 for a guess of its tokens
+
+
+def test_audio_without_transcripts_goes_no_further_than_the_highest_tap():
+    objective = make_objective(auxiliary={"imitation": Imitation()})
+    encoder = objective.student.encoder
+    called: list[int] = []
+    for number, layer in enumerate(encoder.layers, start=1):
+        layer.register_forward_hook(lambda *_, number=number: called.append(number))
+    gradients = []
+    asked = objective.encode
+    for encode in (asked, lambda *inputs: asked(*inputs[:4])):
+        objective.encode = encode  # the second: all layers, whatever is asked for
+        objective.zero_grad()
+        torch.manual_seed(0)
+        objective(make_batch("a", "b", labelled=False)).total.backward()
+        gradients.append([parameter.grad.clone() for parameter in objective.parameters()])
+    highest = int(Imitation().taps[0].split(".")[1])
+    layers = list(range(1, encoder.num_layers + 1))
+    assert highest < len(layers) and called == [*layers[:highest], *layers]
+    for short, whole in zip(*gradients, strict=True):
+        assert torch.equal(short, whole)
