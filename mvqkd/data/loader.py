@@ -20,11 +20,11 @@ from mvqkd.data.index import CutIndex, open_index, transcript
 from mvqkd.data.labelled import choose_labelled, unlabelled_pool
 from mvqkd.data.noise import NoiseMixer
 from mvqkd.data.plan import (
-    check_limits,
     interleave,
     plan_evaluation,
     plan_training,
     plan_unlabelled,
+    within_limit,
 )
 from mvqkd.errors import UserError
 
@@ -179,7 +179,7 @@ def train_loader(
     the other utterances of `cuts_paths` and all of `unlabelled_cuts`, and go on from epoch to epoch
     until all were seen, before any is seen again (see `plan_unlabelled`). Lists of excluded cuts
     concern transcripts alone: unlabelled cuts need none, and excluded training cuts are unlabelled
-    audio like others.
+    audio like others. Utterances that exceed the limits of a batch are left out.
 
     Args:
         cuts_paths: manifests of cuts (`fbank/*_cuts_*.jsonl.gz`).
@@ -205,8 +205,8 @@ def train_loader(
             that of the first epoch in all epochs, while labelled ones may be a few more or less.
 
     Raises:
-        UserError: a file is missing or damaged, an utterance exceeds a limit, there are fewer than
-            `labelled_hours`, or there is no unlabelled audio.
+        UserError: a file is missing or damaged, much of the audio exceeds a limit, there are fewer
+            than `labelled_hours`, or there is no unlabelled audio.
     """
     paths = [cuts_paths] if isinstance(cuts_paths, str | Path) else list(cuts_paths)
     more = list(unlabelled_cuts) if unlabelled_ratio > 0 else []
@@ -214,14 +214,18 @@ def train_loader(
     indexes = [open_index(path, lang_dir) for path in [*paths, *more]]
     kept = _numbers(indexes[: len(paths)], [read_excluded(lang_dir, path) for path in paths])
     all_seconds = np.concatenate([index.seconds for index in indexes])
+    all_tokens = np.concatenate([index.num_tokens for index in indexes])
     all_names = np.concatenate([index.ids for index in indexes])
+    short = within_limit(all_seconds, max_duration, "duration", seconds=all_seconds, ids=all_names)
+    kept = kept[short[kept]]
+    kept = kept[
+        within_limit(
+            all_tokens[kept], max_tokens, "tokens", seconds=all_seconds[kept], ids=all_names[kept]
+        )
+    ]
     if labelled_hours > 0:
         kept = kept[choose_labelled(all_names[kept], all_seconds[kept], labelled_hours)]
-    seconds = all_seconds[kept]
-    num_tokens = np.concatenate([index.num_tokens for index in indexes])[kept]
-    check_limits(
-        seconds, num_tokens, all_names[kept], max_duration=max_duration, max_tokens=max_tokens
-    )
+    seconds, num_tokens = all_seconds[kept], all_tokens[kept]
     noise = None
     if musan_probability > 0:
         if musan_path is None:
@@ -249,16 +253,10 @@ def train_loader(
     if unlabelled_ratio > 0:
         num_frames = np.concatenate([index.num_frames for index in indexes])
         pool = unlabelled_pool(all_names, num_frames, kept)
+        pool = pool[short[pool]]
         if not len(pool):
             raise _no_unlabelled()
         pool_seconds = all_seconds[pool]
-        check_limits(
-            pool_seconds,
-            np.zeros(len(pool), dtype=np.int64),
-            all_names[pool],
-            max_duration=max_duration,
-            max_tokens=max_tokens,
-        )
         # Of the first epoch: with as many in all, where an epoch begins in the stream needs no plan
         # of those before it.
         count = max(1, round(unlabelled_ratio * len(plan_labelled(1))))

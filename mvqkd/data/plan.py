@@ -8,6 +8,7 @@ rank, and makes resuming a slice.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,39 +22,49 @@ _T = TypeVar("_T")
 
 # Not zero: NumPy's seeds [a, b] and [a, b, 0] are the same.
 _UNLABELLED = 1
+# Of the audio. A few long utterances are better left out than a reason to stop; a limit that many
+# exceed is a mistake.
+_MOST_LEFT_OUT = 0.1
 
 
-def check_limits(
-    seconds: NDArray[np.float64],
-    num_tokens: NDArray[np.int64],
-    ids: NDArray[np.bytes_],
+def within_limit(
+    amounts: NDArray[np.float64] | NDArray[np.int64],
+    limit: float,
+    unit: str,
     *,
-    max_duration: float,
-    max_tokens: int,
-) -> None:
-    """Refuse utterances that no batch can hold.
+    seconds: NDArray[np.float64],
+    ids: NDArray[np.bytes_],
+) -> NDArray[np.bool_]:
+    """Which utterances a batch can hold; how many are left out stands in the log.
 
     Args:
+        amounts: (N,) seconds or tokens of utterances.
+        limit: of a batch.
+        unit: `duration` (in seconds) or `tokens`: the limit is `data.max_<unit>`.
         seconds: (N,) durations.
-        num_tokens: (N,) tokens.
-        ids: (N,) names for the error.
-        max_duration: seconds of audio in a batch.
-        max_tokens: tokens in a batch.
+        ids: (N,) names for the log.
+
+    Returns:
+        (N,): within the limit.
 
     Raises:
-        UserError: an utterance alone exceeds a limit.
+        UserError: more than a tenth of the audio would be left out.
     """
-    for values, limit, unit, option in (
-        (seconds, max_duration, "seconds", "data.max_duration"),
-        (num_tokens, max_tokens, "tokens", "data.max_tokens"),
-    ):
-        if len(values) and values.max() > limit:
-            worst = int(values.argmax())
+    within = amounts <= limit
+    if not within.all():
+        out, worst = ~within, int(amounts.argmax())
+        found = (
+            f"{out.sum()} of {len(out)} utterances, {seconds[out].sum() / 3600:.3g} of "
+            f"{seconds.sum() / 3600:.3g} hours, exceed data.max_{unit} of a batch, {limit:.6g}: "
+            f"{ids[worst].decode()} has {amounts[worst]:.6g}"
+        )
+        enough = f"--data.max_{unit} {int(np.ceil(amounts[worst]))} takes them all"
+        if seconds[out].sum() > _MOST_LEFT_OUT * seconds.sum():
             raise UserError(
-                f"utterance {ids[worst].decode()} has "
-                f"{values[worst]:.6g} {unit}, more than a batch may have ({limit:.6g})",
-                remedy=f"--{option} {int(np.ceil(values[worst]))} or more",
+                found, remedy=f"{enough}; at most {_MOST_LEFT_OUT:.0%} of the audio is left out"
             )
+        logging.warning("left out of training: %s (%s)", found, enough)
+    return within
 
 
 def plan_training(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mvqkd.data.plan import (
-    check_limits,
     interleave,
     plan_evaluation,
     plan_training,
     plan_unlabelled,
+    within_limit,
 )
 from mvqkd.errors import UserError
 
@@ -42,7 +42,7 @@ def sets(batches: list[np.ndarray]) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num", [8, 50, 501])
 @pytest.mark.parametrize("max_duration", [25.0, 100.0, 1e9])
-def test_every_utterance_once_within_limits_equally_many_batches(
+def test_every_utterance_once_within_limit_equally_many_batches(
     num: int, world_size: int, max_duration: float
 ) -> None:
     seconds, tokens = utterances(num)
@@ -111,16 +111,32 @@ def test_fewer_utterances_than_processes() -> None:
         plan(np.ones(3), np.ones(3, np.int64), world_size=4)
 
 
-@pytest.mark.parametrize(
-    ("limits", "message"),
-    [((19.0, 100), "b has 20 seconds"), ((20.0, 49), "c has 50 tokens.*\n.*data.max_tokens 50")],
-)
-def test_utterances_that_no_batch_can_hold(limits: tuple[float, int], message: str) -> None:
-    ids = np.array([b"a", b"b", b"c"])
-    seconds, tokens = np.array([1.0, 20.0, 3.0]), np.array([1, 2, 50])
-    with pytest.raises(UserError, match=message):
-        check_limits(seconds, tokens, ids, max_duration=limits[0], max_tokens=limits[1])
-    check_limits(seconds, tokens, ids, max_duration=20.0, max_tokens=50)
+def within(amounts: str, limit: float) -> list[bool]:
+    """Of `long` with 20 seconds, `fast` with 50 tokens in 3 seconds, and 100 others."""
+    seconds, tokens = np.array([20.0, 3.0, *[9.97] * 100]), np.array([2, 50, *[10] * 100])
+    ids = np.array([b"long", b"fast", *[b"%d" % i for i in range(100)]])
+    values = {"duration": seconds, "tokens": tokens}[amounts]
+    return within_limit(values, limit, amounts, seconds=seconds, ids=ids).tolist()
+
+
+def test_utterances_that_no_batch_can_hold_are_left_out_and_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert all(within("duration", 20.0)) and all(within("tokens", 50))
+    assert not caplog.records
+    assert within("duration", 19.0) == [False] + [True] * 101
+    assert within("tokens", 49) == [True, False] + [True] * 100
+    long, fast = (record.getMessage() for record in caplog.records)
+    assert "1 of 102 utterances, 0.00556 of 0.283 hours" in long
+    assert "long has 20 (--data.max_duration 20" in long
+    assert "fast has 50 (--data.max_tokens 50" in fast
+
+
+def test_a_limit_that_much_of_the_audio_exceeds_is_refused() -> None:
+    with pytest.raises(UserError, match=r"101 of 102 .*\n.*--data.max_duration 20 takes"):
+        within("duration", 9.0)
+    with pytest.raises(UserError, match=r"101 of 102 .*\n.*--data.max_tokens 50 takes"):
+        within("tokens", 9)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
