@@ -124,8 +124,8 @@ class LossConfig:
     delay_penalty: NotNegative = 0.0
     """Penalty that makes a streaming student emit earlier (arXiv 2211.00490); 0: none."""
     backend: Literal["auto", "k2", "builtin"] = "auto"
-    """`auto`: on a GPU k2 when it is installed, else built in, and so on a CPU, where that is faster
-    (benchmarks/README.md); or one of `k2`, `builtin`."""
+    """`auto`: k2 on a GPU when it is installed; else built in, which is faster on a CPU
+    (benchmarks/README.md). Or one of `k2`, `builtin`."""
 
 
 @dataclass
