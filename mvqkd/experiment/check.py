@@ -77,6 +77,11 @@ def check_training(experiment: ExperimentConfig) -> None:
             "no CTC head to learn from",
             remedy="--loss.ctc_scale 0.3, or --loss.ctc_warmup_steps 0",
         )
+    if "ctc_greedy_search" in experiment.decoding.methods and not loss.ctc_scale:
+        raise UserError(
+            "decoding.methods has ctc_greedy_search, but loss.ctc_scale is 0: there is no CTC head",
+            remedy="--loss.ctc_scale 0.3, or another method",
+        )
     if data.musan_snr[0] > data.musan_snr[1]:
         raise UserError(
             f"data.musan_snr is {data.musan_snr}: the lower end of a range comes first",

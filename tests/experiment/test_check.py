@@ -119,6 +119,7 @@ def _averaged(*, num_epochs=3, keep_epochs=-1, **decoding) -> ExperimentConfig:
         (ExperimentConfig(model=ModelConfig(chunk_size=[16])), "model.causal is not set", "true"),
         (ExperimentConfig(loss=LossConfig(lm_scale=0.7, am_scale=0.6)), "more together", "0.4"),
         (ExperimentConfig(loss=LossConfig(ctc_warmup_steps=5)), "no CTC head", "ctc_scale"),
+        (_averaged(methods=["ctc_greedy_search"]), "no CTC head", "ctc_scale"),
         (ExperimentConfig(data=DataConfig(musan_snr=[20, 10])), "lower end", "[10, 20]"),
         (ExperimentConfig(data=DataConfig(unlabelled_ratio=1)), "only distillation", "method"),
         (_averaged(avg=4), "not as many epochs", "--decoding.avg 3 or less"),

@@ -103,6 +103,24 @@ def test_trains_records_and_costs_nothing_again(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_goes_on_longer_with_other_batches_and_another_begins_with_its_weights(data, tmp_path):
+    _run(data, tmp_path / "first", training__num_epochs=1)
+    later = {"training__precision": "bfloat16", "data__max_duration": 4}
+    output = _run(data, tmp_path / "first", **later)
+    for text in ("training.num_epochs: 1 -> 2", "going on from", "epoch 2 begins anew"):
+        assert text in output
+    file = tmp_path / "first" / "pretrained.pt"
+    assert torch.load(file, weights_only=True)["epoch"] == 2
+    begun = f"begins with the weights of {file}"
+    assert begun in _run(data, tmp_path / "second", training__init=file)
+    process = _start(data, tmp_path / "third", training__init=file, model__joiner_dim=8)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "joiner.output.weight: [30, 16] in the file, [30, 8] here" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_any_moment_it_ends_with_the_same_weights(data, tmp_path, seed):
     options = {"training__num_epochs": 6, "data__num_workers": 1}
