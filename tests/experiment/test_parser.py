@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mvqkd.errors import UserError
+from mvqkd.experiment.check import check_training
 from mvqkd.experiment.config import ExperimentConfig, ModelConfig
 from mvqkd.experiment.parser import (
     ExperimentParser,
@@ -87,3 +88,4 @@ def test_every_experiment_of_every_recipe_is_valid(path):
     experiment = load_experiment(path)
     assert experiment.description, f"{path} has no description for the results table"
     assert experiment.model.dim % experiment.model.num_heads == 0
+    check_training(experiment)
