@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The stage driver of every recipe. `./run.sh --help` tells how; stages are programs in local/, recipes are egs/*/recipe.conf.
 set -euo pipefail
+here=$PWD
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 
@@ -25,7 +26,8 @@ usage() {
 usage: ./run.sh [options] [--section.field value ...]
 
 Runs a recipe, stage by stage. With no option: the embedded mini recipe, all stages.
-Every stage is free to run again: what is done is kept, what was interrupted goes on.
+Every stage is free to run again: what is done is kept, and what was interrupted goes on where it
+was (there is no option for that: the same command resumes).
 
 options
   --recipe DIR        recipe to run (default egs/mini)
@@ -34,9 +36,16 @@ options
   --exp NAME[,NAME]   experiments: files of <recipe>/conf without .yaml (default: all that the recipe names)
   --corpus-dir DIR    corpus on disk: a LibriSpeech tree or a folder of lhotse manifests
                       (default: <data-dir>/corpus, filled by stage 0)
-  --musan-dir DIR     MUSAN on disk, for recipes that use it (default: <data-dir>/corpus/musan)
+  --musan yes|no      prepare MUSAN's noises for data.musan_probability, too (default: the recipe's)
+  --musan-dir DIR     MUSAN on disk, to prepare (default: <data-dir>/corpus/musan, filled by stage 0)
   --train-parts LIST  --dev-parts LIST  --test-parts LIST  --unlabelled-parts LIST
-                      names or patterns of the corpus's parts, separated by commas (default: the recipe's)
+                      names or patterns of the corpus's parts, separated by commas (default: the recipe's;
+                      after stage 1 those that it prepared)
+  --max-seconds S     leave longer utterances out of all parts (default: the recipe's, else 40); training
+                      leaves out those longer than data.max_duration
+  --speed-perturb yes|no  training parts at speeds 0.9 and 1.1, too (default: the recipe's)
+  --on-the-fly yes|no     store no features, extract them in training (default: the recipe's, else no)
+  --vocab-size N      BPE tokens (default: the recipe's)
   --data-dir DIR      prepared data (default data/<recipe>)
   --exp-dir DIR       experiments (default exp/<recipe>)
   --variant NAME      experiments with other values beside the recipe's: in <exp-dir>/<experiment>-NAME
@@ -45,7 +54,7 @@ options
   --strict            stop at the first invalid utterance instead of leaving it out
   --no-install        use the Python environment as it is
   --help              this text; --help-config lists every --section.field
-Hyphens and underscores in option names are the same.
+Hyphens and underscores in option names are the same. Relative paths are those of the current folder.
 
 recipes
 $(for conf in egs/*/recipe.conf; do
@@ -85,7 +94,27 @@ option_train_parts=
 option_dev_parts=
 option_test_parts=
 option_unlabelled_parts=
+option_max_seconds=
+option_speed_perturb=
+option_on_the_fly=
+option_musan=
+option_vocab_size=
 overrides=()
+again=$0  # this command without its stages, for remedies
+[[ $again = */* ]] || again="bash $again"
+
+from_here() {  # a path as the user gave it -> as it is called from the project's folder
+    case $1 in
+        "" | /*) echo "$1" ;;
+        *) if [ "$here" -ef "$root" ]; then echo "$1"; else echo "$here/$1"; fi ;;
+    esac
+}
+list_options() {  # options of local/list_options.py, which needs nothing installed
+    command -v python3 >/dev/null || fail "python3 is missing" "install Python 3.10 or newer"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        fail "$(python3 --version 2>&1) is too old" "put a Python >= 3.10 first on PATH"
+    python3 local/list_options.py "$@"
+}
 
 while [ $# -gt 0 ]; do
     name=${1%%=*}
@@ -95,46 +124,79 @@ while [ $# -gt 0 ]; do
     key=${name//_/-}
     case $key in
         --help | -h) usage; exit 0 ;;
-        --help-config) exec python3 local/list_options.py ;;
-        --strict) strict=--strict; shift; continue ;;
-        --no-install) install=; shift; continue ;;
+        --help-config) list_options; exit 0 ;;
+        --strict) strict=--strict; again+=" $key"; shift; continue ;;
+        --no-install) install=; again+=" $key"; shift; continue ;;
         --*) [ $# -ge 2 ] || fail "$name needs a value" "./run.sh --help" ;;
         *) fail "unexpected argument '$1'" "options begin with --; see ./run.sh --help" ;;
     esac
     case $key in
-        --recipe) recipe=${2%/} ;;
+        --stage | --stop-stage) ;;
+        *) again+=" $(printf '%q %q' "$name" "$2")" ;;
+    esac
+    case $key in
+        --recipe) recipe=${2%/}; [ ! -d "$here/$recipe" ] || recipe=$(from_here "$recipe") ;;
         --stage) stage=$2 ;;
         --stop-stage) stop_stage=$2 ;;
         --exp) only_experiments=${2//,/ } ;;
-        --corpus-dir) corpus_dir=$2 ;;
-        --musan-dir) musan_dir=$2 ;;
+        --corpus-dir) corpus_dir=$(from_here "$2") ;;
+        --musan-dir) musan_dir=$(from_here "$2") ;;
+        --musan) option_musan=$2 ;;
+        --max-seconds) option_max_seconds=$2 ;;
+        --speed-perturb) option_speed_perturb=$2 ;;
+        --on-the-fly) option_on_the_fly=$2 ;;
+        --vocab-size) option_vocab_size=$2 ;;
         --train-parts) option_train_parts=${2//,/ } ;;
         --dev-parts) option_dev_parts=${2//,/ } ;;
         --test-parts) option_test_parts=${2//,/ } ;;
         --unlabelled-parts) option_unlabelled_parts=${2//,/ } ;;
-        --data-dir) data_dir=$2 ;;
-        --exp-dir) exp_dir=$2 ;;
+        --data-dir) data_dir=$(from_here "$2") ;;
+        --exp-dir) exp_dir=$(from_here "$2") ;;
         --variant) variant=$2 ;;
         --nj) nj=$2 ;;
         --world-size) world_size=$2 ;;
-        --*.*) overrides+=("${name//-/_}" "$2"); overrides[-2]="--${overrides[-2]#__}" ;;
+        --*.*)
+            value=$2
+            case $key=$2 in
+                --distillation.targets=* | --distillation.quantizer=* | --training.init=*)
+                    value=$(from_here "$2")
+                    ;;
+                --distillation.teacher=hf:* | --distillation.teacher=mvqkd:*/*)  # or names elsewhere
+                    file=${2#*:}
+                    [ ! -e "$here/${file%%\?*}" ] || value=${2%%:*}:$(from_here "$file")
+                    ;;
+            esac
+            overrides+=("${name//-/_}" "$value")
+            overrides[-2]="--${overrides[-2]#__}"
+            ;;
         *) fail "unknown option $name" "./run.sh --help lists the options, --help-config the configuration values" ;;
     esac
     shift 2
 done
 
-for number in stage:"$stage" stop-stage:"$stop_stage" nj:"$nj" world-size:"${world_size:-1}"; do
+seconds=${option_max_seconds:-1}
+for number in stage:"$stage" stop-stage:"$stop_stage" nj:"$nj" world-size:"${world_size:-1}" \
+    vocab-size:"${option_vocab_size:-1}" max-seconds:"${seconds/./}"; do
     [[ ${number#*:} =~ ^[0-9]+$ ]] || fail "--${number%%:*} takes a number, not '${number#*:}'" "./run.sh --help"
+done
+for choice in speed-perturb:"$option_speed_perturb" on-the-fly:"$option_on_the_fly" musan:"$option_musan"; do
+    [[ ${choice#*:} =~ ^(yes|no|)$ ]] || fail "--${choice%%:*} takes yes or no, not '${choice#*:}'" "./run.sh --help"
 done
 [ "$stage" -le "$last_stage" ] || fail "there is no stage $stage" "./run.sh --help lists stages $first_stage to $last_stage"
 [[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' is no part of a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
-command -v python3 >/dev/null || fail "python3 is missing" "install Python 3.10 or newer"
-python3 local/list_options.py --check "${overrides[@]}" || exit 2
+list_options --check "${overrides[@]}" || exit 2
+export MVQKD_RUN=$again
 
 # shellcheck source=egs/mini/recipe.conf
 . "$recipe/recipe.conf"
 name=$(basename "$recipe")
+[ -z "$musan_dir" ] || musan=yes
+musan=${option_musan:-$musan}
+max_seconds=${option_max_seconds:-${max_seconds:-40}}
+speed_perturb=${option_speed_perturb:-$speed_perturb}
+on_the_fly=${option_on_the_fly:-${on_the_fly:-no}}
+vocab_size=${option_vocab_size:-$vocab_size}
 data_dir=${data_dir:-data/$name}
 exp_dir=${exp_dir:-exp/$name}
 variant=${variant:+-$variant}
@@ -193,7 +255,7 @@ if runs 1; then
     [ "$musan" != yes ] || musan_options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
     show python local/prepare_manifests.py --corpus-dir "${corpus_dir:-$data_dir/corpus}" \
         --train-parts "$train_parts" --dev-parts "$dev_parts" --test-parts "$test_parts" \
-        --unlabelled-parts "$unlabelled_parts" --prefix "$prefix" \
+        --unlabelled-parts "$unlabelled_parts" --prefix "$prefix" --max-seconds "$max_seconds" \
         --data-dir "$data_dir" --nj "$nj" "${musan_options[@]}" $strict
 fi
 
@@ -214,6 +276,7 @@ if runs 2; then
     options=()
     [ "$speed_perturb" != yes ] || options+=(--speed-perturb)
     [ "$musan" != yes ] || options+=(--musan)
+    [ "$on_the_fly" != yes ] || options+=(--on-the-fly)
     show python local/compute_fbank.py --data-dir "$data_dir" --prefix "$prefix" \
         --train-parts "$train_parts" "$unlabelled_parts" --parts "$dev_parts" "$test_parts" \
         --nj "$nj" "${options[@]}" $strict

@@ -56,10 +56,13 @@ def main() -> None:
                 with verified(options.out / f"{part}.tar.gz", marker):
                     download_librispeech(options.out, dataset_parts=part, base_url=options.base_url)
     except OSError as error:  # of the network or the disk
+        on_disk = "a corpus on disk: --corpus-dir"
+        if options.corpus == "musan":
+            on_disk = "MUSAN on disk: --musan-dir, or go without: --musan no"
         raise UserError(
             f"{options.corpus} cannot be downloaded from {options.base_url}: {error}",
-            remedy="run the same command again to go on, or choose a mirror with --base-url, or "
-            "name a corpus on disk with ./run.sh --corpus-dir",
+            remedy="run the same command again to go on, or choose a mirror with --base-url of "
+            f"local/download_corpus.py, or give run.sh {on_disk}",
         ) from error
 
 

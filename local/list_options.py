@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""List every `--section.field` of an experiment, or check names before anything is installed.
+"""List every `--section.field` of an experiment, or check options before anything is installed.
 
     list_options.py                      print sections, fields, defaults and what they mean
-    list_options.py --check --a.b 1 ...  exit 2 when a name is no field of the configuration
+    list_options.py --check --a.b 1 ...  exit 2 when a name is no field of the configuration, or a
+                                         value none that its field takes
 
 Needs only the standard library: the fields are read from the source of
 mvqkd/experiment/config.py.
@@ -14,6 +15,10 @@ import ast
 import difflib
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mvqkd.experiment.check import check_option
 
 SOURCE = Path(__file__).resolve().parents[1] / "mvqkd" / "experiment" / "config.py"
 
@@ -60,13 +65,17 @@ def main(argv: list[str]) -> int:
                 print(f"\n{section}")
             print(f"  --{name} (default {'[]' if default == 'list' else default})\n      {text}")
         return 0
-    for option in argv[1::2]:
+    for option, value in zip(argv[1::2], argv[2::2], strict=True):
         name = option.removeprefix("--")
         if name not in fields:
             close = difflib.get_close_matches(name, fields, 3)
             print(f"run.sh: unknown configuration value {option}", file=sys.stderr)
             hint = f"did you mean --{' or --'.join(close)}?" if close else ""
             print(f"  remedy: {hint or './run.sh --help-config lists them all'}", file=sys.stderr)
+            return 2
+        if problem := check_option(name, value):
+            print(f"run.sh: {problem}", file=sys.stderr)
+            print("  remedy: ./run.sh --help-config tells what it means", file=sys.stderr)
             return 2
     return 0
 

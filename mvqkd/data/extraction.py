@@ -98,7 +98,7 @@ def noise_cuts(
     if not paths:
         raise UserError(
             f"{manifest_dir}/musan_recordings_*.jsonl.gz are missing",
-            remedy="./run.sh --stage 1 --stop-stage 1 with MUSAN",
+            remedy="./run.sh --musan yes --stop-stage 1",
         )
     cuts = []
     for path in paths:

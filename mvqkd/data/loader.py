@@ -228,10 +228,12 @@ def train_loader(
     seconds, num_tokens = all_seconds[kept], all_tokens[kept]
     noise = None
     if musan_probability > 0:
-        if musan_path is None:
+        if musan_path is None or not Path(musan_path).is_file():
             raise UserError(
-                "data.musan_probability is positive, but there are no MUSAN features",
-                remedy="musan=yes in recipe.conf, or --data.musan_probability 0",
+                f"data.musan_probability is {musan_probability:g}, but there are no MUSAN features "
+                f"({musan_path})",
+                remedy="./run.sh --musan yes --stop-stage 2 makes them, or "
+                "--data.musan_probability 0",
             )
         noise = NoiseMixer(musan_path, probability=musan_probability, snr=musan_snr, seed=seed)
 

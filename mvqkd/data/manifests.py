@@ -121,7 +121,9 @@ def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: 
         paths = sorted((root / part).rglob("*.wav"))
         if not paths:
             raise UserError(
-                f"{root / part} has no *.wav", remedy="local/download_corpus.py --musan DIR"
+                f"{root / part} has no *.wav",
+                remedy="./run.sh --musan yes --stage 0 downloads MUSAN, --musan-dir takes it from "
+                "elsewhere, --musan no goes without",
             )
         listing = Listing(files=paths)
         listing.probes = {

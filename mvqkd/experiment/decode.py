@@ -282,7 +282,7 @@ def _settings(
     inputs = [*weights.files, cuts, lang_dir / "bpe.model"]
     missing = [str(path) for path in inputs if not path.is_file()]
     if missing:
-        raise UserError(f"{', '.join(missing)} is missing", remedy="run the stages before: 1 to 4")
+        raise UserError(f"{', '.join(missing)} is missing", remedy="./run.sh --stop-stage 8")
     return {
         "epoch": weights.epoch,
         "avg": weights.avg,

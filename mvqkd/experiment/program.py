@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_with_command(str(error))}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
@@ -38,6 +39,13 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _leave_at_once(status)
     sys.exit(status)
+
+
+def _with_command(text: str) -> str:
+    """Remedies as they can be pasted: `./run.sh --stage 3` with the options of this run, which
+    run.sh tells its programs as `MVQKD_RUN`."""
+    command = os.environ.get("MVQKD_RUN", "./run.sh --recipe RECIPE")
+    return re.sub(r"\./run\.sh(?= --(?!help))", lambda _: command, text)
 
 
 def _leave_at_once(status: int) -> NoReturn:

@@ -145,8 +145,9 @@ def test_noise_is_only_on_some(prepared: Path) -> None:
     }
     same = sum(torch.equal(clean[name], noisy[name]) for name in clean)
     assert 5 < same < 25
-    with pytest.raises(UserError, match="musan"):
-        loader(prepared, musan_probability=0.5)
+    for missing in (None, prepared / "fbank/musan_cuts.jsonl.gz"):
+        with pytest.raises(UserError, match=r"no MUSAN features .*\n.*--musan yes --stop-stage 2"):
+            loader(prepared, musan_path=missing, musan_probability=0.5)
 
 
 def test_features_on_the_fly(prepared: Path, tmp_path: Path) -> None:

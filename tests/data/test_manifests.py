@@ -400,7 +400,7 @@ def test_musan(tmp_path: Path, make_speech: MakeSpeech) -> None:
         for item in read_items(path)
     }
     assert found == {"music-1", "speech-1", "noise-1"}
-    with pytest.raises(UserError, match=r"no \*.wav"):
+    with pytest.raises(UserError, match=r"no \*.wav\n.*run.sh --musan yes --stage 0"):
         prepare_musan(tmp_path / "out", tmp_path / "out", num_jobs=1, strict=False)
 
 

@@ -48,8 +48,8 @@ def test_all_stages(corpus: Path, tmp_path: Path) -> None:
             ["--corpus-dir", "/nowhere", "--train-parts", "a"],
             "the corpus folder /nowhere does not exist",
         ),
-        ("compute_fbank", ["--parts", "train-*"], "./run.sh --stage 1"),
-        ("prepare_lang", ["--train-parts", "train-*"], "./run.sh --stage 1"),
+        ("compute_fbank", ["--parts", "train-*"], "./run.sh --recipe RECIPE --stage 1"),
+        ("prepare_lang", ["--train-parts", "train-*"], "./run.sh --recipe RECIPE --stage 1"),
         (
             "prepare_lang",
             ["--data-dir", "{prepared}", "--prefix", "tiny", "--train-parts", "x"],
@@ -58,7 +58,7 @@ def test_all_stages(corpus: Path, tmp_path: Path) -> None:
         (
             "prepare_lang",
             ["--data-dir", "{manifests_only}", "--prefix", "tiny", "--train-parts", "train-*"],
-            "tiny_cuts_train-tiny.jsonl.gz is missing\n  remedy: ./run.sh --stage 2",
+            "train-tiny.jsonl.gz is missing\n  remedy: ./run.sh --recipe RECIPE --stage 2",
         ),
         (
             "prepare_lang",
@@ -92,5 +92,7 @@ def test_download_without_network(tmp_path: Path, capsys: pytest.CaptureFixture[
     options = ("--corpus", "mini_librispeech", "--out", tmp_path, "--base-url", url)
     assert run("download_corpus", *options, "--parts", "dev-* test-*") == 1
     assert "--base-url" in capsys.readouterr().err
+    assert run("download_corpus", "--corpus", "musan", *options[2:]) == 1
+    assert "--musan-dir, or go without: --musan no" in capsys.readouterr().err
     assert run("download_corpus", *options, "--parts", "dev-clean") == 1
     assert "name one of: dev-clean-2, train-clean-5" in capsys.readouterr().err
