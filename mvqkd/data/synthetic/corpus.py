@@ -157,14 +157,16 @@ def make_corpus(
 def _claim(out: Path, config: CorpusConfig) -> None:
     """Write `corpus.json`, or check that it says the same."""
     path = out / "corpus.json"
+    leftovers = list(out.glob(".tmp-*"))  # of a run that was killed
     wanted = {"format": _FORMAT, "espeakng_loader": version("espeakng-loader"), **asdict(config)}
     if not path.exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and set(out.iterdir()) - set(leftovers):
             raise UserError(
                 f"{out} is not empty and holds no synthetic corpus",
                 remedy="name another folder, or remove this one",
             )
         write_json(path, wanted)
+        _remove(leftovers)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -180,14 +182,19 @@ def _claim(out: Path, config: CorpusConfig) -> None:
             f"{out} holds a corpus of another configuration: {', '.join(different)}",
             remedy=f"rm -r {out}, name another folder, or keep the configuration of {path}",
         )
+    _remove(leftovers)
+
+
+def _remove(leftovers: list[Path]) -> None:
+    for path in leftovers:
+        path.unlink(missing_ok=True)
 
 
 def _make_chapter(out: Path, chapter: Chapter, seed: int) -> float:
     """Write what is missing of a chapter; return its duration in seconds."""
     directory = out / chapter.directory
     directory.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.glob(".tmp-*"):  # of a run that was killed
-        leftover.unlink(missing_ok=True)
+    _remove(list(directory.glob(".tmp-*")))
     paths = {name: directory / f"{name}.flac" for name, _ in chapter.utterances()}
     missing = [pair for pair in chapter.utterances() if not paths[pair[0]].exists()]
     if missing:

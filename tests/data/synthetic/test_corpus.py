@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import shutil
 import signal
 import sys
 import time
@@ -150,9 +151,23 @@ def test_another_configuration_is_refused(corpus):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / ".tmp-thesis").write_text("more of it")
     with pytest.raises(UserError, match="no synthetic corpus"):
         make_corpus(tmp_path, CONFIG, progress=False)
-    assert contents(tmp_path) == {"thesis.tex": b"years of work"}
+    assert contents(tmp_path) == {"thesis.tex": b"years of work", ".tmp-thesis": b"more of it"}
+
+
+@pytest.mark.parametrize("killed", ["corpus.json", "SPEAKERS.TXT"])
+def test_a_kill_at_the_first_or_the_last_file_is_no_hindrance(corpus, tmp_path, killed):
+    out = tmp_path / "LibriSpeech"
+    if killed == "SPEAKERS.TXT":
+        shutil.copytree(corpus, out)
+        (out / killed).unlink()
+    else:
+        out.mkdir()
+    (out / f".tmp-17-{killed}").write_text("{")
+    make_corpus(out, CONFIG, nj=2, progress=False)
+    assert contents(out) == contents(corpus)
 
 
 @pytest.mark.parametrize("field", ["train_speakers", "test_utterances"])
