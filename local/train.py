@@ -6,7 +6,7 @@
     torchrun --nproc-per-node 4 local/train.py ...
 
 Run again, it goes on from the newest checkpoint; a finished training costs nothing. Exits with
-status 75 when a signal stopped it: the same command goes on.
+status 75 when a signal stopped it (torchrun makes 1 of that): the same command goes on.
 """
 
 from __future__ import annotations

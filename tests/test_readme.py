@@ -28,3 +28,9 @@ def test_links_lead_to_files():
     local = [link for link in links if "://" not in link]
     assert local
     assert [link for link in local if not (README.parent / link).exists()] == []
+
+
+def test_the_environment_is_named_before_it_is_needed():
+    text = README.read_text(encoding="utf-8")
+    needed = [text.index(command) for command in ("\npython ", "\ntorchrun ", "```python")]
+    assert text.index(". .venv/bin/activate") < min(needed)
