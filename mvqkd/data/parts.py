@@ -122,7 +122,7 @@ def check_corpus(data_dir: Path, corpus_dir: Path) -> None:
     record = _read_record(data_dir)
     if record is not None and record["corpus"] != _corpus_name(data_dir, corpus_dir):
         raise UserError(
-            f"{data_dir} has been prepared from another corpus, {record['corpus']}",
+            f"{data_dir} has been prepared from another corpus, {data_dir / record['corpus']}",
             remedy=f"take another --data-dir, or rm -r {data_dir / 'manifests'} and prepare it "
             "from this one",
         )
@@ -148,20 +148,23 @@ def recorded_parts(data_dir: Path, patterns: Mapping[str, Iterable[str]]) -> dic
             as of `choose_parts`.
     """
     record, path = _read_record(data_dir), _record_path(data_dir)
+    again = "./run.sh --stage 1 --stop-stage 1"
     if record is None:
-        raise UserError(
-            f"{path}, the list of the prepared parts, is missing",
-            remedy="./run.sh --stage 1 --stop-stage 1 (what is done is kept)",
-        )
+        raise UserError(f"{path}, the list of the prepared parts, is missing", remedy=again)
     prepared = [name for role in ROLES for name in record[role]]
     wanted = {role: patterns.get(role) or record[role] for role in ROLES}
-    again = "./run.sh --stage 1 --stop-stage 1"
     parts = choose_parts(wanted, prepared, path, remedy=again)
     for role in ("train", "dev"):
         if not parts[role]:
             raise UserError(
                 f"no {role} part has been prepared in {data_dir}",
                 remedy=f"{again} --{role}-parts NAME",
+            )
+    for role in ("train", "dev", "test"):
+        if silent := [name for name in parts[role] if name in record["unlabelled"]]:
+            raise UserError(
+                f"{', '.join(silent)} of {data_dir} has been prepared without transcripts",
+                remedy=f"{again} --{role}-parts {','.join(parts[role])}",
             )
     return parts
 

@@ -248,6 +248,9 @@ def test_later_stages_have_the_parts_of_the_last_run(
         recorded_parts(data, {"unlabelled": ["train-further"]})
     with pytest.raises(UserError, match="a training part and a dev part"):
         recorded_parts(data, {"dev": ["train-*"]})
+    run(root, data, ["train-tiny"], dev=["dev-a"], unlabelled=["*"])
+    with pytest.raises(UserError, match=r"train-further .* without transcripts\n.*--train-parts"):
+        recorded_parts(data, {"train": ["train-*"]})
     run(root, data, ["train-tiny"])
     with pytest.raises(UserError, match=r"no dev part .*\n.*--dev-parts"):
         recorded_parts(data, {})

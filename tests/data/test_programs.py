@@ -40,6 +40,25 @@ def test_all_stages(corpus: Path, tmp_path: Path) -> None:
     assert {"bpe.model", "tokens.txt", "excluded_dev-a.txt", "excluded_train-tiny.txt"} <= names
 
 
+def test_prepared_parts_are_listed_for_the_shell(
+    corpus: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list_parts", "--data-dir", prepared, "--corpus-dir", corpus) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "train_parts=train-tiny",
+        "dev_parts=dev-a",
+        "test_parts=''",
+        "unlabelled_parts=''",
+    ]
+    # An empty option, as run.sh gives it, is none.
+    assert run("list_parts", "--data-dir", prepared, "--train-parts", "", "--dev-parts", "d*") == 0
+    assert "train_parts=train-tiny\ndev_parts=dev-a" in capsys.readouterr().out
+    assert run("list_parts", "--data-dir", prepared, "--test-parts", "*") == 1
+    assert "a training part and a test part" in capsys.readouterr().err
+    assert run("list_parts", "--data-dir", prepared, "--corpus-dir", tmp_path) == 1
+    assert "another corpus" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("program", "options", "message"),
     [

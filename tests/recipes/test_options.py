@@ -66,8 +66,8 @@ def test_help_config_lists_every_field(bare):
         (["--speed-perturb", "1"], "--speed-perturb takes yes or no"),
         (["--musan", "maybe"], "--musan takes yes or no"),
         (["--on-the-fly"], "--on-the-fly needs a value"),
-        (["--vocab-size", "many"], "--vocab-size"),
-        (["--max-seconds", "1.2.3"], "--max-seconds"),
+        (["--vocab-size", "many"], "--vocab-size takes a number"),
+        (["--max-seconds", "1.2.3"], "--max-seconds takes a number"),
     ],
 )
 def test_wrong_options_stop_with_the_remedy_before_any_install(bare, arguments, named):
