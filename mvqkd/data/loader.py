@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -74,10 +74,11 @@ class _Utterances(Dataset[Batch | UserError]):
         return cut["id"], features, transcript(cut), index.tokens(i)
 
 
-def _leave_process_group(worker: int) -> None:
-    """A signal to the whole group of processes (`timeout`, batch systems) shall reach the training,
-    which writes a checkpoint, and not kill its workers meanwhile. Workers end when it ends."""
-    os.setpgrp()
+def _ignore_signals(worker: int) -> None:
+    """A signal to all processes (Ctrl-C, `timeout`, batch systems) shall reach the training, which
+    writes a checkpoint, and not kill its workers meanwhile. Workers end when it ends."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class BatchLoader:
@@ -114,7 +115,7 @@ class BatchLoader:
             prefetch_factor=4 if num_workers > 0 else None,
             multiprocessing_context=start_method if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_process_group,
+            worker_init_fn=_ignore_signals,
             # Otherwise every iteration would draw a number from the global generator.
             generator=torch.Generator(),
         )
