@@ -23,7 +23,7 @@ from torch.nn import functional
 
 # Logits that are worked on at once: few enough to stay in a core's cache on a CPU, many enough to
 # fill a GPU.
-_CPU_CHUNK, _GPU_CHUNK = 2**20, 2**27
+_CPU_CHUNK, _GPU_CHUNK = 2**19, 2**27
 
 _IS_TANH_LINEAR: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
