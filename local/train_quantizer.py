@@ -63,7 +63,7 @@ def main() -> None:
         help="part of the utterances that the error is measured on (%(default)s)",
     )
     add("--cuts", type=Path, nargs="*", default=[], help="manifests that have their features")
-    add("--probe-steps", type=int, default=500, help="of training that network (%(default)s)")
+    add("--probe-steps", type=int, default=300, help="of training that network (%(default)s)")
     add("--seed", type=int, default=0, help="of the training and of the held-out utterances")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     options = parser.parse_args()
