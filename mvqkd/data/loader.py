@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -74,11 +74,10 @@ class _Utterances(Dataset[Batch | UserError]):
         return cut["id"], features, transcript(cut), index.tokens(i)
 
 
-def _ignore_signals(worker: int) -> None:
-    """A signal to all processes (Ctrl-C, `timeout`, batch systems) shall reach the training, which
-    writes a checkpoint, and not kill its workers meanwhile. Workers end when it ends."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_process_group(worker: int) -> None:
+    """A signal to the whole group of processes (`timeout`, batch systems) shall reach the training,
+    which writes a checkpoint, and not kill its workers meanwhile. Workers end when it ends."""
+    os.setpgrp()
 
 
 class BatchLoader:
@@ -115,7 +114,7 @@ class BatchLoader:
             prefetch_factor=4 if num_workers > 0 else None,
             multiprocessing_context=start_method if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_leave_process_group,
             # Otherwise every iteration would draw a number from the global generator.
             generator=torch.Generator(),
         )
