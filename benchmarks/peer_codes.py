@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from mvqkd.data.codes import CodesInfo, write_codes
 from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
+from mvqkd.data.ragged import shard_path
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
         quantizer_id=hashlib.sha256(name.encode()).hexdigest()[:8],
         num_codebooks=options.num_codebooks,
     )
-    path = options.output / "codes-000-of-001.h5"
+    path = shard_path(options.output, "codes", 0, 1)
     error = energy = 0.0
     mean = x.mean(dim=0)
     with write_codes(path, info=info, total_frames=store.total_frames) as writer:

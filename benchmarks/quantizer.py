@@ -31,8 +31,7 @@ from quantizer_peers import METHODS, Ours, fit, installed
 from quantizer_report import draw, write_table
 
 from mvqkd.data.embeddings import EmbeddingStore
-from mvqkd.data.features import load_features
-from mvqkd.data.index import open_index
+from mvqkd.data.features import features_of
 from mvqkd.data.labelled import SPEED
 from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.predictability import predictability, regression_error
@@ -53,19 +52,9 @@ class Data:
             part: [torch.from_numpy(np.array(store[name])).float() for name in chosen]
             for part, chosen in split.items()
         }
-        cuts = {
-            raw.decode(): (index, number, path)
-            for path in manifests
-            for index in [open_index(path, None)]
-            for number, raw in enumerate(index.ids.tolist())
-        }
         self.features: dict[str, list[torch.Tensor]] = {}
         for part, chosen in split.items() if manifests else ():
-            places = [cuts[name] for name in chosen]
-            self.features[part] = [
-                torch.from_numpy(load_features(index.cut(number), path))
-                for index, number, path in places
-            ]
+            self.features[part] = list(map(torch.from_numpy, features_of(manifests, chosen)))
 
 
 class Gaussian:

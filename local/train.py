@@ -126,9 +126,9 @@ def train(
             )
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:
-            write_folder(exp_dir, experiment, data)
-            if distillation is not None:
+            if distillation is not None:  # may refuse: first
                 write_teaching(exp_dir, distillation.description)
+            write_folder(exp_dir, experiment, data)
             start = record_start(exp_dir, world.size)
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
         tokenizer = Tokenizer.load(lang_dir)

@@ -26,8 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
-from mvqkd.data.features import load_features
-from mvqkd.data.index import open_index
+from mvqkd.data.features import features_of
 from mvqkd.data.labelled import SPEED
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import run_program
@@ -68,6 +67,10 @@ def main() -> None:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     options = parser.parse_args()
 
+    if options.source is not None and options.num_steps is not None:
+        raise UserError(
+            "--import trains nothing, but --num-steps is given", remedy="leave one of them out"
+        )
     store = EmbeddingStore(options.embeddings)
     train_ids, held_out_ids = split(list(store), options.held_out, options.seed)
     if not train_ids or not held_out_ids:
@@ -160,21 +163,9 @@ def _probe(
     options: argparse.Namespace,
 ) -> Predictability:
     """What a network can tell of the codes of held-out utterances from their features."""
-    places = {
-        raw.decode(): (index, number, path)
-        for path in options.cuts
-        for index in [open_index(path, None)]
-        for number, raw in enumerate(index.ids.tolist())
-    }
 
     def features(ids: list[str]) -> list[Tensor]:
-        if missing := [utterance for utterance in ids if utterance not in places]:
-            raise UserError(
-                f"{options.cuts[0]} has no cut {missing[0]}",
-                remedy="give --cuts all manifests that the embeddings were made of",
-            )
-        found = (places[utterance] for utterance in ids)
-        return [torch.from_numpy(load_features(index.cut(i), path)) for index, i, path in found]
+        return list(map(torch.from_numpy, features_of(options.cuts, ids)))
 
     def embeddings(ids: list[str]) -> list[Tensor]:
         return [torch.from_numpy(np.array(store[utterance])).float() for utterance in ids]

@@ -6,6 +6,7 @@ the defaults of lhotse's `Fbank`, which sherpa-onnx computes on devices.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 from numpy.typing import NDArray
 
+from mvqkd.data.index import open_index
 from mvqkd.errors import UserError
 
 SAMPLE_RATE = 16000
@@ -88,6 +90,28 @@ def load_features(cut_json: dict[str, Any], manifest: Path) -> NDArray[np.float3
             remedy="delete it and run ./run.sh --stage 2",
         )
     return features
+
+
+def features_of(manifests: Sequence[Path], ids: Sequence[str]) -> list[NDArray[np.float32]]:
+    """Features (T, C) of utterances, wherever in the manifests of cuts they are.
+
+    Raises:
+        UserError: an utterance is in none of them, or its features cannot be read.
+    """
+    places = {
+        raw.decode(): (index, number)
+        for index in (open_index(path, None) for path in manifests)
+        for number, raw in enumerate(index.ids.tolist())
+    }
+    if missing := [utterance for utterance in ids if utterance not in places]:
+        raise UserError(
+            f"{', '.join(map(str, manifests))}: there is no cut {missing[0]}",
+            remedy="name all manifests that these utterances are from",
+        )
+    return [
+        load_features(index.cut(number), index.source)
+        for index, number in map(places.__getitem__, ids)
+    ]
 
 
 def _first_line(error: Exception) -> str:

@@ -111,7 +111,7 @@ class RaggedWriter:
         if len(set(self.ids)) != len(self.ids):
             raise ValueError("an utterance id was written twice")
         # Fixed-length strings: variable-length ones cost 16 bytes of reference each. Packed, ids
-        # and offsets cost 4 bytes an utterance, which a few hundred bytes of codes may have.
+        # and offsets cost a few bytes an utterance, which may have but some hundred bytes of codes.
         encoded = [utterance.encode() for utterance in self.ids]
         length = max(map(len, encoded), default=1)
         self._pack("ids", np.array(encoded, dtype=f"S{length}"))

@@ -155,6 +155,8 @@ def _parse(text: str, kind: Any) -> Any:
         ValueError: says what it should be.
     """
     if get_origin(kind) is list:
+        if not (text.strip().startswith("[") and text.strip().endswith("]")):
+            raise ValueError("a list, such as [1, 2]")
         items = [item.strip(" \"'") for item in text.strip(" []").split(",")]
         return [_parse(item, get_args(kind)[0]) for item in items if item]
     if get_origin(kind) is Literal:

@@ -258,8 +258,8 @@ class _TwoLogProbs(torch.autograd.Function):
 
 
 def _tanh_(x: Tensor) -> Tensor:
-    """tanh in place; on a CPU by the sigmoid, which torch computes six times faster (error of
-    float32: 2e-7)."""
+    """tanh in place; on a CPU by the sigmoid, which torch computes much faster (tanh(x) is
+    2 sigmoid(2x) - 1; in float32 within 2e-7)."""
     if x.device.type == "cpu" and x.dtype == torch.float32:
         return x.mul_(2).sigmoid_().mul_(2).sub_(1)
     return x.tanh_()

@@ -121,7 +121,8 @@ class Objective(nn.Module):
         taps: Taps | None = None,
         num_layers: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The student's encoder; -1 in place of None for an unlimited `chunk_size`."""
+        """The student's encoder (see `ConformerEncoder.forward`), with -1 in place of None for an
+        unlimited `chunk_size`."""
         return self.student.encoder(
             features,
             lens,

@@ -156,3 +156,9 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
 )
 def test_values_that_go_together_pass(experiment):
     check_training(experiment)
+
+
+def test_a_list_has_brackets_as_the_parser_wants_them() -> None:
+    assert check_option("model.chunk_size", "[4, 16]") is None
+    assert check_option("model.chunk_size", "[]") is None
+    assert "a list, such as [1, 2]" in str(check_option("model.chunk_size", "16"))
