@@ -72,6 +72,7 @@ def collate(
     tokens: Sequence[np.ndarray],
     *,
     labelled: bool = True,
+    pad_multiple: int = 1,
 ) -> Batch:
     """Pad utterances into a `Batch`, longest first (ties keep their order).
 
@@ -81,13 +82,16 @@ def collate(
         texts: N transcripts.
         tokens: N integer arrays (U_n,).
         labelled: False leaves texts and tokens out of the batch.
+        pad_multiple: T is 3 more than a multiple of this. Subsampling by 4 without padding loses
+            3 frames: 32 makes multiples of 8 of the encoder's frames.
     """
     if not labelled:
         texts, tokens = [""] * len(ids), [np.zeros(0, np.int32)] * len(ids)
     order = sorted(range(len(ids)), key=lambda n: -len(features[n]))
     frames = [len(features[n]) for n in order]
     lens = [len(tokens[n]) for n in order]
-    padded = torch.full((len(ids), max(frames), features[0].shape[1]), FEATURE_PADDING)
+    length = max(frames) + (3 - max(frames)) % pad_multiple
+    padded = torch.full((len(ids), length, features[0].shape[1]), FEATURE_PADDING)
     targets = torch.full((len(ids), max(lens)), TOKEN_PADDING, dtype=torch.int64)
     for row, n in enumerate(order):
         padded[row, : frames[row]] = torch.as_tensor(features[n])

@@ -47,10 +47,13 @@ _Request = tuple[int, PlannedBatch]  # epoch, batch
 class _Utterances(Dataset[Batch | UserError]):
     """What worker processes hold: the indexes (mapped files) and how to make a batch of them."""
 
-    def __init__(self, indexes: Sequence[CutIndex], noise: NoiseMixer | None = None) -> None:
+    def __init__(
+        self, indexes: Sequence[CutIndex], noise: NoiseMixer | None = None, pad_multiple: int = 1
+    ) -> None:
         self._indexes = indexes
         self._starts = np.cumsum([0, *(len(index) for index in indexes)])
         self._noise = noise
+        self._pad_multiple = pad_multiple
 
     def __getitem__(self, request: _Request) -> Batch | UserError:
         epoch, planned = request
@@ -60,7 +63,14 @@ class _Utterances(Dataset[Batch | UserError]):
             # Returned, since the DataLoader would bury the message in a worker's traceback.
             return error
         ids, features, texts, tokens = zip(*cuts, strict=True)
-        return collate(ids, features, texts, tokens, labelled=planned.labelled)
+        return collate(
+            ids,
+            features,
+            texts,
+            tokens,
+            labelled=planned.labelled,
+            pad_multiple=self._pad_multiple,
+        )
 
     def _utterance(
         self, number: int, epoch: int
@@ -93,6 +103,7 @@ class BatchLoader:
         plan: Plan,
         *,
         noise: NoiseMixer | None = None,
+        pad_multiple: int = 1,
         num_workers: int = 0,
         start_method: str | None = None,
     ) -> None:
@@ -100,13 +111,14 @@ class BatchLoader:
         indexes: of the manifests; utterances are numbered through them in this order.
         plan: the batches of an epoch.
         noise: mixed into the features.
+        pad_multiple: see `collate`.
         num_workers: processes; 0 makes batches in this one.
         start_method: of the processes: `fork`, `spawn`, `forkserver`; None is Python's default.
         """
         self._plan = plan
         self._requests: list[_Request] = []
         self._loader: DataLoader[Batch | UserError] = DataLoader(
-            _Utterances(indexes, noise),
+            _Utterances(indexes, noise, pad_multiple),
             batch_size=None,
             sampler=self._requests,
             num_workers=num_workers,
@@ -170,6 +182,7 @@ def train_loader(
     labelled_hours: float = 0.0,
     unlabelled_cuts: Sequence[Path] = (),
     unlabelled_ratio: float = 0.0,
+    pad_multiple: int = 1,
 ) -> BatchLoader:
     """Shuffled batches for training; see `plan_training` for how they are made.
 
@@ -203,6 +216,7 @@ def train_loader(
             0.
         unlabelled_ratio: unlabelled batches to a labelled one. The number of unlabelled batches is
             that of the first epoch in all epochs, while labelled ones may be a few more or less.
+        pad_multiple: see `collate`.
 
     Raises:
         UserError: a file is missing or damaged, much of the audio exceeds a limit, there are fewer
@@ -286,7 +300,12 @@ def train_loader(
         plan = plan_both
 
     loader = BatchLoader(
-        indexes, plan, noise=noise, num_workers=num_workers, start_method=start_method
+        indexes,
+        plan,
+        noise=noise,
+        pad_multiple=pad_multiple,
+        num_workers=num_workers,
+        start_method=start_method,
     )
     loader.set_epoch(epoch, skip_batches)
     return loader
@@ -301,6 +320,7 @@ def eval_loader(
     world_size: int = 1,
     num_workers: int = 0,
     start_method: str | None = None,
+    pad_multiple: int = 1,
 ) -> BatchLoader:
     """Batches in a fixed order, longest utterances first.
 
@@ -316,6 +336,7 @@ def eval_loader(
             by one at most.
         num_workers: processes that make batches.
         start_method: of the processes; None is Python's default.
+        pad_multiple: see `collate`.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -329,6 +350,7 @@ def eval_loader(
     loader = BatchLoader(
         [index],
         lambda epoch: [PlannedBatch(kept[batch]) for batch in batches],
+        pad_multiple=pad_multiple,
         num_workers=num_workers,
         start_method=start_method,
     )

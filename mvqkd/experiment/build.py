@@ -190,6 +190,7 @@ def build_train_batches(
         labelled_hours=config.data.labelled_hours,
         unlabelled_cuts=unlabelled_cuts,
         unlabelled_ratio=config.data.unlabelled_ratio,
+        pad_multiple=config.data.pad_multiple,
         musan_path=musan,
         musan_probability=config.data.musan_probability,
         musan_snr=(low, high),
@@ -225,6 +226,7 @@ class ValidBatches:
                 rank=rank,
                 world_size=world_size,
                 num_workers=min(1, config.num_workers),
+                pad_multiple=config.pad_multiple,
             )
             for path in cuts
         ]

@@ -37,6 +37,10 @@ class DataConfig:
     num_buckets: Positive = 30
     """Buckets of similar duration that batches are drawn from; more waste less padding and shuffle
     less."""
+    pad_multiple: Positive = 1
+    """Batches are padded to 3 frames (of 10 ms) more than a multiple of this: fewer different
+    shapes, for each of which bfloat16 on a CPU compiles its kernels. 32 makes multiples of 8 of the
+    encoder's frames."""
     labelled_hours: NotNegative = 0.0
     """Hours of the training audio whose transcripts are used; 0: all. Which ones does not depend on
     the seed. Speed-perturbed copies go with their originals and are not counted."""

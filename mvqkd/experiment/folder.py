@@ -46,6 +46,7 @@ _NEUTRAL = (
 _MAY_CHANGE = (
     "data.max_duration:",
     "data.max_tokens:",
+    "data.pad_multiple:",
     "training.accumulate:",
     "training.precision:",
 )

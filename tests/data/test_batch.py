@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mvqkd.data.batch import FEATURE_PADDING, TOKEN_PADDING, collate
+from mvqkd.models.subsampling import subsampled_lens
 
 
 def test_pads_each_utterance_and_sorts_by_length() -> None:
@@ -54,3 +55,20 @@ def test_unlabelled_leaves_transcripts_out() -> None:
         assert one.tokens.dtype == torch.int64
     assert batch.token_lens.tolist() == [0, 0]
     assert batch.feature_lens.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("lens", [[2], [3, 1], [4, 3], [35, 20], [36, 7], [67, 66]])
+def test_padding_to_a_multiple_makes_multiples_of_the_encoders_frames(lens: list[int]) -> None:
+    features = [np.full((n, 80), 1.0, np.float32) for n in lens]
+    ids, texts = [str(n) for n in lens], [""] * len(lens)
+    tokens = [np.array([n], np.int32) for n in lens]
+    plain = collate(ids, features, texts, tokens)
+    padded = collate(ids, features, texts, tokens, pad_multiple=32)
+    assert plain.features.size(1) == max(lens)
+    longer = padded.features.size(1) - max(lens)
+    assert 0 <= longer < 32
+    assert subsampled_lens(torch.tensor(padded.features.size(1))) % 8 == 0
+    assert torch.equal(padded.features[:, : max(lens)], plain.features)
+    assert (padded.features[:, max(lens) :] == FEATURE_PADDING).all()
+    assert torch.equal(padded.feature_lens, plain.feature_lens)
+    assert padded.seconds == plain.seconds
