@@ -377,7 +377,7 @@ if runs 7; then
         announce 7 "of $experiment"
         # shellcheck disable=SC2046
         show "${launcher[@]}" local/dump_codes.py --quantizer "$quantizer" --teacher "$teacher" \
-            --output "$codes" --num-workers "$readers" \
+            --output "$codes" --num-workers "$readers" --rate-weight "$rate_weight" \
             --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
     done
 fi

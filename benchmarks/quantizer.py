@@ -31,10 +31,11 @@ from quantizer_peers import METHODS, Ours, fit, installed
 from quantizer_report import draw, write_table
 
 from mvqkd.data.embeddings import EmbeddingStore
-from mvqkd.data.features import features_of
+from mvqkd.data.features import FeatureReader
 from mvqkd.data.labelled import SPEED
 from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.predictability import predictability, regression_error
+from mvqkd.quantization.probe import CodeProbe
 
 PARTS = ("train", "held_out", "other_speakers")
 
@@ -53,8 +54,12 @@ class Data:
             for part, chosen in split.items()
         }
         self.features: dict[str, list[torch.Tensor]] = {}
-        for part, chosen in split.items() if manifests else ():
-            self.features[part] = list(map(torch.from_numpy, features_of(manifests, chosen)))
+        if manifests:
+            reader = FeatureReader(manifests)
+            self.features = {
+                part: [torch.from_numpy(reader[name]) for name in chosen]
+                for part, chosen in split.items()
+            }
 
 
 class Gaussian:
@@ -156,14 +161,12 @@ def probe(data: Data, result: Path, steps: int) -> None:
         }
         centers = torch.from_numpy(kept["centers"])
     found = predictability(
-        data.features["train"],
-        codes["train"],
+        CodeProbe.fit(data.features["train"], codes["train"], num_steps=steps),
         data.features["held_out"],
         codes["held_out"],
         centers=centers,
         mean=torch.zeros(centers.shape[2]),
-        test_embeddings=data.x["held_out"],
-        num_steps=steps,
+        embeddings=data.x["held_out"],
     )
     mean = torch.cat(data.x["train"]).mean(dim=0)
     x = torch.cat(data.x["held_out"])

@@ -6,8 +6,10 @@
     torchrun --nproc-per-node 4 local/dump_codes.py ...
 
 Speed-perturbed copies get codes of their own, from their own audio. Writes
-<output>/codes-<k>-of-<n>.h5 and verifies them all at the end. Killed, the same command goes on with
-the shards that are missing.
+<output>/codes-<part>-<k>-of-<n>.h5 and verifies them all at the end. Killed, the same command goes
+on with the shards that are missing. With --rate-weight, codes are chosen that the utterance's
+features make likely, according to the probe that local/train_quantizer.py left beside the
+quantizer.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ import numpy as np
 import torch
 
 from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
+from mvqkd.data.features import FeatureReader
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import at_least, run_program
 from mvqkd.quantization import Quantizer
+from mvqkd.quantization.predictable import encode_predictably
+from mvqkd.quantization.probe import CodeProbe
 from mvqkd.teachers import SAMPLE_RATE, load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
 from mvqkd.teachers.shards import Tick, divide_parts, prepare_folder, process_shards, worker
@@ -37,6 +42,12 @@ def main() -> None:
     add("--quantizer", type=Path, required=True, help="quantizer.pt of local/train_quantizer.py")
     add("--output", type=Path, required=True, help="folder of the codes")
     add("--teacher", help="URI (default: the one that the quantizer was trained on)")
+    add(
+        "--rate-weight",
+        type=float,
+        default=0.0,
+        help="cost of a nat of codes as a part of the embeddings' energy; 0: nearest codes",
+    )
     add("--precision", choices=["float32", "bfloat16", "float16"], default="float32")
     add("--max-duration", type=float, default=100.0, help="seconds in a batch (%(default)s)")
     add("--shard-hours", type=float, default=5.0, help="hours of audio in a file (%(default)s)")
@@ -59,6 +70,7 @@ def main() -> None:
             remedy="train one of this teacher; or, if both names are of the same weights, measure "
             f"it on this one's embeddings: local/train_quantizer.py --import {options.quantizer}",
         )
+    encode = Encoder(quantizer, options)
     cuts = AudioCuts(options.cuts)
     seconds = cuts.num_samples / SAMPLE_RATE
     teacher = load_teacher(uri, [layer], device=device)
@@ -76,6 +88,7 @@ def main() -> None:
         quantizer_id=quantizer.id,
         num_codebooks=quantizer.num_codebooks,
         codebook_size=quantizer.codebook_size,
+        rate_weight=options.rate_weight,
     )
     shards, names = divide_parts(cuts.parts, seconds, options.shard_hours)
     paths = prepare_folder(options.output, [f"codes-{name}" for name in names])
@@ -114,7 +127,7 @@ def main() -> None:
                 num_workers=options.num_workers,
                 precision=options.precision,
             ):
-                writer.write(cuts.ids[number], _encode(quantizer, layers[layer], cuts.ids[number]))
+                writer.write(cuts.ids[number], encode(layers[layer], cuts.ids[number]))
                 tick(number)
 
     process_shards(shards, seconds, files=lambda shard: [paths[shard]], check=check, make=make)
@@ -131,13 +144,40 @@ def main() -> None:
         )
 
 
-def _encode(quantizer: Quantizer, x: torch.Tensor, utterance: str) -> np.ndarray:
-    if not x.isfinite().all():
-        raise UserError(
-            f"utterance {utterance}: the teacher's embeddings have NaN or infinity",
-            remedy="check its audio; with --precision float16, take bfloat16 or float32",
+class Encoder:
+    """Codes of utterances' embeddings, with the features' help if that is wanted."""
+
+    def __init__(self, quantizer: Quantizer, options: argparse.Namespace) -> None:
+        self._quantizer = quantizer
+        self._rate_weight: float = options.rate_weight
+        if not 0 <= self._rate_weight < float("inf"):
+            raise UserError(f"--rate-weight is {self._rate_weight}", remedy="0, or some 0.01")
+        if self._rate_weight:
+            device = quantizer.mean.device
+            path = options.quantizer.with_suffix(".probe.pt")
+            self._probe = CodeProbe.load(path, device=device)
+            if self._probe.quantizer_id != quantizer.id:
+                raise UserError(
+                    f"{path} tells of codes of quantizer {self._probe.quantizer_id}, "
+                    f"{options.quantizer} is {quantizer.id}",
+                    remedy="delete both, and train them again",
+                )
+            self._features = FeatureReader(options.cuts)
+
+    def __call__(self, x: torch.Tensor, utterance: str) -> np.ndarray:
+        """(T, D) -> (T, Q)."""
+        if not x.isfinite().all():
+            raise UserError(
+                f"utterance {utterance}: the teacher's embeddings have NaN or infinity",
+                remedy="check its audio; with --precision float16, take bfloat16 or float32",
+            )
+        if not self._rate_weight:
+            return self._quantizer.encode(x).cpu().numpy()
+        features = torch.from_numpy(self._features[utterance])
+        codes = encode_predictably(
+            self._quantizer, self._probe, x, features, rate_weight=self._rate_weight
         )
-    return quantizer.encode(x).cpu().numpy()
+        return codes.cpu().numpy()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def main() -> None:
             "imported_quantizer": config.quantizer,
             "quantizer_steps": config.quantizer_steps or "",
             "num_codebooks": config.num_codebooks,
+            "rate_weight": config.rate_weight,
             "codes": files.codes,
         }
     for name, value in values.items():

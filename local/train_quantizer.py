@@ -5,16 +5,18 @@
 
 Writes quantizer.pt, and its report quantizer.json and quantizer.md: the error on utterances that it
 was not trained on, how evenly each codebook is used and, with --cuts, how much of its codes a small
-network can tell from the utterances' features, as a student has to. A quantizer that is there,
-trained on the same embeddings with the same options, is kept. With --import nothing is trained: a
-quantizer that was made elsewhere, by this package or by multi_quantization, is measured on the same
-utterances.
+network can tell from the utterances' features, as a student has to. That network is kept as
+quantizer.probe.pt, with which local/dump_codes.py can choose codes that it finds likely; the report
+tells what they would cost. A quantizer that is there, trained on the same embeddings with the same
+options, is kept. With --import nothing is trained: a quantizer that was made elsewhere, by this
+package or by multi_quantization, is measured on the same utterances.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import logging
 import time
 from dataclasses import asdict
@@ -26,16 +28,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
-from mvqkd.data.features import features_of
+from mvqkd.data.features import FeatureReader
 from mvqkd.data.labelled import SPEED
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import run_program
 from mvqkd.files import write_json, write_text
 from mvqkd.quantization import Quantizer, load_quantizer, measure
-from mvqkd.quantization.predictability import Predictability, predictability
+from mvqkd.quantization.predictability import predictability
+from mvqkd.quantization.predictable import encode_predictably
+from mvqkd.quantization.probe import CodeProbe
 
 _PROBED = 1000
 """Utterances, at most, that the probe is trained on: their features are held in memory."""
+_RATE_WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03)
+"""Of the codes that the report compares."""
 
 
 def main() -> None:
@@ -91,16 +97,42 @@ def main() -> None:
     if options.source is not None:
         metadata["imported"] = _digest(options.source)
     report_path = options.output.with_suffix(".json")
+    probe_path = options.output.with_suffix(".probe.pt")
     if options.output.is_file() and report_path.is_file():
-        if Quantizer.load(options.output).metadata == metadata:
-            logging.info("%s is trained already", options.output)
-            return
-        raise UserError(
-            f"{options.output} was trained on other embeddings, or with other options",
-            remedy="remove it and the codes made with it, or give another --output",
-        )
-    held_out = EmbeddingFrames(store, held_out_ids)
-    store.require_finite()  # not after the training
+        quantizer = Quantizer.load(options.output, device=options.device)
+        if quantizer.metadata != metadata:
+            raise UserError(
+                f"{options.output} was trained on other embeddings, or with other options",
+                remedy="remove it and the codes made with it, or give another --output",
+            )
+        report = json.loads(report_path.read_text())
+        logging.info("%s is trained already", options.output)
+    else:
+        store.require_finite()  # not after the training
+        quantizer, report = _make(store, train_ids, held_out_ids, options, metadata)
+        quantizer.save(options.output)
+        _write(report, report_path)
+    if options.cuts and not ("predictability" in report and probe_path.is_file()):
+        probe, found = _probe(quantizer, store, train_ids[:_PROBED], held_out_ids, options)
+        probe.save(probe_path)
+        _write(report | found, report_path)
+    error = report["held_out"]["relative_error"]
+    logging.info("%s: id %s, error %.4f", options.output, quantizer.id, error)
+
+
+def _write(report: dict, path: Path) -> None:
+    write_text(path.with_suffix(".md"), describe(report))
+    write_json(path, report)
+
+
+def _make(
+    store: EmbeddingStore,
+    train_ids: list[str],
+    held_out_ids: list[str],
+    options: argparse.Namespace,
+    metadata: dict,
+) -> tuple[Quantizer, dict]:
+    """A quantizer, trained or imported, and what is to be said of it."""
     begin = time.monotonic()
     if options.source is None:
         train = EmbeddingFrames(store, train_ids)
@@ -110,26 +142,19 @@ def main() -> None:
         quantizer = _import(options.source, options, metadata)
         frames = 0
     seconds = time.monotonic() - begin
-    result = measure(quantizer, held_out)
+    result = measure(quantizer, EmbeddingFrames(store, held_out_ids))
     if options.source is not None and result.relative_error >= 1:
         raise UserError(
             f"{options.source} describes {options.embeddings} worse than their mean alone does: "
             f"relative error {result.relative_error:.2f}",
             remedy="give the quantizer of this teacher and layer",
         )
-    report = {
+    return quantizer, {
         "id": quantizer.id,
         "metadata": metadata,
         "training": {"frames": frames, "seconds": round(seconds, 1)},
         "held_out": {"utterances": len(held_out_ids), **asdict(result)},
     }
-    if options.cuts:
-        probed = _probe(quantizer, store, train_ids[:_PROBED], held_out_ids, options)
-        report["predictability"] = asdict(probed) | {"captured": probed.captured}
-    quantizer.save(options.output)
-    write_text(options.output.with_suffix(".md"), describe(report))
-    write_json(report_path, report)
-    logging.info("%s: id %s, error %.4f", options.output, quantizer.id, result.relative_error)
 
 
 def _fit(train: EmbeddingFrames, options: argparse.Namespace, metadata: dict) -> Quantizer:
@@ -161,38 +186,62 @@ def _probe(
     train_ids: list[str],
     held_out_ids: list[str],
     options: argparse.Namespace,
-) -> Predictability:
-    """What a network can tell of the codes of held-out utterances from their features."""
+) -> tuple[CodeProbe, dict]:
+    """A network that tells codes from features, and what it knows of those of held-out
+    utterances."""
+    reader = FeatureReader(options.cuts)
 
     def features(ids: list[str]) -> list[Tensor]:
-        return list(map(torch.from_numpy, features_of(options.cuts, ids)))
+        return [torch.from_numpy(reader[utterance]) for utterance in ids]
 
     def embeddings(ids: list[str]) -> list[Tensor]:
-        return [torch.from_numpy(np.array(store[utterance])).float() for utterance in ids]
+        x = (torch.from_numpy(np.array(store[utterance])) for utterance in ids)
+        return [rows.float().to(options.device) for rows in x]
 
-    def codes(ids: list[str]) -> list[Tensor]:
-        return [quantizer.encode(x.to(options.device)).cpu() for x in embeddings(ids)]
-
+    x, heard = embeddings(held_out_ids), features(held_out_ids)
+    rows = torch.cat(x)
+    energy = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean())
     with tqdm(desc="probing", unit="step") as bar:
 
         def progress(step: int, total: int) -> None:
             bar.total = total
             bar.update(step - bar.n)
 
-        return predictability(
+        probe = CodeProbe.fit(
             features(train_ids),
-            codes(train_ids),
-            features(held_out_ids),
-            codes(held_out_ids),
+            [quantizer.encode(utterance).cpu() for utterance in embeddings(train_ids)],
             codebook_size=quantizer.codebook_size,
-            centers=quantizer.centers,
-            mean=quantizer.mean,
-            test_embeddings=embeddings(held_out_ids),
             num_steps=options.probe_steps,
             seed=options.seed,
             device=options.device,
+            quantizer_id=quantizer.id,
+            energy=energy,
             progress=progress,
         )
+    report: dict = {"tradeoff": []}
+    for weight in _RATE_WEIGHTS:
+        codes = [
+            encode_predictably(quantizer, probe, *utterance, rate_weight=weight)
+            for utterance in zip(x, heard, strict=True)
+        ]
+        found = predictability(
+            probe,
+            heard,
+            [utterance.cpu() for utterance in codes],
+            centers=quantizer.centers,
+            mean=quantizer.mean,
+            embeddings=[utterance.cpu() for utterance in x],
+        )
+        report.setdefault("predictability", asdict(found) | {"captured": found.captured})
+        error = float((rows - quantizer.decode(torch.cat(codes))).square().sum(dim=1).mean())
+        report["tradeoff"].append(
+            {
+                "rate_weight": weight,
+                "relative_error": error / energy,
+                "captured": float(np.mean(found.captured)),
+            }
+        )
+    return probe, report
 
 
 def _import(source: Path, options: argparse.Namespace, metadata: dict) -> Quantizer:
@@ -275,6 +324,23 @@ utterance's filterbank features, at most the entropy; a lower bound of what a st
 | codebook | entropy (bits) | entries used | told by features (bits) |
 |---|---|---|---|
 {rows}
+{_describe_tradeoff(report.get("tradeoff", []))}"""
+
+
+def _describe_tradeoff(rows: list[dict]) -> str:
+    if not rows:
+        return ""
+    lines = "\n".join(
+        f"| {row['rate_weight']:g} | {row['relative_error']:.4f} | {row['captured']:.2f} |"
+        for row in rows
+    )
+    return f"""
+Codes that are chosen for what the features tell of them as well (`distillation.rate_weight`,
+`local/dump_codes.py --rate-weight`):
+
+| rate weight | relative error | told by features (bits for a codebook) |
+|---|---|---|
+{lines}
 """
 
 

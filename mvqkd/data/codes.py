@@ -39,6 +39,8 @@ class CodesInfo:
     """Q: indexes, and bytes, of a frame."""
     codebook_size: int = 256
     """K: every index is below it."""
+    rate_weight: float = 0.0
+    """With which they were chosen, see `mvqkd.quantization.predictable`; 0: the nearest codes."""
 
 
 @contextmanager
@@ -173,12 +175,13 @@ class CodeStore:
         num_codebooks: int | None = None,
         teacher: str | None = None,
         layer: int | None = None,
+        rate_weight: float | None = None,
     ) -> None:
         """Refuse, before training starts, codes that are not those of the configuration.
 
         Raises:
-            UserError: another teacher, layer, quantizer, frame rate (Hz) or number of codebooks, or
-                any of `ids` is missing.
+            UserError: another teacher, layer, quantizer, frame rate (Hz), number of codebooks or
+                rate weight, or any of `ids` is missing.
         """
         wanted: dict[str, str | int | float | None] = {
             "teacher": teacher,
@@ -186,6 +189,7 @@ class CodeStore:
             "quantizer_id": quantizer_id,
             "frame_rate": frame_rate,
             "num_codebooks": num_codebooks,
+            "rate_weight": rate_weight,
         }
         self._store.require(wanted, ids)
 

@@ -92,26 +92,30 @@ def load_features(cut_json: dict[str, Any], manifest: Path) -> NDArray[np.float3
     return features
 
 
-def features_of(manifests: Sequence[Path], ids: Sequence[str]) -> list[NDArray[np.float32]]:
-    """Features (T, C) of utterances, wherever in the manifests of cuts they are.
+class FeatureReader:
+    """Features of utterances by id, wherever in some manifests of cuts they are."""
 
-    Raises:
-        UserError: an utterance is in none of them, or its features cannot be read.
-    """
-    places = {
-        raw.decode(): (index, number)
-        for index in (open_index(path, None) for path in manifests)
-        for number, raw in enumerate(index.ids.tolist())
-    }
-    if missing := [utterance for utterance in ids if utterance not in places]:
-        raise UserError(
-            f"{', '.join(map(str, manifests))}: there is no cut {missing[0]}",
-            remedy="name all manifests that these utterances are from",
-        )
-    return [
-        load_features(index.cut(number), index.source)
-        for index, number in map(places.__getitem__, ids)
-    ]
+    def __init__(self, manifests: Sequence[Path]) -> None:
+        self._manifests = manifests
+        self._places = {
+            raw.decode(): (index, number)
+            for index in (open_index(path, None) for path in manifests)
+            for number, raw in enumerate(index.ids.tolist())
+        }
+
+    def __getitem__(self, utterance: str) -> NDArray[np.float32]:
+        """(T, C).
+
+        Raises:
+            UserError: the utterance is in none of the manifests, or its features cannot be read.
+        """
+        if utterance not in self._places:
+            raise UserError(
+                f"{', '.join(map(str, self._manifests))}: there is no cut {utterance}",
+                remedy="name all manifests that these utterances are from",
+            )
+        index, number = self._places[utterance]
+        return load_features(index.cut(number), index.source)
 
 
 def _first_line(error: Exception) -> str:

@@ -106,6 +106,7 @@ class Distillation:
             ids=self._train_lens,
             quantizer_id=None if config.targets else Quantizer.load(files.quantizer).id,
             num_codebooks=config.num_codebooks,
+            rate_weight=None if config.targets else config.rate_weight,
             teacher=files.teacher,
             layer=config.teacher_layer,
         )

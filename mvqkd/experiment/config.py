@@ -151,6 +151,11 @@ class DistillationConfig:
     transducer loss is."""
     num_codebooks: Positive = 8
     """Of `mvq`: bytes of a teacher frame."""
+    rate_weight: NotNegative = 0.0
+    """Of `mvq`: what a nat of codes, as a small network tells them from the utterance's features,
+    may cost in reconstruction, as a part of the embeddings' energy: a student learns codes better
+    that can be told from what it hears. 0: the nearest codes, whatever can be told of them. The
+    quantizer's report has what 0.001 to 0.03 would do."""
     prediction: Literal["independent", "joint"] = "independent"
     """Of `mvq`: every index on its own, or given the indexes before it."""
     delay: Count = 0

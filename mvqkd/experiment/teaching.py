@@ -54,13 +54,14 @@ def teaching_files(config: DistillationConfig, data_dir: Path, experiments: Path
     codebooks = f"{layer}-cb{config.num_codebooks}"
     if config.quantizer:
         codebooks += "-" + re.sub(r"[^\w.-]+", "-", Path(config.quantizer).stem)
+    weight = config.rate_weight
     return TeachingFiles(
         teacher=resolve_teacher(config.teacher, experiments),
         folder=folder,
         sample=folder / "sample" / layer,
         embeddings=folder / "embeddings" / layer,
         quantizer=folder / f"quantizer-{codebooks}.pt",
-        codes=folder / f"codes-{codebooks}",
+        codes=folder / (f"codes-{codebooks}" + (f"-r{weight:g}" if weight else "")),
     )
 
 

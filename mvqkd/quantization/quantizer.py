@@ -110,18 +110,22 @@ class Quantizer(nn.Module):
         return self.centers.shape[2]
 
     @torch.no_grad()
-    def encode(self, x: Tensor, *, beam_size: int = 8, sweeps: int = 1) -> Tensor:
+    def encode(
+        self, x: Tensor, *, beam_size: int = 8, sweeps: int = 1, penalty: Tensor | None = None
+    ) -> Tensor:
         """Codes of frames.
 
         Args:
             x: (..., D) of any floating-point type, on the quantizer's device; computed in float32.
             beam_size, sweeps: effort of the search, see `mvqkd.quantization.search`.
+            penalty: (..., Q, K) float32, what every code costs beside its squared error; see
+                `mvqkd.quantization.predictable`.
 
         Returns:
             (..., Q) uint8.
 
         Raises:
-            ValueError: another dimension than D, or a frame that is not finite.
+            ValueError: another dimension than D, or a frame or penalty that is not finite.
         """
         if x.shape[-1] != self.dim:
             raise ValueError(f"frames have {x.shape[-1]} dimensions, the quantizer {self.dim}")
@@ -131,6 +135,14 @@ class Quantizer(nn.Module):
         limit = _CHUNK_CPU if rows.device.type == "cpu" else _CHUNK_GPU
         chunk = max(64, limit // (self.num_codebooks * self.codebook_size))
         pairwise = self._pairwise_costs()
+        extra = None
+        if penalty is not None:
+            extra = penalty.reshape(-1, self.num_codebooks, self.codebook_size)
+            if len(extra) != len(rows) or not extra.isfinite().all():
+                raise ValueError(
+                    f"a penalty of shape {tuple(penalty.shape)}, or one that is not finite, for "
+                    f"frames of shape {tuple(x.shape)}"
+                )
         codes = []
         for index, part in enumerate(rows.split(chunk)):
             part = part.float()
@@ -139,6 +151,8 @@ class Quantizer(nn.Module):
                 bad = index * chunk + int((~finite).nonzero()[0])
                 raise ValueError(f"frame {bad} has NaN or infinite values")
             unary = unary_costs(part - self.mean, self.centers)
+            if extra is not None:
+                unary += extra[index * chunk : index * chunk + len(part)]
             codes.append(search(unary, pairwise, beam_size=beam_size, sweeps=sweeps))
         stacked = torch.cat(codes) if codes else rows.new_empty(0, self.num_codebooks).byte()
         return stacked.view(*x.shape[:-1], self.num_codebooks)

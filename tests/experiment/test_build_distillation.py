@@ -142,6 +142,7 @@ def test_the_sample_tells_the_units_of_a_live_teacher(files, cuts, open_) -> Non
         ({"teacher": "hf:other"}, "teacher hf:other, not"),
         ({"layer": 3}, "layer 3, not 2"),
         ({"quantizer_id": "0"}, "quantizer_id 0, not"),
+        ({"rate_weight": 0.01}, "rate_weight 0.01, not 0"),
         ({"ids": ["c0", "c0_sp0.9", "c1"]}, "lacks codes of 1 utterances, as c1_sp0.9"),
         ({"frame_rate": 40.0}, "no integer ratio"),
         ({"changed": {"c1": 60}}, "utterance c1: 60 teacher frames"),
@@ -151,7 +152,7 @@ def test_codes_of_something_else_are_refused(files, cuts, open_, fields, message
     path = make_codes(files, cuts, **fields)
     with pytest.raises(UserError, match=message):
         open_()
-    if "quantizer_id" not in fields:  # of files that the recipe did not make nobody knows it
+    if not fields.keys() & {"quantizer_id", "rate_weight"}:  # of files from elsewhere: anything
         with pytest.raises(UserError, match=message):
             open_(targets=str(path))
 

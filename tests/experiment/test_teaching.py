@@ -25,6 +25,10 @@ def test_files_tell_teacher_layer_and_bytes(tmp_path: Path) -> None:
     assert files.sample == folder / "sample/layer-4"
     assert files.quantizer == folder / "quantizer-layer-4-cb16.pt"
     assert files.codes == folder / "codes-layer-4-cb16"
+    options.rate_weight = 0.01
+    told = teaching_files(options, tmp_path / "data", tmp_path / "exp")
+    assert told.quantizer == files.quantizer
+    assert told.codes == folder / "codes-layer-4-cb16-r0.01"
     options = config(teacher="hf:/models/whisper-tiny.en/?position_directions=10&silence=2")
     other = teaching_files(options, tmp_path / "data", tmp_path / "exp")
     assert other.folder.name == "whisper-tiny.en-position_directions-10-silence-2"

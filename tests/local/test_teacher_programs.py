@@ -218,7 +218,8 @@ def test_from_embeddings_to_a_report_on_storage(
     report = json.loads((tmp_path / "q.json").read_text())
     probed = report["predictability"]
     assert len(probed["captured"]) == 2 and probed["reconstruction_error"] > 0
-    assert f"{probed['captured'][1]:.2f} |" in (tmp_path / "q.md").read_text()
+    text = (tmp_path / "q.md").read_text()
+    assert f"{probed['captured'][1]:.2f} |" in text
     quantizer = Quantizer.load(tmp_path / "q.pt")
     assert report["id"] == quantizer.id and quantizer.metadata["layer"] == 3
     assert 0 < report["held_out"]["relative_error"] < 1
@@ -230,7 +231,26 @@ def test_from_embeddings_to_a_report_on_storage(
     with pytest.raises(UserError, match="with other options"):
         run("train_quantizer", *options, "--seed", 1)
 
+    assert [row["rate_weight"] for row in report["tradeoff"]] == [0, 0.001, 0.003, 0.01, 0.03]
+    nearest = report["tradeoff"][0]
+    assert nearest["relative_error"] == pytest.approx(report["held_out"]["relative_error"])
+    assert nearest["captured"] == pytest.approx(np.mean(probed["captured"]))
+    assert f"| 0.03 | {report['tradeoff'][4]['relative_error']:.4f} |" in text
+
     dump(cuts, tmp_path / "q.pt", tmp_path / "codes", "--shard-hours", 1)
+    dump(cuts, tmp_path / "q.pt", tmp_path / "told", "--shard-hours", 1, "--rate-weight", 0.3)
+    told, codes = CodeStore(tmp_path / "told"), CodeStore(tmp_path / "codes")
+    assert told.info.rate_weight == 0.3 and codes.info.rate_weight == 0
+    assert list(told) == list(codes)
+    assert any((told[name] != codes[name]).any() for name in codes)
+    codes.require(rate_weight=0.0)
+    with pytest.raises(UserError, match=r"rate_weight .*0\.3"):
+        told.require(rate_weight=0.0)
+    (tmp_path / "q.probe.pt").rename(tmp_path / "other.probe.pt")
+    with pytest.raises(UserError, match=r"q\.probe\.pt, .* is missing"):
+        dump(cuts, tmp_path / "q.pt", tmp_path / "none", "--rate-weight", 0.3)
+    with pytest.raises(UserError, match="--rate-weight is -1"):
+        dump(cuts, tmp_path / "q.pt", tmp_path / "none", "--rate-weight", -1)
     capsys.readouterr()
     run(
         "storage_report",

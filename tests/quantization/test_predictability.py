@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mvqkd.quantization.predictability import predictability, regression_error
+from mvqkd.quantization.probe import CodeProbe
 
 
 def utterances(count, seed, ratio=2):
@@ -29,15 +30,12 @@ def test_captured_information():
     centers = centers - centers.mean(dim=1, keepdim=True)
     embeddings = [centers[0][c[:, 0].long()] + centers[1][c[:, 1].long()] for c in test_codes]
     found = predictability(
-        features,
-        codes,
+        CodeProbe.fit(features, codes, codebook_size=4, num_steps=40),
         test_features,
         test_codes,
-        codebook_size=4,
         centers=centers,
         mean=torch.zeros(5),
-        test_embeddings=embeddings,
-        num_steps=40,
+        embeddings=embeddings,
     )
     assert found.entropy == pytest.approx([2, 2], abs=0.02)
     assert found.captured[0] > 1.7
@@ -50,8 +48,8 @@ def test_captured_information():
 
 def test_the_same_seed_gives_the_same_numbers():
     features, codes = utterances(2, 0, ratio=1)
-    args = (features, codes, features, codes)
-    a, b = (predictability(*args, codebook_size=4, num_steps=3) for _ in range(2))
+    probes = [CodeProbe.fit(features, codes, codebook_size=4, num_steps=3) for _ in range(2)]
+    a, b = (predictability(probe, features, codes) for probe in probes)
     assert a == b
     assert a.reconstruction_error is None
 
@@ -68,6 +66,6 @@ def test_regression_on_what_is_known_and_what_is_not():
 def test_lengths_that_do_not_fit_are_refused():
     features, codes = utterances(2, 0)
     with pytest.raises(ValueError, match="2 utterances with features, 1 with targets"):
-        predictability(features, codes[:1], features, codes)
+        CodeProbe.fit(features, codes[:1])
     with pytest.raises(ValueError, match="utterance 1 has 280 frames of features"):
-        predictability([features[0], features[1][:280]], codes, features, codes)
+        CodeProbe.fit([features[0], features[1][:280]], codes)
