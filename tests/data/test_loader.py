@@ -57,6 +57,21 @@ def test_batches_hold_the_utterances(prepared: Path) -> None:
         assert batch.seconds == pytest.approx(sum(cuts[n]["duration"] for n in batch.ids), abs=0.1)
 
 
+def test_batches_are_padded_to_a_multiple(prepared: Path) -> None:
+    dev, lang = prepared / "fbank/tiny_cuts_dev-a.jsonl.gz", prepared / "lang_bpe_30"
+    for plain, padded in (
+        (loader(prepared), loader(prepared, pad_multiple=32)),
+        (
+            eval_loader(dev, lang, max_duration=3),
+            eval_loader(dev, lang, max_duration=3, pad_multiple=32),
+        ),
+    ):
+        for one, other in zip(plain, padded, strict=True):
+            assert one.ids == other.ids
+            assert 0 <= other.features.shape[1] - one.features.shape[1] < 32
+            assert other.features.shape[1] % 32 == 3
+
+
 @pytest.mark.parametrize(
     ("num_workers", "start_method"),
     [(2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)],
