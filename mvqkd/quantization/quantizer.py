@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.errors import UserError
+from mvqkd.files import atomic_path
 from mvqkd.quantization.fit import fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
 from mvqkd.quantization.search import pairwise_costs, search, unary_costs
@@ -184,26 +184,17 @@ class Quantizer(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write plain tensors and facts, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        try:
-            with open(partial, "wb") as file:
-                torch.save(
-                    {
-                        "format": _FORMAT,
-                        "id": self.id,
-                        "mean": self.mean.cpu(),
-                        "centers": self.centers.cpu(),
-                        "metadata": self.metadata,
-                    },
-                    file,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_path(path) as partial:
+            torch.save(
+                {
+                    "format": _FORMAT,
+                    "id": self.id,
+                    "mean": self.mean.cpu(),
+                    "centers": self.centers.cpu(),
+                    "metadata": self.metadata,
+                },
+                partial,
+            )
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> Quantizer:
