@@ -112,6 +112,13 @@ def main() -> None:
         quantizer, report = _make(store, train_ids, held_out_ids, options, metadata)
         quantizer.save(options.output)
         _write(report, report_path)
+    if options.cuts and report.get("probe_steps", options.probe_steps) != options.probe_steps:
+        raise UserError(
+            f"{probe_path} was trained for {report['probe_steps']} steps, not "
+            f"{options.probe_steps}",
+            remedy="remove it, the quantizer and the codes made with them, or give another "
+            "--output",
+        )
     if options.cuts and not ("predictability" in report and probe_path.is_file()):
         probe, found = _probe(quantizer, store, train_ids[:_PROBED], held_out_ids, options)
         probe.save(probe_path)
@@ -218,7 +225,7 @@ def _probe(
             energy=energy,
             progress=progress,
         )
-    report: dict = {"tradeoff": []}
+    report: dict = {"probe_steps": options.probe_steps, "tradeoff": []}
     for weight in _RATE_WEIGHTS:
         codes = [
             encode_predictably(quantizer, probe, *utterance, rate_weight=weight)

@@ -106,7 +106,8 @@ class Distillation:
             ids=self._train_lens,
             quantizer_id=None if config.targets else Quantizer.load(files.quantizer).id,
             num_codebooks=config.num_codebooks,
-            rate_weight=None if config.targets else config.rate_weight,
+            # Codes from elsewhere may have any, unless one is asked for.
+            rate_weight=config.rate_weight or (None if config.targets else 0.0),
             teacher=files.teacher,
             layer=config.teacher_layer,
         )

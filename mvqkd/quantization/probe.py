@@ -27,7 +27,7 @@ class Probe(nn.Module):
 
     def __init__(self, input_dim: int, output_dim: int, ratio: int, *, dim: int = 256) -> None:
         super().__init__()
-        self.ratio = ratio
+        self.ratio, self.output_dim = ratio, output_dim
         self.norm = nn.BatchNorm1d(input_dim, affine=False)
         self.stem = nn.Conv1d(input_dim, dim, 2 * ratio + 1, stride=ratio, padding=ratio)
         self.blocks = nn.ModuleList(
@@ -54,6 +54,8 @@ class Probe(nn.Module):
         """features (T', C) of one utterance -> (T, output_dim) float32 of its first `frames` frames
         at most, on the CPU."""
         count = min(len(features) // self.ratio, frames)
+        if count == 0:  # the convolution refuses what is shorter than its kernel
+            return torch.empty(0, self.output_dim)
         x = features[None, : count * self.ratio].to(self.stem.weight)
         return self(x)[0].float().cpu()
 

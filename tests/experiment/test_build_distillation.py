@@ -157,6 +157,14 @@ def test_codes_of_something_else_are_refused(files, cuts, open_, fields, message
             open_(targets=str(path))
 
 
+def test_codes_from_elsewhere_have_the_rate_weight_that_is_asked_for(files, cuts, open_) -> None:
+    path = str(make_codes(files, cuts, rate_weight=0.01))
+    open_(targets=path)
+    open_(targets=path, rate_weight=0.01)
+    with pytest.raises(UserError, match=r"rate_weight 0\.01, not 0\.02"):
+        open_(targets=path, rate_weight=0.02)
+
+
 def test_a_missing_or_damaged_quantizer_is_named(files, cuts, open_) -> None:
     path = make_codes(files, cuts)
     files.quantizer.write_bytes(files.quantizer.read_bytes()[:100])

@@ -231,6 +231,8 @@ def test_from_embeddings_to_a_report_on_storage(
     with pytest.raises(UserError, match="with other options"):
         run("train_quantizer", *options, "--seed", 1)
 
+    with pytest.raises(UserError, match="trained for 2 steps, not 3"):
+        run("train_quantizer", *options, "--cuts", cuts, "--probe-steps", 3)
     assert [row["rate_weight"] for row in report["tradeoff"]] == [0, 0.001, 0.003, 0.01, 0.03]
     nearest = report["tradeoff"][0]
     assert nearest["relative_error"] == pytest.approx(report["held_out"]["relative_error"])

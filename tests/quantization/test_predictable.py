@@ -90,6 +90,8 @@ def test_frames_without_features_have_their_nearest_codes(fitted):
     nearest = quantizer.encode(x[0])
     assert torch.equal(codes[100:], nearest[100:])
     assert not torch.equal(codes[:100], nearest[:100])
+    none = encode_predictably(quantizer, probe, x[0], features[0][:1], rate_weight=0.3)
+    assert torch.equal(none, nearest)
 
 
 def test_a_probe_is_what_it_was_after_loading(fitted, tmp_path: Path):
