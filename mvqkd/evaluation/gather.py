@@ -7,13 +7,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from mvqkd.evaluation.bootstrap import Difference, speakers, wer_difference
 from mvqkd.evaluation.result_files import read_recogs
-from mvqkd.evaluation.wer import score
+from mvqkd.evaluation.wer import Score, score, spelled
 
 
 @dataclass
@@ -44,6 +44,27 @@ class Experiment:
         return self.metrics[-1]["elapsed"] / 3600 if self.metrics else None
 
 
+class Rates(NamedTuple):
+    """An error rate in percent, and how it differs from the baseline's."""
+
+    rate: float
+    difference: Difference
+
+    @property
+    def relative(self) -> float | None:
+        """The difference in percent of the baseline's rate; None where that is not above 0."""
+        other = self.rate - self.difference.difference
+        return 100.0 * self.difference.difference / other if other > 0 else None
+
+
+class Comparison(NamedTuple):
+    """A result of an experiment beside the baseline's on the same set with the same method."""
+
+    result: dict[str, Any]
+    words: Rates
+    characters: Rates
+
+
 def read_experiments(root: Path) -> list[Experiment]:
     """Every folder of `root` with a `config.yaml`, the smallest student first."""
     found = [_read(path.parent) for path in sorted(root.glob("*/config.yaml"))]
@@ -57,9 +78,7 @@ def interval_of(result: dict[str, Any], *, by_speaker: bool) -> tuple[float, flo
     return None if low is None else (low, high)
 
 
-def compare(
-    experiment: Experiment, baseline: Experiment, *, by_speaker: bool
-) -> list[tuple[dict[str, Any], Difference]]:
+def compare(experiment: Experiment, baseline: Experiment, *, by_speaker: bool) -> list[Comparison]:
     """Paired bootstrap of each result of an experiment against the baseline's of the same set and
     method, the last decoded where there are several."""
     theirs = {(result["set"], result["method"]): result for result in _by_time(baseline.results)}
@@ -82,9 +101,18 @@ def compare(
             )
             continue
         blocks = speakers(ids) if by_speaker else None
-        difference = wer_difference(first.utterances, second.utterances, blocks=blocks)
-        compared.append((result, difference))
-    return sorted(compared, key=lambda pair: (pair[0]["set"], pair[0]["method"]))
+        ours_spelled, theirs_spelled = (score(spelled(s.transcripts)) for s in (first, second))
+        compared.append(
+            Comparison(
+                result, _rates(first, second, blocks), _rates(ours_spelled, theirs_spelled, blocks)
+            )
+        )
+    return sorted(compared, key=lambda found: (found.result["set"], found.result["method"]))
+
+
+def _rates(ours: Score, theirs: Score, blocks: Sequence[str] | None) -> Rates:
+    difference = wer_difference(ours.utterances, theirs.utterances, blocks=blocks)
+    return Rates(ours.total.wer, difference)
 
 
 def _read(folder: Path) -> Experiment:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from mvqkd.evaluation.bootstrap import SAMPLES, Difference
-from mvqkd.evaluation.gather import Experiment, interval_of
+from mvqkd.evaluation.bootstrap import SAMPLES
+from mvqkd.evaluation.gather import Comparison, Experiment, Rates, interval_of
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -32,7 +33,9 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
     header = ["experiment", "M parameters", "hours of audio", "hours of training"]
     header += ["teacher's MB an hour"] if taught else []
     header += ["decoding"]
-    header += [f"{name} WER % (95 %)" for name in sets] + ["RTF", "commit", "seed"]
+    for name in sets:
+        header += [f"{name} WER % (95 %)", "CER %"]
+    header += ["RTF", "commit", "seed"]
     rows = []
     for experiment in experiments:
         ways: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
@@ -48,7 +51,7 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
                     *_effort(experiment),
                     *([_storage(experiment)] if taught else []),
                     f"{method} ({suffix})",
-                    *(_rate(found[name], by_speaker) if name in found else "" for name in sets),
+                    *itertools.chain(*(_error_rates(found.get(name), by_speaker) for name in sets)),
                     f"{max(factors):.4f}",
                     _commit(experiment),
                     str(experiment.config.get("training", {}).get("seed", "")),
@@ -57,10 +60,8 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
     return markdown_table(header, rows)
 
 
-def differences_table(
-    baseline: str, compared: dict[str, list[tuple[dict[str, Any], Difference]]]
-) -> str:
-    """Each experiment's WER minus the baseline's.
+def differences_table(baseline: str, compared: dict[str, list[Comparison]]) -> str:
+    """Each experiment's error rates minus the baseline's, of words and of characters.
 
     Args:
         baseline: its name.
@@ -69,18 +70,17 @@ def differences_table(
     rows = [
         [
             name,
-            result["set"],
-            result["method"],
-            f"{difference.difference:+.2f}",
-            f"{difference.interval.low:+.2f} to {difference.interval.high:+.2f}",
-            _relative(result["wer"], difference.difference),
-            f"{100 * difference.better:.1f} %",
+            found.result["set"],
+            found.result["method"],
+            *_difference(found.words),
+            f"{100 * found.words.difference.better:.1f} %",
+            *_difference(found.characters),
         ]
-        for name, pairs in compared.items()
-        for result, difference in pairs
+        for name, comparisons in compared.items()
+        for found in comparisons
     ]
     header = ["experiment", "set", "method", f"WER minus {baseline}", "95 %", "relative"]
-    header.append("better in")
+    header += ["better in", f"CER minus {baseline}", "95 %", "relative"]
     return markdown_table(header, rows)
 
 
@@ -88,7 +88,7 @@ def results_page(
     recipe: str,
     experiments: Sequence[Experiment],
     baseline: str | None,
-    compared: dict[str, list[tuple[dict[str, Any], Difference]]],
+    compared: dict[str, list[Comparison]],
     *,
     by_speaker: bool,
     pictures: Sequence[str],
@@ -108,8 +108,9 @@ def results_page(
         assert baseline is not None
         parts += [
             f"## Differences from {baseline}\n",
-            "Paired bootstrap on the same utterances; negative is better. The last column is the "
-            "part of resampled test sets on which the experiment is better.\n",
+            "Paired bootstrap on the same utterances; negative is better. `better in` is the part "
+            "of resampled test sets on which the experiment's WER is better. Error rates of "
+            "characters (CER) count the spaces between words.\n",
             differences_table(baseline, compared),
         ]
     parts += [f"![{name}]({name})\n" for name in pictures]
@@ -137,11 +138,15 @@ def _effort(experiment: Experiment) -> tuple[str, str]:
     return f"{experiment.metrics[-1]['audio_hours']:.1f}", f"{experiment.training_hours:.2f}"
 
 
-def _relative(rate: float | None, difference: float) -> str:
-    """A difference as a part of the rate that it was taken from."""
-    if rate is None or not rate - difference > 0:
-        return ""
-    return f"{100 * difference / (rate - difference):+.1f} %"
+def _difference(rates: Rates) -> list[str]:
+    """The difference from the baseline, its interval, and its part of the baseline's rate."""
+    difference, (low, high), _ = rates.difference
+    relative = rates.relative
+    return [
+        f"{difference:+.2f}",
+        f"{low:+.2f} to {high:+.2f}",
+        "" if relative is None else f"{relative:+.1f} %",
+    ]
 
 
 def _storage(experiment: Experiment) -> str:
@@ -151,12 +156,15 @@ def _storage(experiment: Experiment) -> str:
     return f"{experiment.teaching['bytes_per_hour'] / 1e6:.2f}"
 
 
-def _rate(result: dict[str, Any], by_speaker: bool) -> str:
+def _error_rates(result: dict[str, Any] | None, by_speaker: bool) -> tuple[str, str]:
+    """Of words, with its interval, and of characters."""
+    if result is None:
+        return "", ""
     interval = interval_of(result, by_speaker=by_speaker)
     rate = math.inf if result["wer"] is None else result["wer"]
-    if interval is None:
-        return f"{rate:.2f}"
-    return f"{rate:.2f} ({interval[0]:.2f}–{interval[1]:.2f})"
+    characters = result.get("cer")  # not in results of older versions
+    bounds = "" if interval is None else f" ({interval[0]:.2f}–{interval[1]:.2f})"
+    return f"{rate:.2f}{bounds}", "" if characters is None else f"{characters:.2f}"
 
 
 def _commit(experiment: Experiment) -> str:

@@ -1,10 +1,10 @@
-"""Word error rates."""
+"""Word and character error rates."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -119,6 +119,17 @@ def score(transcripts: Iterable[Transcript]) -> Score:
         result.alignments.append(alignment)
         result.utterances.append(_count(alignment, result))
     return result
+
+
+def spelled(transcripts: Iterable[Transcript]) -> Iterator[Transcript]:
+    """Transcripts by characters, with a space between words: `score` then counts characters, and
+    `ErrorCounts.wer` is a character error rate."""
+    for transcript in transcripts:
+        yield Transcript(
+            transcript.id,
+            list(" ".join(transcript.reference)),
+            list(" ".join(transcript.hypothesis)),
+        )
 
 
 def log_line(key: str, counts: ErrorCounts) -> str:

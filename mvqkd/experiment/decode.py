@@ -32,7 +32,7 @@ from mvqkd.decoding.corpus import Decode, Recognized, Timing, recognize
 from mvqkd.errors import UserError
 from mvqkd.evaluation.bootstrap import Interval, speakers, wer_interval
 from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summary
-from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score
+from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score, spelled
 from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import DecodingConfig, Method
 from mvqkd.experiment.folder import code_version
@@ -239,6 +239,7 @@ def decode_experiment(
             loader = eval_loader(cuts, max_duration=config.max_duration, num_workers=num_workers)
             found, timing = recognize(loader, decode, device, name=f"{name}-{method}")
             scored = _write_files(path, found, tokenizer, name, method, config.nbest)
+            characters = score(spelled(scored.transcripts)).total
             write_json(
                 path,
                 {
@@ -246,13 +247,14 @@ def decode_experiment(
                     "method": method,
                     "suffix": suffix,
                     "settings": settings,
-                    **_measures(scored, timing),
+                    **_measures(scored, characters, timing),
                     **_circumstances(model, device),
                 },
             )
             logging.info(
-                "%s, RTF %.4f",
+                "%s, %%CER %.2f, RTF %.4f",
                 log_line(f"{name}-{method}", scored.total),
+                characters.wer,
                 timing.real_time_factor,
             )
 
@@ -353,7 +355,7 @@ def _write_files(
     return scored
 
 
-def _measures(scored: Score, timing: Timing) -> dict[str, Any]:
+def _measures(scored: Score, characters: ErrorCounts, timing: Timing) -> dict[str, Any]:
     total = scored.total
     blocks = speakers([transcript.id for transcript in scored.transcripts])
     by_speaker = None if blocks is None else wer_interval(scored.utterances, blocks=blocks)
@@ -363,6 +365,7 @@ def _measures(scored: Score, timing: Timing) -> dict[str, Any]:
         "wer": _number(total.wer),
         "interval": _bounds(wer_interval(scored.utterances)),
         "interval_by_speaker": None if by_speaker is None else _bounds(by_speaker),
+        "cer": _number(characters.wer),
         "audio_seconds": timing.audio_seconds,
         "decoding_seconds": timing.seconds,
         "rtf": timing.real_time_factor,

@@ -25,7 +25,7 @@ from mvqkd.evaluation.report import (
     results_table,
 )
 from mvqkd.evaluation.result_files import write_recogs
-from mvqkd.evaluation.wer import Transcript, score
+from mvqkd.evaluation.wer import Transcript, score, spelled
 
 PNG = b"\x89PNG"
 
@@ -77,6 +77,7 @@ def write_experiment(root: Path, name: str, wrong: int, parameters: int) -> None
             "wer": scored.total.wer,
             "interval": list(wer_interval(scored.utterances)),
             "interval_by_speaker": list(wer_interval(scored.utterances, blocks=speakers(ids))),
+            "cer": score(spelled(scored.transcripts)).total.wer,
             "rtf": 0.0123,
             "parameters": parameters,
             "device": "cpu",
@@ -104,7 +105,7 @@ def test_table(root: Path) -> None:
     cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
     assert cells[:5] == ["smaller", "1.50", "15.0", "0.30", "greedy_search (epoch-3-avg-1)"]
     assert cells[5].startswith("18.75 (")
-    assert cells[6:] == ["0.0123", "012345678+", "7"]
+    assert cells[6:] == ["16.67", "0.0123", "012345678+", "7"]
     assert results_table(experiments, by_speaker=True) != "\n".join(rows)
 
 
@@ -131,20 +132,23 @@ def test_error_rates_against_storage_need_two_amounts(root: Path) -> None:
 
 def test_comparison(root: Path) -> None:
     smaller, baseline = (e for e in read_experiments(root) if e.results)
-    pairs = compare(smaller, baseline, by_speaker=False)
-    assert [result["method"] for result, _ in pairs] == ["greedy_search", "modified_beam_search"]
-    for _, difference in pairs:
-        assert difference.difference == pytest.approx(100 * 10 / 160)
-        assert difference.interval.low > 0
-        assert difference.better < 0.01
-    rows = differences_table("baseline", {"smaller": pairs}).splitlines()
+    found = compare(smaller, baseline, by_speaker=False)
+    assert [c.result["method"] for c in found] == ["greedy_search", "modified_beam_search"]
+    for comparison in found:
+        # "one " is 4 of the 18 characters of a reference.
+        for rates, part in ((comparison.words, 1 / 4), (comparison.characters, 4 / 18)):
+            assert rates.difference.difference == pytest.approx(100 * part * 10 / 40)
+            assert rates.difference.interval.low > 0
+            assert rates.difference.better < 0.01
+    rows = differences_table("baseline", {"smaller": found}).splitlines()
     cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
     assert (cells[3], cells[5]) == ("+6.25", "+50.0 %")
+    assert (cells[7], cells[9]) == ("+5.56", "+50.0 %")
     # Another reference: not the same test set.
     path = root / "smaller" / "greedy_search" / "recogs-test-epoch-3-avg-1.txt"
     path.write_text(path.read_text().replace("ref=['one'", "ref=['won'", 1))
-    pairs = compare(smaller, baseline, by_speaker=False)
-    assert [result["method"] for result, _ in pairs] == ["modified_beam_search"]
+    found = compare(smaller, baseline, by_speaker=False)
+    assert [c.result["method"] for c in found] == ["modified_beam_search"]
 
 
 def test_page(root: Path) -> None:
@@ -187,6 +191,16 @@ def test_picture_of_error_rates_says_what_they_cost(root: Path) -> None:
     # A training without a log has no hours.
     figure = _error_rates([replace(e, metrics=[]) for e in experiments], by_speaker=False)
     assert "baseline\n3.00 M parameters" in [text.get_text() for text in figure.findobj(Text)]
+
+
+def test_results_without_a_character_error_rate_are_shown(root: Path) -> None:
+    path = root / "smaller" / "greedy_search" / "result-test-epoch-3-avg-1.json"
+    result = json.loads(path.read_text())
+    del result["cer"]
+    path.write_text(json.dumps(result))
+    experiments = [e for e in read_experiments(root) if e.results]
+    row = results_table(experiments, by_speaker=True).splitlines()[2]
+    assert [cell.strip() for cell in row.split("|")][7:9] == ["", "0.0123"]
 
 
 def test_rates_without_reference_words_are_shown(root: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mvqkd.errors import UserError
 from mvqkd.evaluation.result_files import read_recogs, write_errors, write_recogs, write_summary
-from mvqkd.evaluation.wer import ErrorCounts, Transcript, align, log_line, score
+from mvqkd.evaluation.wer import ErrorCounts, Transcript, align, log_line, score, spelled
 
 
 def edit_distance(a: list[str], b: list[str]) -> int:
@@ -83,6 +83,12 @@ def test_empty_references(transcripts: list[Transcript], wer: float, tmp_path: P
     write_errors(tmp_path / "errs.txt", result)
     first = (tmp_path / "errs.txt").read_text().splitlines()[0]
     assert first == f"%WER = {wer:.2f}"
+
+
+def test_characters_count_spaces() -> None:
+    transcripts = [Transcript("a", ["A", "LADY"], ["ALADY"]), Transcript("b", [], ["ON"])]
+    counts = score(spelled(transcripts)).total
+    assert counts == ErrorCounts(deletions=1, insertions=2, words=6)
 
 
 def test_log_line() -> None:

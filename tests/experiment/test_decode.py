@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import kaldialign
 import pytest
 import torch
 
@@ -109,6 +110,9 @@ def test_files_and_their_names(run: Callable[..., list[str]], tmp_path: Path) ->
     assert any(transcript.hypothesis for transcript in transcripts)
     errors = (folder / f"errs-dev-{suffix}-{penalty}.txt").read_text()
     assert errors.startswith(f"%WER = {result['wer']:.2f}\n")
+    letters = [(" ".join(t.reference), " ".join(t.hypothesis)) for t in transcripts]
+    distance = sum(kaldialign.edit_distance(list(a), list(b))["total"] for a, b in letters)
+    assert result["cer"] == pytest.approx(100 * distance / sum(len(a) for a, _ in letters))
 
 
 def test_chunked_finds_what_simulated_finds(run: Callable[..., list[str]], tmp_path: Path) -> None:
