@@ -32,7 +32,7 @@ was (there is no option for that: the same command resumes).
 options
   --recipe DIR        recipe to run (default egs/mini)
   --stage N           first stage (default $first_stage)
-  --stop-stage N      last stage (default: the recipe's last)
+  --stop-stage N      last stage (default $last_stage)
   --exp NAME[,NAME]   experiments: files of <recipe>/conf without .yaml (default: all that the recipe names)
   --corpus-dir DIR    corpus on disk: a LibriSpeech tree or a folder of lhotse manifests
                       (default: <data-dir>/corpus, filled by stage 0)
@@ -318,6 +318,25 @@ manifests() {  # parts -> their cuts
     done
 }
 
+# A teacher of other experiments here is trained with its file's values alone: those of the command
+# line are meant for its students, and would change the embeddings that they learn from.
+teachers=
+if [ "$stop_stage" -ge 4 ]; then
+    for experiment in $experiments; do
+        teaching "$experiment" --teacher-experiment
+        teachers+=" $teacher_experiment "
+    done
+fi
+of_experiment() {  # sets folder, values (of training) and decoding_values
+    local i
+    folder=$1$variant values=("${overrides[@]}") decoding_values=("${overrides[@]}")
+    [[ $teachers = *" $1 "* ]] || return 0
+    folder=$1 values=() decoding_values=()
+    for ((i = 0; i < ${#overrides[@]}; i += 2)); do
+        [[ ${overrides[i]} != --decoding.* ]] || decoding_values+=("${overrides[@]:i:2}")
+    done
+}
+
 if runs 4; then
     for experiment in $experiments; do
         teaching "$experiment" --teacher-experiment
@@ -384,17 +403,19 @@ fi
 
 if runs 8; then
     for experiment in $experiments; do
-        announce 8 "$experiment$variant"
-        train "$experiment" "$experiment$variant" "${overrides[@]}"
+        of_experiment "$experiment"
+        announce 8 "$folder"
+        train "$experiment" "$folder" "${values[@]}"
     done
 fi
 
 if runs 9; then
     for experiment in $experiments; do
-        announce 9 "$experiment$variant"
-        show python local/decode.py --exp-dir "$exp_dir/$experiment$variant" --data-dir "$data_dir" \
+        of_experiment "$experiment"
+        announce 9 "$folder"
+        show python local/decode.py --exp-dir "$exp_dir/$folder" --data-dir "$data_dir" \
             --prefix "$prefix" --vocab-size "$vocab_size" \
-            --test-parts "$dev_parts" "$test_parts" "${overrides[@]}"
+            --test-parts "$dev_parts" "$test_parts" "${decoding_values[@]}"
     done
 fi
 

@@ -1,9 +1,9 @@
 """Codebook indexes of another quantizer, to teach a student with: is it the quantizer that matters?
 
-    python benchmarks/peer_codes.py --method faiss-OPQ --num-codebooks 8 \
-        --embeddings data/mini_librispeech/teachers/<teacher>/embeddings/layer-4 \
+    python benchmarks/peer_codes.py --method faiss-OPQ --num-codebooks 8 \\
+        --embeddings data/mini_librispeech/teachers/<teacher>/embeddings/layer-4 \\
         --output data/opq-8
-    ./run.sh --recipe egs/mini_librispeech --stage 8 --exp mvq --variant opq \
+    ./run.sh --recipe egs/mini_librispeech --stage 8 --exp mvq --variant opq \\
         --distillation.targets data/opq-8 --distillation.teacher "hf:<teacher>"
 
 Fits one of the quantizers of `benchmarks/quantizer.py` on frames of the stored embeddings (those of

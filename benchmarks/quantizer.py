@@ -1,9 +1,9 @@
 """Compare quantizers side by side: reconstruction, time, and what a student can predict.
 
     ./run.sh --recipe egs/mini_librispeech --corpus-dir <corpus> --exp mvq --stop-stage 5
-    OMP_NUM_THREADS=1 python benchmarks/quantizer.py \
-        --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \
-        --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \
+    OMP_NUM_THREADS=1 python benchmarks/quantizer.py \\
+        --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \\
+        --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \\
         --num-codebooks 4 8 16 32 --output results --skip multi_quantization-10k+10k
 
 Embeddings are those that stage 5 of a recipe extracts, features those of stage 2. Every (method,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Manifests -> cuts with 80-bin log-mel features.
 
-    local/compute_fbank.py --data-dir data/mini_librispeech --prefix librispeech \
+    python local/compute_fbank.py --data-dir data/mini_librispeech --prefix librispeech \\
         --train-parts "train-*" --parts "dev-*,test-*" --speed-perturb
 
 Writes <data-dir>/fbank/<prefix>_cuts_<part>.jsonl.gz with its features beside it in feats_*/, and

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Read codes that icefall published, or write ours as icefall reads them.
 
-fbank=data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz
-icefall=vq_fbank_layer36_cb8/librispeech_cuts_train-clean-100.jsonl.gz
-local/convert_icefall_codes.py from-icefall --cuts $fbank --icefall $icefall --codes all.h5
-local/convert_icefall_codes.py to-icefall --cuts $fbank --icefall $icefall --codes data/x/codes
+    fbank=data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz
+    icefall=vq_fbank_layer36_cb8/librispeech_cuts_train-clean-100.jsonl.gz
+    python local/convert_icefall_codes.py from-icefall --cuts $fbank --icefall $icefall \\
+        --codes data/x/codes/icefall.h5
+    python local/convert_icefall_codes.py to-icefall --cuts $fbank --icefall $icefall \\
+        --codes data/x/codes
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def main() -> None:
     add("--cuts", type=Path, nargs="+", required=True, help="our manifests of cuts")
     add("--icefall", type=Path, nargs="+", required=True, help="icefall's manifests")
     add("--codes", type=Path, required=True, help="our code file (to-icefall: or folder)")
-    add("--teacher", default="fairseq:hubert_xtralarge_ll60k_finetune_ls960", help="(%(default)s)")
+    # hubert_xtralarge_ll60k_finetune_ls960 of fairseq, under torchaudio's name.
+    add("--teacher", default="torchaudio:HUBERT_ASR_XLARGE", help="(%(default)s)")
     add("--layer", type=int, default=36, help="of the teacher (%(default)s)")
     add("--frame-rate", type=float, default=50.0, help="of the codes, Hz (%(default)s)")
     add("--num-codebooks", type=int, default=8, help="(%(default)s)")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Decode parts of the corpus with an experiment's student, and count its errors.
 
-    local/decode.py --exp-dir exp/mini/baseline --data-dir data/mini --prefix mini \
-        --test-parts dev-mini test-mini --epoch 30 --avg 9 --use-averaged-model true \
-        --method modified_beam_search --beam-size 4
-    local/decode.py ... --streaming chunked --chunk-size 16 --left-context 64
-    local/decode.py ... --test-parts train-mini --method modified_beam_search --nbest 4
+    python local/decode.py --exp-dir exp/mini/baseline --data-dir data/mini --prefix mini \\
+        --vocab-size 40 --test-parts dev-mini test-mini --epoch 12 --avg 3 \\
+        --use-averaged-model true --method modified_beam_search --beam-size 4
+    python local/decode.py ... --streaming chunked --chunk-size 16 --left-context 64
+    python local/decode.py ... --test-parts train-mini --method modified_beam_search --nbest 4
 
 Writes recogs-*, errs-*, wer-summary-*, nbest-*.jsonl and result-*.json in <exp-dir>/<method>/.
 What the command line does not say is as in section `decoding` of the experiment; fields of that

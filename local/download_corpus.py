@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Download LibriSpeech, Mini LibriSpeech or MUSAN from OpenSLR.
 
-    local/download_corpus.py --corpus mini_librispeech --out data/mini_librispeech/corpus
-    local/download_corpus.py --corpus librispeech --parts "train-clean-100 dev-*" --out /corpora
-    local/download_corpus.py --corpus musan --out /corpora
+    python local/download_corpus.py --corpus mini_librispeech --out data/mini_librispeech/corpus
+    python local/download_corpus.py --corpus librispeech --out /corpora \\
+        --parts "train-clean-100 dev-*"
+    python local/download_corpus.py --corpus musan --out /corpora
 
 Writes <out>/LibriSpeech/<part> or <out>/musan; the archives stay beside them. An interrupted
 download goes on where it stopped; what is unpacked is kept.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Dump codebook indexes of a teacher's embeddings for all training cuts.
 
-    local/dump_codes.py --cuts data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz \\
+    python local/dump_codes.py --cuts data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz \\
         --quantizer data/x/quantizer.pt --output data/x/codes
     torchrun --nproc-per-node 4 local/dump_codes.py ...
 

@@ -1,9 +1,11 @@
 # shellcheck shell=bash
 # Sourced by run.sh and tests/run.sh from the root of the project: `. local/environment.sh EXTRAS`.
 # Uses the active virtual or conda environment, else makes .venv; installs the tested versions of
-# constraints.txt once.
+# constraints.txt once. Conda's base is always active and used for much else: .venv in its place.
 extras=$1
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
+active=${VIRTUAL_ENV:-}
+[ "${CONDA_DEFAULT_ENV:-base}" = base ] || active+=${CONDA_PREFIX:-}
+if [ -z "$active" ]; then
     if ! .venv/bin/python -c '' 2>/dev/null; then
         python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
             printf '%s is too old\n  remedy: put a Python >= 3.10 first on PATH\n' \

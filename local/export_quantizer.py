@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write a quantizer as the state dict that `multi_quantization`, and with it icefall, loads.
 
-    local/export_quantizer.py --quantizer data/x/quantizer.pt --embeddings data/x/sample/layer-36 \
-        --output quantizer_icefall.pt
+    python local/export_quantizer.py --quantizer data/x/quantizer.pt \\
+        --embeddings data/x/sample/layer-36 --output quantizer_icefall.pt
 
 It decodes our codes as we do. Its encoder begins with a linear guess, which is fitted here to the
 codes of the embeddings. `local/train_quantizer.py --import` reads such files.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print which parts of the corpus stage 1 prepared, as assignments of shell variables for run.sh.
 
-    local/list_parts.py --data-dir data/x [--train-parts LIST ...] [--corpus-dir DIR]
+    python local/list_parts.py --data-dir data/x [--train-parts LIST ...] [--corpus-dir DIR]
 
 `train_parts=...`, `dev_parts`, `test_parts` and `unlabelled_parts`: those of stage 1, or those of
 them that an option names. With --corpus-dir, data of another corpus is refused.

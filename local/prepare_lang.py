@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training transcripts -> BPE tokens; cuts checked against them.
 
-    local/prepare_lang.py --data-dir data/mini_librispeech --prefix librispeech \
+    python local/prepare_lang.py --data-dir data/mini_librispeech --prefix librispeech \\
         --train-parts "train-*" --parts "dev-*,test-*" --vocab-size 500
 
 Writes <data-dir>/lang_bpe_<vocab-size>/{bpe.model,tokens.txt}, for each part excluded_<part>.txt

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Corpus -> validated lhotse manifests.
 
-    local/prepare_manifests.py --corpus-dir /corpora --data-dir data/mini_librispeech \
+    python local/prepare_manifests.py --corpus-dir /corpora --data-dir data/mini_librispeech \\
         --prefix librispeech --train-parts train-clean-5 --dev-parts dev-clean-2
 
 Writes <data-dir>/manifests/<prefix>_{recordings,supervisions}_<part>.jsonl.gz, and beside them

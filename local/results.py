@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gather the experiments of a recipe into a table, a picture and training curves.
 
-    local/results.py --exp-dir exp/mini [--baseline baseline] [--by-speaker]
+    python local/results.py --exp-dir exp/mini [--baseline baseline] [--by-speaker]
 
 Writes <exp-dir>/RESULTS.md and <exp-dir>/wer.png, log/curves.png in each experiment's folder, and
 <exp-dir>/storage.png (error rates against the stored bytes of the teacher) when they differ.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare what embeddings and codes of the same teacher take on disk, from the files themselves.
 
-    local/storage_report.py --embeddings data/x/embeddings/layer-36 --codes data/x/codes
+    python local/storage_report.py --embeddings data/x/embeddings/layer-36 --codes data/x/codes
 
 Rows are bytes on disk, ids and headers included, for an hour of audio; a type of embeddings that is
 not there is computed from the number of frames, and marked so.

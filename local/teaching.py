@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print what run.sh must know of an experiment's teacher, as assignments of shell variables.
 
-    local/teaching.py --config egs/x/conf/mvq.yaml --data-dir data/x --exp-root exp/x
+    python local/teaching.py --config egs/x/conf/mvq.yaml --data-dir data/x --exp-root exp/x
 
 `method=none` alone, without a teacher. With --teacher-experiment, nothing needs to exist yet.
 """

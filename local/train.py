@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Train an experiment on one or many processes.
 
-    local/train.py --config egs/mini/conf/baseline.yaml --data-dir data/mini --prefix mini \
-        --train-parts train-mini --dev-parts dev-mini --exp-dir exp/mini/baseline
+    python local/train.py --config egs/mini/conf/baseline.yaml --data-dir data/mini \\
+        --prefix mini --vocab-size 40 --train-parts train-mini --dev-parts dev-mini \\
+        --exp-dir exp/mini/baseline
     torchrun --nproc-per-node 4 local/train.py ...
 
 Run again, it goes on from the newest checkpoint; a finished training costs nothing. Exits with
@@ -131,6 +132,11 @@ def train(
             write_folder(exp_dir, experiment, data)
             start = record_start(exp_dir, world.size)
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
+            if files is not None and cuts.unlabelled and not experiment.data.unlabelled_ratio:
+                logging.warning(
+                    "data.unlabelled_ratio is 0: nothing is learned from the parts without "
+                    "transcripts (--data.unlabelled_ratio 1: as many of their batches as others)"
+                )
         tokenizer = Tokenizer.load(lang_dir)
         description = build.student_description(experiment, tokenizer.vocab_size)
         objective = build.build_objective(

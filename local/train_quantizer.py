@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Train a multi-codebook quantizer on embeddings of local/extract_embeddings.py.
 
-    local/train_quantizer.py --embeddings data/x/embeddings/layer-36 --output data/x/quantizer.pt
+    python local/train_quantizer.py --embeddings data/x/sample/layer-36 \\
+        --output data/x/quantizer.pt
 
 Writes quantizer.pt, and its report quantizer.json and quantizer.md: the error on utterances that it
 was not trained on, how evenly each codebook is used and, with --cuts, how much of its codes a small

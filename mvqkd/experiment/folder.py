@@ -103,8 +103,9 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
         raise UserError(
             f"{exp_dir} holds a training with another configuration:\n    "
             + "\n    ".join(different),
-            remedy="take another --exp-dir (--training.init begins with the weights of this one), "
-            f"give the values of {config_path}, or delete {exp_dir} to begin anew",
+            remedy="train in another folder, with run.sh: --variant NAME (--training.init begins "
+            f"with the weights of this one), give the values of {config_path}, or delete {exp_dir} "
+            "to begin anew",
         )
     out_of_date = any(line.startswith((*_AVERAGING, _LENGTH)) for line in changed)
     return (exp_dir / _PRETRAINED).is_file() and not out_of_date
@@ -144,7 +145,7 @@ def own_folder(exp_dir: Path) -> Iterator[None]:
             file.seek(0)
             raise UserError(
                 f"another training is at work in {exp_dir}: process {file.read().strip()}",
-                remedy="wait for its end, stop it, or take another --exp-dir",
+                remedy="wait for its end, stop it, or train in another folder (run.sh: --variant)",
             ) from None
         file.truncate(0)
         print(f"{os.getpid()} on {platform.node()}", file=file, flush=True)
@@ -176,7 +177,7 @@ def write_teaching(exp_dir: Path, description: dict[str, Any]) -> None:
         if before != (now := description.get("quantizer_id")):
             raise UserError(
                 f"{exp_dir} was trained on codes of quantizer {before}, these are of {now}",
-                remedy=f"remove {exp_dir}, or give another --exp-dir or --variant",
+                remedy=f"remove {exp_dir}, or train in another folder (run.sh: --variant NAME)",
             )
     write_json(path, description)
 

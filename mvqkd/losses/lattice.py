@@ -22,7 +22,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
+import os
+import shutil
+import sysconfig
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -151,7 +156,7 @@ def choose_backend(backend: str, device_type: str) -> str:
     if device_type == "cuda":
         if backend == "auto" and _available("k2") and importlib.import_module("k2").with_cuda:
             return "k2"
-        if _available("triton"):
+        if _triton_works():
             return "triton"
     return "torch"
 
@@ -166,3 +171,19 @@ def _available(name: str) -> bool:
     except (ImportError, OSError):
         return False
     return True
+
+
+@cache
+def _triton_works() -> bool:
+    """Triton is there, and so is the C compiler with Python's headers that launch its kernels."""
+    if not _available("triton"):
+        return False
+    compilers = (os.environ.get("CC", ""), "gcc", "clang")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    works = headers.is_file() and any(map(shutil.which, compilers))
+    if not works:
+        logging.warning(
+            "Triton needs a C compiler and Python's headers (apt install gcc python3-dev): without "
+            "them the transducer loss is slow on a GPU"
+        )
+    return works

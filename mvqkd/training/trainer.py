@@ -97,7 +97,7 @@ class Trainer:
         description: JSON-able; kept in each file of weights.
         transcribe: what the student makes of validation batches.
         batching: JSON-able; how batches are made. When a checkpoint was written with other values,
-            its epoch begins anew with the batches of these.
+            or by another number of processes, its epoch begins anew with the batches of these.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Trainer:
         self._learning_rate = learning_rate
         self._description = description
         self._transcribe = transcribe
-        self._batching = batching or {}
+        self._batching = {**(batching or {}), "processes": self._world.size}
         self._average = RunningAverage(self._objective.student)
         self._interval = Interval()
         self._log: MetricsLog | None = None
@@ -379,7 +379,6 @@ class Trainer:
                 "scaler": self.updater.scaler.state_dict(),
                 "progress": asdict(self.progress),
                 "interval": interval,
-                "world_size": self._world.size,
                 "batching": self._batching,
                 "description": self._description,
             },
@@ -410,12 +409,6 @@ class Trainer:
             return
         path = checkpoint.step_path(self._exp_dir, steps[-1])
         state = checkpoint.load_checkpoint(path)
-        if state["world_size"] != self._world.size:
-            raise UserError(
-                f"{path} was written by {state['world_size']} processes, this training has "
-                f"{self._world.size}: their batches are not the same",
-                remedy=f"--world-size {state['world_size']}, or another --exp-dir to begin anew",
-            )
         self._objective.load_state_dict(state["objective"])
         self._average.load(state["average"], state["average_count"])
         self.updater.optimizer.load_state_dict(state["optimizer"])

@@ -128,7 +128,10 @@ def test_other_values_in_a_used_folder_are_refused(whole):
     process = start(folder, "--stage", "8", "--stop-stage", "8", "--model.num_layers", "3")
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "model.num_layers: 2 -> 3" in output
+    assert "model.num_layers: 1 -> 3" in output
+    # The values are meant for the student: its teacher, which stands before it, stays as it is.
+    assert "exp/tiny is trained already" in output
+    assert "exp/student holds a training with another configuration" in output
 
 
 def test_a_variant_has_a_folder_of_its_own(whole):

@@ -145,15 +145,17 @@ def test_training_goes_on_in_another_precision(tmp_path, before, after):
     assert trainer.progress.step == 6
 
 
-def test_other_number_of_processes_is_refused(tmp_path):
+def test_with_another_number_of_processes_the_epoch_begins_anew(tmp_path, caplog):
     _trainer(tmp_path).run(StopAfter(2))
-    trainer = _trainer(tmp_path)
     path = checkpoint.step_path(tmp_path, 2)
     state = checkpoint.load_checkpoint(path)
-    checkpoint.save_checkpoint(path, {**state, "world_size": 4})
-    with pytest.raises(UserError, match="4 processes") as error:
-        trainer.run(Interruption())
-    assert "--world-size 4" in str(error.value.remedy)
+    assert (state["progress"]["batches"], state["batching"]["processes"]) == (2, 1)
+    checkpoint.save_checkpoint(path, {**state, "batching": {"processes": 4}})
+    trainer = _trainer(tmp_path)
+    with caplog.at_level("INFO"):
+        assert trainer.run(Interruption())
+    assert "made with {'processes': 4}" in caplog.text
+    assert trainer.progress.step == 2 + 2 * len(trainer._train_batches)
 
 
 def test_files_of_a_killed_process_are_removed(tmp_path):
