@@ -343,6 +343,9 @@ if runs 4; then
         [ "$method" != none ] || continue
         announce 4 "of $experiment"
         if [ -n "$teacher_experiment" ]; then
+            # A variant is trained by the command that named it, and has no file of its own.
+            [ -f "$recipe/conf/$teacher_experiment.yaml" ] ||
+                [ ! -f "$exp_dir/$teacher_experiment/pretrained.pt" ] || continue
             train "$teacher_experiment" "$teacher_experiment"
             continue
         fi
@@ -368,7 +371,7 @@ if runs 5; then
         if [ "$method" = mvq ] || [ -n "$live" ]; then
             # shellcheck disable=SC2046
             show "${extract[@]}" --num-utterances "$sample_utterances" \
-                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts")
+                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts $unlabelled_parts")
         else
             # shellcheck disable=SC2046
             show "${extract[@]}" --num-utterances 0 --output "$(dirname "$embeddings")" \
@@ -385,7 +388,8 @@ if runs 6; then
         # shellcheck disable=SC2046
         show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
             --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"} \
-            ${imported_quantizer:+--import "$imported_quantizer"} --cuts $(manifests "$train_parts")
+            ${imported_quantizer:+--import "$imported_quantizer"} \
+            --cuts $(manifests "$train_parts $unlabelled_parts")
     done
 fi
 

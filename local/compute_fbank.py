@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_features
 from mvqkd.data.parts import manifest_parts
+from mvqkd.data.report import read_report
 from mvqkd.experiment.program import at_least, flatten, list_option, run_program
 
 SPEEDS = (1.0, 0.9, 1.1)
@@ -60,7 +61,15 @@ def main() -> None:
         if options.on_the_fly:
             store_cuts(cuts, output, speeds=speeds)
         else:
-            store_features(cuts, output, speeds=speeds, num_jobs=options.nj, strict=options.strict)
+            report = read_report(manifests / f"{options.prefix}_{part}.report.json")
+            store_features(
+                cuts,
+                output,
+                speeds=speeds,
+                num_jobs=options.nj,
+                strict=options.strict,
+                audio=report.get("fingerprint", ""),
+            )
     if options.musan:
         # Always stored: noise is read many times.
         output = fbank / "musan_cuts.jsonl.gz"

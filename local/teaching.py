@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from mvqkd.experiment.check import check_training
 from mvqkd.experiment.parser import ExperimentParser
 from mvqkd.experiment.program import run_program
 from mvqkd.experiment.teaching import teacher_experiment, teaching_files
@@ -25,6 +26,8 @@ def main() -> None:
     experiment, options = parser.parse()
 
     config = experiment.distillation
+    if config.method != "none":
+        check_training(experiment)  # not after hours of work with the teacher
     values: dict[str, object] = {"method": config.method}
     if options.teacher_experiment:
         values["teacher_experiment"] = teacher_experiment(config)

@@ -124,6 +124,7 @@ def train(
                 train_cuts=[*cuts.train, *cuts.unlabelled],
                 dev_cuts=cuts.dev,
                 device=world.device,
+                share=(world.rank, world.size),
             )
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:

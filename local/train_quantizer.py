@@ -39,6 +39,7 @@ from mvqkd.quantization.predictability import predictability
 from mvqkd.quantization.predictable import encode_predictably
 from mvqkd.quantization.probe import CodeProbe
 
+_ENOUGH_FRAMES = 100_000
 _PROBED = 1000
 """Utterances, at most, that the probe is trained on: their features are held in memory."""
 _RATE_WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03)
@@ -121,7 +122,9 @@ def main() -> None:
             "--output",
         )
     if options.cuts and not ("predictability" in report and probe_path.is_file()):
-        probe, found = _probe(quantizer, store, train_ids[:_PROBED], held_out_ids, options)
+        # Files are in order of parts, speakers and lengths: some of all of these.
+        some = train_ids[:: -(-len(train_ids) // _PROBED)]
+        probe, found = _probe(quantizer, store, some, held_out_ids[:_PROBED], options)
         probe.save(probe_path)
         _write(report | found, report_path)
     error = report["held_out"]["relative_error"]
@@ -167,6 +170,8 @@ def _make(
 
 def _fit(train: EmbeddingFrames, options: argparse.Namespace, metadata: dict) -> Quantizer:
     logging.info("%d frames of %d dimensions", train.num_frames, train.dim)
+    if train.num_frames < _ENOUGH_FRAMES:
+        logging.warning("a good quantizer needs %d frames or more", _ENOUGH_FRAMES)
     with tqdm(desc="training", unit="step") as bar:
 
         def progress(step: int, total: int) -> None:
@@ -226,6 +231,12 @@ def _probe(
             energy=energy,
             progress=progress,
         )
+    # Of the nearest codes alone, as it takes longer than all the rest.
+    reconstruction: dict = {
+        "centers": quantizer.centers,
+        "mean": quantizer.mean,
+        "embeddings": [utterance.cpu() for utterance in x],
+    }
     report: dict = {"probe_steps": options.probe_steps, "tradeoff": []}
     for weight in _RATE_WEIGHTS:
         codes = [
@@ -236,9 +247,7 @@ def _probe(
             probe,
             heard,
             [utterance.cpu() for utterance in codes],
-            centers=quantizer.centers,
-            mean=quantizer.mean,
-            embeddings=[utterance.cpu() for utterance in x],
+            **({} if weight else reconstruction),
         )
         report.setdefault("predictability", asdict(found) | {"captured": found.captured})
         error = float((rows - quantizer.decode(torch.cat(codes))).square().sum(dim=1).mean())
@@ -283,7 +292,8 @@ def _digest(path: Path) -> str:
 
 
 def split(ids: list[str], held_out: float, seed: int) -> tuple[list[str], list[str]]:
-    """Ids to train on and to hold out; a speed-perturbed copy goes with its original."""
+    """Ids to train on, and to hold out in an order that the seed decides; a speed-perturbed copy
+    goes with its original."""
 
     def key(utterance: str) -> str:
         return hashlib.sha256(f"{seed} {SPEED.sub('', utterance)}".encode()).hexdigest()

@@ -79,9 +79,11 @@ class CodeStore:
         self.path = self._store.path
         fields = self._store.attributes
         try:
-            self.info = CodesInfo(**{name: fields[name] for name in CodesInfo.__annotations__})
-        except KeyError as error:
-            raise UserError(f"{path} lacks the attribute {error}", remedy=_REMEDY) from error
+            known = CodesInfo.__annotations__.keys() & fields.keys()
+            self.info = CodesInfo(**{name: fields[name] for name in known})
+            fields.update(asdict(self.info))  # defaults of what older files do not tell
+        except TypeError as error:
+            raise UserError(f"{path} lacks attributes: {error}", remedy=_REMEDY) from error
         if self._store.dtype != np.uint8 or self._store.columns != self.info.num_codebooks:
             raise UserError(
                 f"{path}: codes are {self._store.dtype} of {self._store.columns} columns, not "
@@ -204,7 +206,12 @@ class CodeStore:
             UserError: names the first utterance or value that is wrong.
         """
         remedy = f"remove {self.path}; then {_REMEDY}"
-        self.require(ids=expected_frames, quantizer_id=quantizer_id)
+        self.require(quantizer_id=quantizer_id)
+        if missing := [utterance for utterance in expected_frames if utterance not in self]:
+            raise UserError(
+                f"{self.path} lacks codes of {len(missing)} utterances, such as {missing[0]}",
+                remedy=remedy,
+            )
         for utterance, wanted in expected_frames.items():
             if (frames := self.num_frames(utterance)) != wanted:
                 raise UserError(

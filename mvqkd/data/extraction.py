@@ -120,6 +120,7 @@ def store_features(
     speeds: Sequence[float] = (1.0,),
     num_jobs: int,
     strict: bool = False,
+    audio: str = "",
 ) -> None:
     """Write a manifest of cuts with features, each cut at every speed.
 
@@ -132,6 +133,8 @@ def store_features(
         speeds: factors; copies at other speeds than 1 are named `<id>_sp<factor>`.
         num_jobs: processes.
         strict: write no manifest when a cut's audio is unreadable.
+        audio: stands for the state of the audio's files; with another than before everything is
+            extracted anew, even where the cuts are the same.
 
     Raises:
         UserError: as above, or no audio is readable.
@@ -142,6 +145,10 @@ def store_features(
     stamp = fingerprint(_VERSION, items, list(speeds), config, _TICK_POWER, _SHARD_SIZE)
     name = _name(output)
     folder = output.with_name(f"feats_{name}-{stamp[:8]}")
+    if read_report(_report_path(output)).get("audio", audio) != audio:
+        logging.info("%s: the audio has changed since its features were extracted", name)
+        _report_path(output).unlink()  # first: a run that is killed goes on with the new ones
+        shutil.rmtree(folder, ignore_errors=True)
     if _is_done(output, stamp, _sizes(folder)):
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +166,7 @@ def store_features(
             else:
                 results.append(item)
     report.check(strict=strict)
-    _write(output, results, report, stamp, _sizes(folder), folder)
+    _write(output, results, report, stamp, _sizes(folder), folder, audio=audio)
     for leftover in folder.glob(".tmp-*"):  # of a killed run
         leftover.unlink(missing_ok=True)
     seconds = time.monotonic() - begin
@@ -219,6 +226,7 @@ def _write(
     stamp: str,
     sizes: dict[str, int],
     folder: Path | None,
+    audio: str = "",
 ) -> None:
     """The manifest, its report, and the end of features that are not in `folder`."""
     if not cuts:
@@ -227,7 +235,8 @@ def _write(
     path.unlink(missing_ok=True)  # written last, it says that manifest and features are whole
     write_items(output, cuts)
     hours = round(sum(item["duration"] for item in cuts) / 3600, 4)
-    report.write(path, cuts=len(cuts), hours=hours, fingerprint=stamp, sizes=sizes)
+    facts = {"cuts": len(cuts), "hours": hours, "fingerprint": stamp, "sizes": sizes}
+    report.write(path, **facts, audio=audio)
     for old in output.parent.glob(f"feats_{_name(output)}-*"):
         if old != folder:
             shutil.rmtree(old)

@@ -120,7 +120,7 @@ def write_icefall_codes(
                 value=np.array(store[cut.id]),
                 frame_shift=1 / store.info.frame_rate,
                 temporal_dim=0,
-                start=0,
+                start=cut.start,  # lhotse reads from the cut's start, counted from here
             )
             array.array.storage_path = str(storage)
             setattr(cut, _FIELD, array)
@@ -130,10 +130,13 @@ def write_icefall_codes(
 
 def _utterance(item: dict[str, Any], known: Collection[str]) -> str | None:
     """The id, among those known, of the utterance that a cut holds."""
-    candidates = [segment["id"] for segment in item.get("supervisions") or []]
-    candidates.append(item["id"])
+    candidates, speed = [item["id"]], ""
     if match := _CUT_ID.fullmatch(item["id"]):
-        candidates.append(match["utterance"] + (match["speed"] or ""))
+        speed = match["speed"] or ""
+        candidates.append(match["utterance"] + speed)
+    # The supervision of a copy at another speed may be named as the original's.
+    segments = (segment["id"] for segment in item.get("supervisions") or [])
+    candidates += [segment for segment in segments if segment.endswith(speed)]
     return next((candidate for candidate in candidates if candidate in known), None)
 
 

@@ -9,7 +9,9 @@ random access costs no HDF5 call, and worker processes share the pages. A folder
 
 from __future__ import annotations
 
+import errno
 import re
+import resource
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,8 @@ from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
 
 Attribute = str | int | float
+# Errors in opening a file that say nothing about what is in it.
+_NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO}
 _SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.h5")
 
 
@@ -155,6 +159,7 @@ class RaggedStore:
         self._spans: dict[str, tuple[int, int, int]] = {}
         self.attributes: dict[str, Any] = {}
         files = self._files()
+        _allow_open_files(len(files))
         for file in files:
             self._open(file)
         self.num_bytes = sum(file.stat().st_size for file in files)
@@ -274,6 +279,8 @@ class RaggedStore:
                 attributes = {key: _plain(value) for key, value in file.attrs.items()}
                 shape, dtype, position = rows.shape, rows.dtype, rows.id.get_offset()
         except (OSError, KeyError) as error:
+            if getattr(error, "errno", None) in _NOT_THE_FILE:
+                raise UserError(f"{path} cannot be opened: {error}") from error
             raise UserError(
                 f"{path} is truncated, or is no file of {self._dataset}: {error}",
                 remedy=f"remove it; then {self._remedy}",
@@ -317,6 +324,16 @@ class RaggedStore:
                     remedy="remove the shards of the other run",
                 )
             self._spans[utterance] = (shard, bounds[index], bounds[index + 1])
+
+
+def _allow_open_files(count: int) -> None:
+    """Every mapped file keeps a descriptor, and a process may open 1024 files unless it asks for
+    more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = max(soft, 2 * count + 512)
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _reopen(path: Path, dataset: str, remedy: str) -> RaggedStore:

@@ -5,8 +5,9 @@ Refuses here, before training starts, targets that are not those of the configur
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ from mvqkd.distillation import (
     StoredEmbeddings,
 )
 from mvqkd.distillation.targets import Targets
-from mvqkd.errors import UserError
 from mvqkd.experiment.config import DistillationConfig, ModelConfig
 from mvqkd.experiment.teaching import TeachingFiles
 from mvqkd.models import ConformerEncoder
@@ -37,7 +37,6 @@ from mvqkd.models.subsampling import subsampled_lens
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts
-from mvqkd.teachers.shards import worker
 
 STUDENT_RATE = 100 / ConformerEncoder.subsampling_factor
 """Hz."""
@@ -48,12 +47,13 @@ class Distillation:
     """What a training needs to know of its teacher; opens and checks files, builds the loss.
 
     Args:
-        config: its method is not `none`.
+        config: its method is not `none`, and `check_training` had nothing against it.
         model: the student's.
         files: see `teaching_files`.
         train_cuts: every cut that is trained on must have targets.
         dev_cuts: the loss is validated if all of these have targets.
         device: of the training.
+        share: rank and number of the processes that read all embeddings in search of damage.
 
     Raises:
         UserError: targets are missing, damaged, or of another teacher, layer or quantizer.
@@ -68,24 +68,11 @@ class Distillation:
         train_cuts: Sequence[Path],
         dev_cuts: Sequence[Path],
         device: torch.device,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        # 0 stands there when it was forgotten.
-        if not 1 <= config.layer <= model.num_layers:
-            raise UserError(
-                f"distillation.layer is {config.layer}, the student has {model.num_layers} layers",
-                remedy=f"--distillation.layer 1 to {model.num_layers}",
-            )
-        if config.delay < 0:
-            raise UserError(
-                f"distillation.delay is {config.delay}", remedy="a number of frames, 0 or more"
-            )
-        if config.live and config.method == "mvq":
-            raise UserError(
-                "distillation.live is set, but mvq learns from stored codebook indexes",
-                remedy="--distillation.live false",
-            )
         self._config = config
         self._model = model
+        self._share = share
         self._train_lens = _student_lens(train_cuts)
         self._dev_lens = _student_lens(dev_cuts)
         self.description: dict[str, Any]
@@ -118,7 +105,8 @@ class Distillation:
         config = self._config
         store = EmbeddingStore(config.targets or files.embeddings)
         store.require(ids=self._train_lens, teacher=files.teacher, layer=config.teacher_layer)
-        self._statistics = embedding_statistics(store)
+        store.require_finite(*self._share)
+        self._statistics = embedding_statistics(store, self._train_lens)
         targets = StoredEmbeddings(store, student_rate=STUDENT_RATE, delay=config.delay)
         self._use(targets, store, store.info.dim)
 
@@ -154,7 +142,8 @@ class Distillation:
         # The sample that a quantizer would be trained on tells the embeddings' mean and scale.
         sample = EmbeddingStore(files.sample)
         sample.require(teacher=files.teacher, layer=layer)
-        self._statistics = embedding_statistics(sample)
+        sample.require_finite(*self._share)
+        self._statistics = embedding_statistics(sample, sample)
         self._targets = LiveEmbeddings(
             teacher, layer, AudioCuts(cuts), student_rate=STUDENT_RATE, delay=config.delay
         )
@@ -187,17 +176,17 @@ class Distillation:
         return {config.method: loss}
 
 
-def embedding_statistics(store: EmbeddingStore) -> tuple[Tensor, float]:
-    """Mean (D,) of a store's first frames, and root mean square of their dimensions around it.
+def embedding_statistics(store: EmbeddingStore, ids: Iterable[str]) -> tuple[Tensor, float]:
+    """Mean (D,) of some 50 000 frames of these utterances, and root mean square of their dimensions
+    around it.
 
-    Raises:
-        UserError: an utterance of the store, or of this process's share of it, is not finite.
+    Utterances are taken in an order of their own: files have those of a part, a speaker or a length
+    together.
     """
-    store.require_finite(*worker()[:2])
     frames, rows = 0, []
-    for block in store.blocks():
-        rows.append(np.asarray(block, dtype=np.float64))
-        frames += len(block)
+    for utterance in sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        rows.append(np.asarray(store[utterance], dtype=np.float64))
+        frames += len(rows[-1])
         if frames >= _STATISTICS_FRAMES:
             break
     x = torch.from_numpy(np.concatenate(rows))

@@ -93,7 +93,24 @@ def check_training(experiment: ExperimentConfig) -> None:
             "distillation learns",
             remedy="--data.unlabelled_ratio 0, or a distillation.method",
         )
+    _check_distillation(experiment)
     _check_average(experiment)
+
+
+def _check_distillation(experiment: ExperimentConfig) -> None:
+    config, num_layers = experiment.distillation, experiment.model.num_layers
+    if config.method == "none":
+        return
+    if not 1 <= config.layer <= num_layers:  # 0 stands there when it was forgotten
+        raise UserError(
+            f"distillation.layer is {config.layer}, the student has {num_layers} layers",
+            remedy=f"--distillation.layer 1 to {num_layers}",
+        )
+    if config.live and config.method == "mvq":
+        raise UserError(
+            "distillation.live is set, but mvq learns from stored codebook indexes",
+            remedy="--distillation.live false",
+        )
 
 
 def _check_average(experiment: ExperimentConfig) -> None:

@@ -149,7 +149,7 @@ class DistillationConfig:
     scale: NotNegative = 1.0
     """Weight of the loss, which is a mean over indexes or dimensions, and a sum over frames as the
     transducer loss is."""
-    num_codebooks: Positive = 8
+    num_codebooks: Annotated[int, Allowed(1, 32)] = 8
     """Of `mvq`: bytes of a teacher frame."""
     rate_weight: NotNegative = 0.0
     """Of `mvq`: what a nat of codes, as a small network tells them from the utterance's features,

@@ -6,6 +6,7 @@ Only the standard library is imported: `run.sh` asks for these names between its
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,14 @@ def resolve_teacher(uri: str, experiments: Path) -> str:
             remedy=f"train it first: ./run.sh --exp {folder.name}",
         )
     options = "&".join(part for part in (query, f"weights={weights_digest(weights)}") if part)
-    return f"mvqkd:{folder}?{options}"
+    return f"mvqkd:{_one_spelling(folder)}?{options}"
+
+
+def _one_spelling(folder: Path) -> Path:
+    """A folder as seen from here where it lies below, else from the root: files name their teacher,
+    and `exp`, `./exp` and `/project/exp` are one."""
+    path, here = Path(os.path.abspath(folder)), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def weights_digest(path: Path) -> str:

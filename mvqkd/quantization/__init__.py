@@ -5,13 +5,12 @@ Needs torch and numpy; h5py only to read frames from files, numba only to be fas
 with the package `multi_quantization`.
 """
 
-from mvqkd.quantization.frames import EmbeddingFile, Frames, TensorFrames
+from mvqkd.quantization.frames import Frames, TensorFrames
 from mvqkd.quantization.measure import Report, measure
 from mvqkd.quantization.quantizer import Quantizer
 from mvqkd.quantization.reference import load_quantizer
 
 __all__ = [
-    "EmbeddingFile",
     "Frames",
     "Quantizer",
     "Report",

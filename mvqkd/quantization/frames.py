@@ -1,9 +1,9 @@
-"""Where frames to learn from come from: a tensor in memory, or files larger than memory."""
+"""Where frames to learn from come from: a tensor in memory, or anything that can be read a range at
+a time, such as the files of `mvqkd.data.embeddings.EmbeddingFrames`, larger than memory."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -52,70 +52,6 @@ class TensorFrames:
 
     def describe(self, row: int) -> str:
         return f"frame {row}"
-
-
-class EmbeddingFile:
-    """Frames of an HDF5 file of embeddings, read from disk as they are needed.
-
-    The file holds `embeddings` (frames, D), `offsets` (utterances + 1,) and `ids`; rows
-    offsets[i]..offsets[i+1]-1 belong to utterance ids[i]. Needs h5py.
-
-    Args:
-        path: the file.
-        ids: use these utterances only, in the file's order. Default: all rows.
-
-    Raises:
-        ValueError: the file lacks a dataset, or an id of `ids`.
-    """
-
-    def __init__(self, path: str | Path, *, ids: Collection[str] | None = None) -> None:
-        import h5py
-
-        self.path = Path(path)
-        self._file = h5py.File(self.path, "r")
-        for name in ("embeddings", "offsets", "ids"):
-            if name not in self._file:
-                raise ValueError(f"{path}: not a file of embeddings, it has no dataset {name!r}")
-        self._rows = self._file["embeddings"]
-        self._ids: list[str] = [raw.decode() for raw in self._file["ids"][:]]
-        offsets = self._file["offsets"][:].astype(np.int64)
-        if len(offsets) != len(self._ids) + 1 or offsets[-1] != len(self._rows):
-            raise ValueError(f"{path}: offsets do not fit the embeddings; the file is damaged")
-        if ids is None:
-            kept = np.arange(len(self._ids))
-        else:
-            wanted = set(ids)
-            missing = wanted.difference(self._ids)
-            if missing:
-                raise ValueError(f"{path}: no utterance {min(missing)!r} ({len(missing)} missing)")
-            kept = np.array([i for i, name in enumerate(self._ids) if name in wanted], dtype=int)
-        self._utterances = kept
-        self._begins = offsets[kept]  # rows in the file
-        self._bounds = np.concatenate([[0], np.cumsum(offsets[kept + 1] - offsets[kept])])
-        self.num_frames = int(self._bounds[-1])
-        self.dim = int(self._rows.shape[1])
-
-    def read(self, begin: int, end: int) -> Tensor:
-        pieces = []
-        while begin < end:
-            i, offset = self._locate(begin)
-            count = min(end, int(self._bounds[i + 1])) - begin
-            at = int(self._begins[i]) + offset
-            # Neighbours in the file are read in one piece.
-            while begin + count < end and self._begins[i + 1] == at + count:
-                i += 1
-                count = min(end, int(self._bounds[i + 1])) - begin
-            pieces.append(torch.from_numpy(self._rows[at : at + count]))
-            begin += count
-        return torch.cat(pieces) if pieces else torch.empty(0, self.dim)
-
-    def describe(self, row: int) -> str:
-        i, offset = self._locate(row)
-        return f"{self.path}: frame {offset} of utterance {self._ids[self._utterances[i]]!r}"
-
-    def _locate(self, row: int) -> tuple[int, int]:
-        i = int(np.searchsorted(self._bounds, row, side="right")) - 1
-        return i, row - int(self._bounds[i])
 
 
 def as_frames(embeddings: Frames | Tensor | np.ndarray) -> Frames:

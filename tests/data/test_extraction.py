@@ -85,6 +85,19 @@ def test_is_done_once(prepared: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
+def test_changed_audio_is_extracted_anew(prepared: Path, tmp_path: Path) -> None:
+    cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
+    output = output_of(tmp_path)
+    store_features(cuts, output, num_jobs=1, audio="first")
+    (folder,) = output.parent.glob("feats_*")
+    archive = folder / "000000.lca"
+    times = []
+    for audio in ("first", "second", "second"):
+        store_features(cuts, output, num_jobs=1, audio=audio)
+        times.append(archive.stat().st_mtime_ns)
+    assert times[0] < times[1] == times[2]
+
+
 def test_other_cuts_replace_the_old_features(prepared: Path, tmp_path: Path) -> None:
     cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
     output = output_of(tmp_path)

@@ -55,6 +55,19 @@ def test_icefall_s_files_are_matched_by_utterance(tmp_path: Path, supervised: bo
         np.testing.assert_array_equal(store[name], codes[name])
 
 
+def test_a_copy_whose_supervision_is_named_as_the_original_is_not_taken_for_it(
+    tmp_path: Path,
+) -> None:
+    codes = random_codes()
+    manifest = write_as_icefall(tmp_path, codes, supervised=True)
+    cuts = list(CutSet.from_file(manifest))
+    for cut in cuts:
+        cut.supervisions[0].id = IDS[0] if "_sp" in cut.id else cut.supervisions[0].id
+    CutSet.from_cuts(cuts[::-1]).to_file(manifest)
+    read_icefall_codes([manifest], tmp_path / "all.h5", info=INFO, utterances=[IDS[0]])
+    np.testing.assert_array_equal(CodeStore(tmp_path / "all.h5")[IDS[0]], codes[IDS[0]])
+
+
 def test_files_that_were_moved_are_found_beside_the_manifest(tmp_path: Path) -> None:
     codes = random_codes()
     (tmp_path / "there").mkdir()
@@ -79,12 +92,12 @@ def test_lhotse_reads_what_we_write_and_so_do_we(tmp_path: Path) -> None:
     CutSet.from_cuts(
         MonoCut(
             id=name,
-            start=0,
+            start=start,  # of a segment in a long recording
             duration=0.02 * len(codes[name]),
             channel=0,
             supervisions=[SupervisionSegment(name, name, 0, 0.02 * len(codes[name]))],
         )
-        for name in IDS
+        for name, start in zip(IDS, (0, 3.5, 20.0), strict=True)
     ).to_file(source)
     output = tmp_path / "vq_fbank_layer36_cb8" / "librispeech_cuts_train.jsonl.gz"
     write_icefall_codes(CodeStore(path), source, output)
@@ -92,7 +105,7 @@ def test_lhotse_reads_what_we_write_and_so_do_we(tmp_path: Path) -> None:
     for cut in cuts:
         assert cut.codebook_indexes.frame_shift == 0.02
         np.testing.assert_array_equal(cut.load_codebook_indexes(), codes[cut.id])
-        half = cut.codebook_indexes.load(start=0, duration=0.4)
+        half = cut.codebook_indexes.load(start=cut.start, duration=0.4)
         np.testing.assert_array_equal(half, codes[cut.id][:20])
     read_icefall_codes([output], tmp_path / "again.h5", info=INFO, utterances=IDS)
     again = CodeStore(tmp_path / "again.h5")

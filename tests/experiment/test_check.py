@@ -38,6 +38,8 @@ OUT_OF_RANGE = [
     ("optimizer.learning_rate", "0", "more than 0"),
     ("optimizer.betas", "[0.9]", "2 numbers, each 0 or more and less than 1"),
     ("data.time_mask_size", "0", "1 or more"),
+    ("distillation.num_codebooks", "64", "1 or more and 32 or less"),
+    ("distillation.delay", "-1", "0 or more"),
     ("data.musan_snr", "[5]", "2 numbers, each any number"),
     ("decoding.chunk_size", "-1", "0 or more"),
     ("decoding.avg", "0", "1 or more"),
@@ -122,6 +124,21 @@ def _averaged(*, num_epochs=3, keep_epochs=-1, **decoding) -> ExperimentConfig:
         (_averaged(methods=["ctc_greedy_search"]), "no CTC head", "ctc_scale"),
         (ExperimentConfig(data=DataConfig(musan_snr=[20, 10])), "lower end", "[10, 20]"),
         (ExperimentConfig(data=DataConfig(unlabelled_ratio=1)), "only distillation", "method"),
+        (
+            ExperimentConfig(distillation=DistillationConfig(method="l2", layer=99)),
+            "layer is 99",
+            "layer 1 to 12",
+        ),
+        (
+            ExperimentConfig(distillation=DistillationConfig(method="l2")),
+            "layer is 0",
+            "layer 1 to 12",
+        ),
+        (
+            ExperimentConfig(distillation=DistillationConfig(method="mvq", layer=6, live=True)),
+            "mvq learns from stored",
+            "live false",
+        ),
         (_averaged(avg=4), "not as many epochs", "--decoding.avg 3 or less"),
         (_averaged(epoch=2, avg=3), "not as many epochs", "--decoding.avg 2 or less"),
         (_averaged(epoch=4), "decoding.epoch is 4", "--decoding.epoch 3 or less"),
@@ -150,7 +167,7 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
         _averaged(avg=2, keep_epochs=2, use_averaged_model=False),
         replace(
             ExperimentConfig(data=DataConfig(unlabelled_ratio=1)),
-            distillation=DistillationConfig(method="mvq"),
+            distillation=DistillationConfig(method="mvq", layer=6),
         ),
     ],
 )

@@ -61,6 +61,18 @@ def test_an_own_teacher_is_named_with_its_weights(tmp_path: Path) -> None:
         load_teacher(uri, [1])
 
 
+def test_an_own_teacher_has_one_name_however_its_folder_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exp").mkdir()
+    save_student(tmp_path / "exp" / "big")
+    monkeypatch.chdir(tmp_path)
+    written = (Path("exp"), Path("./exp/../exp"), tmp_path / "exp")
+    uris = {resolve_teacher("mvqkd:big", experiments) for experiments in written}
+    (uri,) = uris
+    assert uri.startswith("mvqkd:exp/big?weights=")
+
+
 @pytest.mark.parametrize(
     ("uri", "name"),
     [("mvqkd:big", "big"), ("mvqkd:exp/x/big", ""), ("hf:big", ""), ("mvqkd:big?epoch=3", "big")],

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 from mvqkd.errors import UserError
-from mvqkd.quantization import EmbeddingFile, Quantizer, load_quantizer, measure
+from mvqkd.quantization import Quantizer, load_quantizer, measure
 
 SMALL = {"num_codebooks": 2, "codebook_size": 16, "num_steps": 60}
 
@@ -250,61 +249,6 @@ def test_progress_is_told():
     calls = []
     Quantizer.fit(clustered(300), **SMALL, progress=lambda done, all: calls.append((done, all)))
     assert calls == [(i, 60) for i in range(1, 61)]
-
-
-def write(path, x, lens):
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(path, "w") as file:
-        file["embeddings"] = x.half().numpy()
-        file["offsets"] = [0, *torch.tensor(lens).cumsum(0).tolist()]
-        ids = [f"utt{i}" for i in range(len(lens))]
-        file.create_dataset("ids", data=ids, dtype=h5py.string_dtype("utf-8"))
-
-
-def test_ids_of_a_file_may_be_of_any_language_and_of_fixed_length(tmp_path):
-    write(tmp_path / "x.h5", clustered(10), [4, 6])
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "x.h5", "a") as file:
-        del file["ids"]
-        file["ids"] = np.array(["böse".encode(), b"gut"], dtype="S5")
-    frames = EmbeddingFile(tmp_path / "x.h5", ids=["böse"])
-    assert frames.num_frames == 4 and "'böse'" in frames.describe(2)
-
-
-def test_a_file_and_memory_give_the_same_fit(tmp_path):
-    x = clustered(3000)
-    write(tmp_path / "x.h5", x, [1000, 1, 0, 1499, 500])
-    frames = EmbeddingFile(tmp_path / "x.h5")
-    assert (frames.num_frames, frames.dim) == (3000, 12)
-    streamed = Quantizer.fit(frames, **SMALL)
-    in_memory = Quantizer.fit(x.half(), **SMALL)
-    assert torch.equal(streamed.centers, in_memory.centers)
-    assert streamed.id == in_memory.id
-
-
-def test_chosen_utterances_of_a_file(tmp_path):
-    x = torch.arange(40.0)[:, None].expand(-1, 3)
-    write(tmp_path / "x.h5", x, [10, 5, 0, 20, 5])
-    frames = EmbeddingFile(tmp_path / "x.h5", ids=["utt4", "utt1", "utt3"])
-    rows = torch.cat([x[10:15], x[15:35], x[35:]])
-    assert frames.num_frames == 30
-    for begin, end in [(0, 30), (3, 7), (24, 26), (29, 30), (8, 8)]:
-        assert torch.equal(frames.read(begin, end).float(), rows[begin:end])
-    only = EmbeddingFile(tmp_path / "x.h5", ids=["utt0", "utt3"])
-    assert torch.equal(only.read(8, 12).float()[:, 0], torch.tensor([8.0, 9, 15, 16]))
-    with pytest.raises(ValueError, match="no utterance 'utt9'"):
-        EmbeddingFile(tmp_path / "x.h5", ids=["utt9"])
-
-
-def test_bad_files_are_named(tmp_path):
-    x = clustered(100)
-    x[70, 0] = float("inf")
-    write(tmp_path / "x.h5", x, [60, 40])
-    with pytest.raises(ValueError, match=r"x.h5: frame 10 of utterance 'utt1' has NaN"):
-        Quantizer.fit(EmbeddingFile(tmp_path / "x.h5"), **SMALL)
-    write(tmp_path / "short.h5", x, [60, 30])
-    with pytest.raises(ValueError, match="offsets do not fit"):
-        EmbeddingFile(tmp_path / "short.h5")
 
 
 def test_importing_needs_torch_and_numpy_alone():
