@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Real-time factors of decoding: search, batch size, offline / simulated / chunked.
 
-    python benchmarks/decoding.py [--exp-dir exp/mini/streaming --epoch 30] \\
+    python benchmarks/decoding.py [--exp-dir exp/mini_librispeech/streaming --epoch 6] \\
         [--threads 2] [--seconds 10] [--utterances 16] [--markdown table.md]
 
 Without an experiment: a random student of the default size (12 layers of 256, V 500), whose blank

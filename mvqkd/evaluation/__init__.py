@@ -1,0 +1,1 @@
+"""Error rates with their intervals, result files, tables and pictures."""

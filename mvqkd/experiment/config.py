@@ -59,7 +59,7 @@ class DataConfig:
     spec_augment: bool = True
     """Mask bands of frequencies and spans of time on the student's input (Park et al. 2019)."""
     num_time_masks: Count = 10
-    """Most spans of frames masked in an utterance; fewer in short ones (see
+    """Maximum number of time masks in an utterance; fewer in short ones (see
     max_masked_fraction)."""
     time_mask_size: Positive = 100
     """Longest masked span, in frames of 10 ms."""
@@ -67,7 +67,7 @@ class DataConfig:
     """Largest part of an utterance's frames that one span, and on average all spans together, may
     mask."""
     num_frequency_masks: Count = 2
-    """Most bands of frequencies masked in an utterance."""
+    """Maximum number of frequency masks in an utterance."""
     frequency_mask_size: Count = 27
     """Widest masked band, in mel bins."""
 
@@ -152,10 +152,10 @@ class DistillationConfig:
     num_codebooks: Annotated[int, Allowed(1, 32)] = 8
     """Of `mvq`: bytes of a teacher frame."""
     rate_weight: NotNegative = 0.0
-    """Of `mvq`: what a nat of codes, as a small network tells them from the utterance's features,
-    may cost in reconstruction, as a part of the embeddings' energy: a student learns codes better
-    that can be told from what it hears. 0: the nearest codes, whatever can be told of them. The
-    quantizer's report has what 0.001 to 0.03 would do."""
+    """Of `mvq`: weight of a rate in the choice of codes: the squared error plus rate_weight x the
+    embeddings' energy x the codes' negative log-probability (nats), as a small network predicts it
+    from the utterance's features. Larger: codes that are easier to predict, and a worse
+    reconstruction; the quantizer's report has what 0.001 to 0.03 do. 0: the nearest codes."""
     prediction: Literal["independent", "joint"] = "independent"
     """Of `mvq`: every index on its own, or given the indexes before it."""
     delay: Count = 0
@@ -210,7 +210,7 @@ class TrainingConfig:
     """Passes over the training cuts. A training for which it is raised goes on, at the learning
     rate that the longer schedule has there."""
     seed: Count = 42
-    """Of everything that is random: initialization, order, augmentation, dropout."""
+    """Random seed, of initialization, order, augmentation and dropout."""
     init: str = ""
     """File of weights that the student begins with: `pretrained.pt` or a checkpoint of a student of
     the same sizes; empty: random ones."""

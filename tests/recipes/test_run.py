@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -106,6 +108,28 @@ def test_ends_with_a_table(whole):
         assert (folder / "exp/tiny" / name).is_file()
     recogs = [name for name in held if "modified_beam_search/recogs-test-mini" in name]
     assert recogs and "ref=[" in str(held[recogs[0]])
+
+
+def test_the_readme_s_example_recognizes_a_file(whole):
+    folder, held, _ = whole
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    (example,) = (example for example in examples if "exp/mini" in example)
+    audio = sorted((folder / "data/corpus").rglob("test-mini/**/*.flac"))[0]
+    for name, path in (
+        ("exp/mini/baseline/pretrained.pt", folder / "exp/tiny/pretrained.pt"),
+        ("data/mini/lang_bpe_40", folder / "data/lang_bpe_40"),
+        ("speech.flac", audio),
+    ):
+        assert name in example
+        example = example.replace(name, str(path))
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (recogs,) = (
+        text
+        for name, text in held.items()
+        if "tiny/modified_beam_search/recogs" in name and "test-mini" in name
+    )
+    assert f"{audio.stem}:\thyp={done.stdout.split()}" in recogs
 
 
 def test_again_changes_nothing(whole):
