@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check that a teacher is used rightly, and where in it the speech is, before hours of extraction.
 
-    local/check_teacher.py --teacher hf:facebook/hubert-large-ll60k --layers 6 12 18 24 \\
+    python local/check_teacher.py --teacher hf:facebook/hubert-large-ll60k --layers 6 12 18 24 \\
         --train-cuts data/x/fbank/librispeech_cuts_train-clean-5.jsonl.gz \\
         --test-cuts data/x/fbank/librispeech_cuts_dev-clean-2.jsonl.gz
 
@@ -22,9 +22,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mvqkd.data.alignment import frame_ratio
 from mvqkd.data.features import extract
 from mvqkd.errors import UserError
 from mvqkd.evaluation.wer import Transcript, log_line, score
+from mvqkd.experiment.build_distillation import STUDENT_RATE
 from mvqkd.experiment.program import run_program
 from mvqkd.files import write_text
 from mvqkd.teachers import SAMPLE_RATE, load_teacher
@@ -50,7 +52,10 @@ def main() -> None:
     options = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    num_layers = load_teacher(options.teacher, [0]).num_layers
+    lowest = load_teacher(options.teacher, [0])
+    # Refused here, and not when a training begins.
+    frame_ratio(lowest.frame_rate, STUDENT_RATE)
+    num_layers = lowest.num_layers
     quarters = sorted({max(1, round(num_layers * part / 4)) for part in (1, 2, 3, 4)})
     layers = sorted(set(options.layers or quarters) | {num_layers})
     teacher = load_teacher(options.teacher, layers, device=device)

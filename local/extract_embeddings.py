@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Extract a teacher's embeddings of a random sample of utterances, to train a quantizer on.
 
-    local/extract_embeddings.py --cuts data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz \\
+    python local/extract_embeddings.py \\
+        --cuts data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz \\
         --teacher torchaudio:HUBERT_ASR_XLARGE --layers 36 --output data/x/embeddings
     torchrun --nproc-per-node 4 local/extract_embeddings.py ...
 
@@ -20,8 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mvqkd.data.alignment import frame_ratio
 from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.errors import UserError
+from mvqkd.experiment.build_distillation import STUDENT_RATE
 from mvqkd.experiment.program import at_least, run_program
 from mvqkd.teachers import SAMPLE_RATE, load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
@@ -56,6 +59,8 @@ def main() -> None:
     seconds = cuts.num_samples / SAMPLE_RATE
     layers = sorted(set(options.layers))
     teacher = load_teacher(options.teacher, layers, device=device)
+    # Refused here, and not when a training begins, hours of extraction later.
+    frame_ratio(teacher.frame_rate, STUDENT_RATE)
     frames = teacher.output_lens(torch.from_numpy(cuts.num_samples)).numpy()
     if len(numbers) < len(cuts):
         shards = divide(numbers, seconds, options.shard_hours)

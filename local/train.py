@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,6 @@ from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.folder import (
     check_folder,
     describe_data,
-    own_folder,
     record_start,
     write_folder,
     write_teaching,
@@ -34,6 +33,7 @@ from mvqkd.experiment.folder import (
 from mvqkd.experiment.parser import ExperimentParser
 from mvqkd.experiment.program import flatten, list_option, run_program
 from mvqkd.experiment.teaching import TeachingFiles, teaching_files
+from mvqkd.locks import own_folder
 
 
 def main() -> None:
@@ -113,7 +113,10 @@ def train(
     from mvqkd.training.update import Updater
 
     # Before the processes meet: the first one's refusal ends them all.
-    own = own_folder(exp_dir) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    own: AbstractContextManager[None] = nullcontext()
+    if os.environ.get("RANK", "0") == "0":
+        remedy = "wait for its end, stop it, or train in another folder (run.sh: --variant)"
+        own = own_folder(exp_dir, work="training", remedy=remedy)
     with own, start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
         distillation = None
         if files is not None:

@@ -80,6 +80,9 @@ def main() -> None:
             "--import trains nothing, but --num-steps is given", remedy="leave one of them out"
         )
     store = EmbeddingStore(options.embeddings)
+    if options.cuts and (100 / store.info.frame_rate) % 1:
+        logging.info("features tell nothing of codes at %g Hz: no probe", store.info.frame_rate)
+        options.cuts = []
     train_ids, held_out_ids = split(list(store), options.held_out, options.seed)
     if not train_ids or not held_out_ids:
         raise UserError(

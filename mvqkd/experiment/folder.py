@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +25,6 @@ _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "
 
 _CONFIG = "config.yaml"
 _DATA = "data.json"
-_LOCK = ".lock"
 _PRETRAINED = "pretrained.pt"
 
 # Fields that change neither the weights nor what the files of the folder mean.
@@ -124,32 +121,6 @@ def _other_data(saved: dict[str, Any], data: dict[str, Any]) -> list[str]:
         for name in now
         if before.get(name, now[name]) != now[name]
     ]
-
-
-@contextmanager
-def own_folder(exp_dir: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder, which two of them would fill with each other's files.
-
-    The lock is the process's own and goes with it, however it ends; the file `.lock` stays.
-
-    Raises:
-        UserError: another process trains in the folder.
-    """
-    exp_dir.mkdir(parents=True, exist_ok=True)
-    # Appending, so that opening it does not erase who holds the lock.
-    with open(exp_dir / _LOCK, "a+", encoding="utf-8") as file:
-        try:
-            # Not flock: children inherit that, and loader processes outlive a killed training.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # what systems say of a lock that is held
-            file.seek(0)
-            raise UserError(
-                f"another training is at work in {exp_dir}: process {file.read().strip()}",
-                remedy="wait for its end, stop it, or train in another folder (run.sh: --variant)",
-            ) from None
-        file.truncate(0)
-        print(f"{os.getpid()} on {platform.node()}", file=file, flush=True)
-        yield
 
 
 def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> None:

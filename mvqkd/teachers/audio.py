@@ -50,7 +50,9 @@ class AudioCuts:
         for path, first, index in zip(
             manifests, self._firsts.tolist(), self._indexes, strict=False
         ):
-            name = path.name.split(".")[0].rpartition("_cuts_")[2]
+            # Parts of names such as train-1.5h and train-1.0h are two.
+            stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
+            name = stem.rpartition("_cuts_")[2]
             # Two manifests of one name, in two folders.
             while name in self.parts:
                 name += "-2"

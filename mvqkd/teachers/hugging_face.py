@@ -7,6 +7,7 @@ when such a teacher is loaded, not before.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
 from mvqkd.teachers.wav2vec import Wav2VecTeacher
+from mvqkd.teachers.weights import UNREADABLE, why_unreadable
 from mvqkd.teachers.whisper import WhisperTeacher
 
 _FAMILIES = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
@@ -75,22 +77,16 @@ def load_hugging_face_teacher(
     recognizes = any(kind.endswith("ForCTC") for kind in config.architectures or [])
     kind = transformers.AutoModelForCTC if recognizes else transformers.AutoModel
     transformers.utils.logging.disable_progress_bar()
-    model, report = kind.from_pretrained(
-        name, revision=revision, dtype=torch.float32, output_loading_info=True
-    )
-    # A freshly initialized weight would teach noise. That of masking is used in training alone.
-    if absent := [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]:
-        raise UserError(
-            f"hf:{name} lacks {len(absent)} weights, as {sorted(absent)[0]}",
-            remedy="the checkpoint is not of the architecture that its config.json names",
-        )
+    model = _load_model(kind, name, revision)
     if family == "whisper":
         filters = torch.from_numpy(extractor.mel_filters)
         return WhisperTeacher(model.get_encoder(), filters, layers, **options)
     backbone = HuggingFaceBackbone(model.base_model, layers)
     ctc = None
     if recognizes and backbone.num_layers in backbone.wanted:
-        ctc = CTCHead(model.lm_head, _labels(name, revision, config), blank=config.pad_token_id)
+        labels = _labels(name, revision, config.vocab_size)
+        if labels is not None:
+            ctc = CTCHead(model.lm_head, labels, blank=config.pad_token_id)
     # 1e-7 is the epsilon of Wav2Vec2FeatureExtractor.
     eps = 1e-7 if extractor.do_normalize else None
     return Wav2VecTeacher(backbone, normalize_eps=eps, ctc=ctc)
@@ -145,7 +141,34 @@ class HuggingFaceBackbone(nn.Module):
         self._found[index] = output[0] if isinstance(output, tuple) else output
 
 
-def _labels(name: str, revision: str | None, config: Any) -> list[str]:
+def _load_model(kind: Any, name: str, revision: str | None) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        model, report = kind.from_pretrained(
+            name, revision=revision, dtype=torch.float32, output_loading_info=True
+        )
+    except (*UNREADABLE, SafetensorError) as error:
+        raise UserError(
+            f"the weights of hf:{name} cannot be read: {why_unreadable(error)}",
+            remedy="fetch the checkpoint's model.safetensors whole (in a clone: git lfs pull), as "
+            "it belongs to its config.json; or give another folder, or an id of huggingface.co",
+        ) from error
+    # A freshly initialized weight would teach noise. That of masking is used in training alone.
+    if absent := [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]:
+        raise UserError(
+            f"hf:{name} lacks {len(absent)} weights, as {sorted(absent)[0]}",
+            remedy="the checkpoint is not of the architecture that its config.json names",
+        )
+    return model
+
+
+def _labels(name: str, revision: str | None, size: int) -> list[str] | None:
+    """Symbols of the CTC head's `size` outputs; None if vocab.json does not tell them.
+
+    Raises:
+        UserError: there is no vocab.json.
+    """
     from transformers.utils import cached_file
 
     try:
@@ -155,8 +178,23 @@ def _labels(name: str, revision: str | None, config: Any) -> list[str]:
             f"hf:{name} recognizes by CTC but has no vocab.json: {error}",
             remedy="add the tokenizer's vocab.json to the checkpoint",
         ) from error
-    indexes: dict[str, int] = json.loads(Path(str(path)).read_text(encoding="utf-8"))
-    labels = [""] * config.vocab_size
+    try:
+        indexes = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+    except ValueError:
+        indexes = None
+    # That of MMS is nested: a vocabulary for each language.
+    if not isinstance(indexes, dict) or not all(
+        isinstance(index, int) and 0 <= index < size for index in indexes.values()
+    ):
+        logging.warning(
+            "%s does not map symbols to the %d outputs of the network: hf:%s gives embeddings, but "
+            "no transcripts",
+            path,
+            size,
+            name,
+        )
+        return None
+    labels = [""] * size
     for symbol, index in indexes.items():
         # Special symbols, as <s> and <unk>, are nothing of a transcript.
         labels[index] = "" if symbol.startswith("<") else symbol

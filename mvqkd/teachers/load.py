@@ -9,7 +9,8 @@
 | `python:MODULE:FUNCTION[?name=value...]` | whatever `FUNCTION(layers, name=value, ...)` returns |
 
 For the last, `layers` is the wanted layers or None for all, values are strings, and the result is
-an nn.Module that is a `mvqkd.teachers.interface.Teacher`.
+an nn.Module that is a `mvqkd.teachers.interface.Teacher`; it may compute more layers than are
+wanted, and what it returns is checked.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import nn
 
 from mvqkd.errors import UserError
+from mvqkd.teachers.checked import CheckedTeacher
 from mvqkd.teachers.interface import Teacher
 
 _NEEDED = ("dim", "num_layers", "frame_rate", "output_lens")
@@ -100,9 +102,7 @@ def _python(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
             f"{', '.join(lacking)}",
             remedy="see mvqkd.teachers.interface.Teacher",
         )
-    if not hasattr(teacher, "ctc"):
-        teacher.ctc = None  # type: ignore[assignment]
-    return teacher
+    return CheckedTeacher(teacher, layers, name=f"python:{name}")
 
 
 _SOURCES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[str], Any]] | None]] = {

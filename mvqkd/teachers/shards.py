@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,9 @@ from tqdm import tqdm
 
 from mvqkd.data.ragged import shard_path
 from mvqkd.errors import UserError
+from mvqkd.locks import own_folder
 
 Tick = Callable[[int], None]
-
 
 _BAR = "{percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}]"
 
@@ -125,7 +126,7 @@ def process_shards(
     make: Callable[[int, Tick], None],
 ) -> None:
     """Make the shards of this process that are not there; the process of rank 0 returns when all
-    are.
+    are. Until then it keeps other runs out of the files' folders.
 
     Args:
         shards: numbers of cuts.
@@ -133,9 +134,41 @@ def process_shards(
         files: shard -> the files it is done with.
         check: raises UserError if a shard that is there is not what `make` would write.
         make: (shard, tick): write it; call tick(number of the cut) after each utterance.
+
+    Raises:
+        UserError: another run is at work in one of the folders.
     """
     rank, size, _ = worker()
     mine = range(rank, len(shards), size)
+    if rank != 0:
+        _make_missing(mine, shards, seconds, files=files, check=check, make=make)
+        return
+    every = [path for index in range(len(shards)) for path in files(index)]
+    # A folder where nothing is to be written may be another's, who lets us read it.
+    folders = {path.parent for path in every} if not all(map(Path.is_file, every)) else set()
+    remedy = "wait for its end, stop it, or give another --output"
+    with ExitStack() as stack:
+        for folder in sorted(folders):
+            stack.enter_context(own_folder(folder, work="run", remedy=remedy))
+        if folders:
+            # Of its own shards alone: other processes may have begun with theirs.
+            _remove_partial([path for index in mine for path in files(index)])
+        _make_missing(mine, shards, seconds, files=files, check=check, make=make)
+        _wait_for([files(index) for index in range(len(shards))])
+        if folders:
+            _remove_partial(every)  # now nobody writes any
+
+
+def _make_missing(
+    mine: Sequence[int],
+    shards: Sequence[Sequence[int]],
+    seconds: NDArray[np.float64],
+    *,
+    files: Callable[[int], Sequence[Path]],
+    check: Callable[[int], None],
+    make: Callable[[int, Tick], None],
+) -> None:
+    rank, size, _ = worker()
     missing = []
     for index in mine:
         if all(path.is_file() for path in files(index)):
@@ -153,9 +186,6 @@ def process_shards(
             bar.update(min(float(seconds[number]) / 3600, hours - bar.n))
 
         for index in missing:
-            for path in files(index):
-                for partial in path.parent.glob(f".tmp-*-{path.name}"):
-                    partial.unlink()  # of a run that was killed
             make(index, tick)
     took = time.monotonic() - begin
     if missing:
@@ -166,14 +196,33 @@ def process_shards(
             hours / took * 3600,
             size,
         )
-    if rank == 0:
-        _wait_for([path for index in range(len(shards)) for path in files(index)])
 
 
-def _wait_for(paths: Sequence[Path]) -> None:
+def _remove_partial(paths: Sequence[Path]) -> None:
+    """Remove what a run that was killed has left of these files."""
+    wanted = set(paths)
+    for folder in {path.parent for path in paths}:
+        for partial in folder.glob(".tmp-*-*"):  # .tmp-<process>-<name of the file>
+            if partial.with_name(partial.name.split("-", 2)[2]) in wanted:
+                partial.unlink(missing_ok=True)
+
+
+def _wait_for(shards: Sequence[Sequence[Path]]) -> None:
     # Files tell it, not a barrier: shards may take longer than any timeout of a collective. A
     # process that died takes this one with it, for torchrun ends all.
-    waiting = [path for path in paths if not path.is_file()]
+    waiting = _unfinished(shards)
+    if waiting:
+        # A RANK that was left in the environment makes this process wait for nobody.
+        logging.info(
+            "waiting for %d shards of other processes (in the environment: RANK=%s, WORLD_SIZE=%s)",
+            len(waiting),
+            os.environ.get("RANK"),
+            os.environ.get("WORLD_SIZE"),
+        )
     while waiting:
         time.sleep(1.0)
-        waiting = [path for path in waiting if not path.is_file()]
+        waiting = _unfinished(waiting)
+
+
+def _unfinished(shards: Sequence[Sequence[Path]]) -> list[Sequence[Path]]:
+    return [paths for paths in shards if not all(path.is_file() for path in paths)]

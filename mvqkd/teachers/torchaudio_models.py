@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -16,6 +17,7 @@ from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
 from mvqkd.teachers.wav2vec import Wav2VecTeacher
+from mvqkd.teachers.weights import UNREADABLE, why_unreadable
 
 
 def load_torchaudio_teacher(
@@ -29,7 +31,8 @@ def load_torchaudio_teacher(
         state_dict: file that torchaudio would download; None: let it download.
 
     Raises:
-        UserError: no such bundle, no such file, or it cannot be downloaded.
+        UserError: no such bundle, no such file, it is damaged or of another network, or it cannot
+            be downloaded.
     """
     bundle = getattr(torchaudio.pipelines, name, None)
     if not isinstance(bundle, torchaudio.pipelines.Wav2Vec2Bundle):
@@ -41,18 +44,22 @@ def load_torchaudio_teacher(
         raise UserError(f"torchaudio has no bundle {name}", remedy=f"one of {', '.join(known)}")
     if bundle.sample_rate != SAMPLE_RATE:
         raise UserError(f"{name} hears {bundle.sample_rate} Hz, not {SAMPLE_RATE}")
+    options = _download_options(state_dict)
     try:
-        wrapped = bundle.get_model(dl_kwargs=_download_options(state_dict))
-    except (RuntimeError, KeyError) as error:
-        raise UserError(
-            f"{state_dict or 'the downloaded file'} holds no weights of {name}: {error}",
-            remedy="give state_dict the file that torchaudio downloads for this bundle",
-        ) from error
+        wrapped = bundle.get_model(dl_kwargs=options)
     except URLError as error:
         raise UserError(
             f"{name} cannot be downloaded: {error}",
             remedy="download it elsewhere, from https://download.pytorch.org/torchaudio/models/"
             f"{bundle._path}, and give torchaudio:{name}?state_dict=FILE",
+        ) from error
+    except UNREADABLE as error:
+        downloaded = Path(torch.hub.get_dir(), "checkpoints", Path(bundle._path).name)
+        raise UserError(
+            f"{state_dict or downloaded} holds no weights of {name}: {why_unreadable(error)}",
+            remedy="give state_dict the file that torchaudio downloads for this bundle"
+            if state_dict
+            else "delete it, and it is downloaded again",
         ) from error
     # torchaudio wraps networks that hear normalized waveforms; the wrapper would normalize over the
     # whole padded batch.
@@ -120,11 +127,13 @@ class TorchaudioBackbone(nn.Module):
         return {layer: found[layer] for layer in self.wanted}
 
 
-def _download_options(state_dict: str | None) -> dict[str, str] | None:
+def _download_options(state_dict: str | None) -> dict[str, Any]:
+    # By itself torchaudio would run what a file that is no file of tensors says.
+    options: dict[str, Any] = {"weights_only": True}
     if state_dict is None:
-        return None
+        return options
     # torch.hub takes a file that is already in its folder instead of downloading.
     path = Path(state_dict)
     if not path.is_file():
         raise UserError(f"{path} is missing", remedy="give state_dict the file of the bundle")
-    return {"model_dir": str(path.parent), "file_name": path.name}
+    return {**options, "model_dir": str(path.parent), "file_name": path.name}

@@ -69,7 +69,7 @@ def dump(cuts: Path, quantizer: Path, output: Path, *options: object) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
 
 
 def test_embeddings_of_a_sample_are_those_of_the_teacher(tmp_path: Path, cuts: Path) -> None:
@@ -79,7 +79,7 @@ def test_embeddings_of_a_sample_are_those_of_the_teacher(tmp_path: Path, cuts: P
     for layer in (1, 3):
         folder = tmp_path / "out" / f"layer-{layer}"
         store = EmbeddingStore(folder)
-        assert len(store) == 7 and len(list(folder.iterdir())) > 1
+        assert len(store) == 7 and len(list(folder.glob("*.h5"))) > 1
         assert (store.info.teacher, store.info.layer, store.info.dim) == (URI, layer, 12)
         for name in store:
             wave = torch.from_numpy(audio.samples(audio.ids.index(name)))[None]
@@ -130,11 +130,11 @@ def test_damaged_and_foreign_codes_are_found_at_the_next_run(
 ) -> None:
     output = tmp_path / "codes"
     dump(cuts, quantizer, output)
-    with h5py.File(min(output.iterdir()), "a") as file:
+    with h5py.File(min(output.glob("*.h5")), "a") as file:
         file["codes"][3, 1] = 16
     with pytest.raises(UserError, match="index 16 in codebooks of 16"):
         dump(cuts, quantizer, output)
-    min(output.iterdir()).unlink()
+    min(output.glob("*.h5")).unlink()
     dump(cuts, quantizer, output)
     with pytest.raises(UserError, match=r"is a quantizer of python:.*, not of hf:other"):
         dump(cuts, quantizer, output, "--teacher", "hf:other")
@@ -160,14 +160,14 @@ def test_codes_grow_by_a_part_without_those_of_the_others(
 ) -> None:
     output = tmp_path / "codes"
     dump(cuts, quantizer, output)
-    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*.h5")}
     more = make_corpus(tmp_path / "more", [0.8, 0.6], name="more", seed=5)
     run(
         "dump_codes",
         *("--cuts", cuts, more, more, "--quantizer", quantizer, "--output", output),
         *("--num-workers", 0, "--shard-hours", 0.0005),
     )
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in output.iterdir()}.items()
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in output.glob("*.h5")}.items()
     assert set(CodeStore(output)) == {*AudioCuts([cuts]).ids, *AudioCuts([more]).ids}
 
 
@@ -263,7 +263,7 @@ def test_from_embeddings_to_a_report_on_storage(
     assert "computed" in table["embeddings, float32"][5]
     assert float(table["embeddings, float32"][2]) == pytest.approx(50 * 3600 * 12 * 4 / 1e6)
     assert "h of files" in table["embeddings, float16"][5]
-    size = sum(path.stat().st_size for path in (tmp_path / "codes").iterdir())
+    size = sum(path.stat().st_size for path in (tmp_path / "codes").glob("*.h5"))
     hours = CodeStore(tmp_path / "codes").total_frames / 50 / 3600
     assert float(table["codes, 2 codebooks"][2]) == pytest.approx(size / hours / 1e6, abs=1e-3)
 

@@ -87,4 +87,45 @@ def faulty(layers: list[int] | None) -> Faulty:
     return Faulty(layers)
 
 
+class Flawed(Spectra):
+    """Breaks one of the promises of a teacher, which `fault` names; `more` is none."""
+
+    def __init__(self, layers: list[int] | None, fault: str) -> None:
+        super().__init__(layers)
+        self.fault = fault
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        return super().output_lens(lens) + (self.fault == "lens")
+
+    def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
+        output = super().forward(waveforms, lens)
+        x = output.layers[self.layers[0]]
+        match self.fault:
+            case "lens":
+                output.lens = output.lens - 1
+            case "rows":
+                output.lens = output.lens[:1]
+            case "layer":
+                output.layers = {7: x}
+            case "more":
+                output.layers |= {7: x, 8: x[..., :3]}
+            case "dim":
+                output.layers = {layer: x[..., :11] for layer in output.layers}
+            case "frames":
+                output.layers = {layer: x[:, :-1] for layer in output.layers}
+        return output
+
+
+def flawed(layers: list[int] | None, fault: str) -> Flawed:
+    """For `python:tests.teachers.corpus:flawed?fault=...`."""
+    return Flawed(layers, fault)
+
+
+def at_rate(layers: list[int] | None, hz: str) -> Spectra:
+    """For `python:tests.teachers.corpus:at_rate?hz=...`: it has this rate by its own account."""
+    teacher = Spectra(layers)
+    teacher.frame_rate = float(hz)
+    return teacher
+
+
 URI = "python:tests.teachers.corpus:spectra"

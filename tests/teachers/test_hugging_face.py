@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from mvqkd.teachers import load_teacher
 from tests.teachers.conftest import VARIANTS
 
 transformers = pytest.importorskip("transformers")
+load_file = pytest.importorskip("safetensors.torch").load_file
 Save = Callable[..., Path]
 
 
@@ -126,6 +128,76 @@ def test_a_checkpoint_that_lacks_weights_is_refused(save_variant: Save, tmp_path
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"lacks \d+ weights, as encoder\.layers\.3"):
         load_teacher(f"hf:{tmp_path}")
+
+
+def copy(source: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(source, folder / "copy"))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda _: POINTER, lambda whole: whole[:500], lambda whole: whole[:-100], None]
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_damaged_weights_are_named(
+    damage: Callable[[bytes], bytes] | None, name: str, save_variant: Save, tmp_path: Path
+) -> None:
+    folder = copy(save_variant("hubert-large"), tmp_path)
+    weights = folder / "model.safetensors"
+    if name != weights.name:
+        torch.save(load_file(weights), folder / name)
+        weights.unlink()
+        weights = folder / name
+        load_teacher(f"hf:{folder}", [1])
+    if damage is None:
+        weights.unlink()
+    else:
+        weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(UserError, match=f"the weights of hf:{folder} cannot be read: ") as caught:
+        load_teacher(f"hf:{folder}", [1])
+    assert caught.value.remedy is not None and "git lfs pull" in caught.value.remedy
+
+
+def test_weights_of_another_size_are_refused(save_variant: Save, tmp_path: Path) -> None:
+    folder = copy(save_variant("hubert-large"), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+    with pytest.raises(UserError, match=f"the weights of hf:{folder} cannot be read: "):
+        load_teacher(f"hf:{folder}", [1])
+
+
+FLAT = {"<pad>": 0, "<unk>": 1, "|": 2, "A": 3, "B": 4, "C": 5}
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        json.dumps({"eng": FLAT, "deu": FLAT}),  # as of MMS
+        json.dumps({**FLAT, "D": 6}),
+        json.dumps({**FLAT, "D": -1}),
+        json.dumps(list(FLAT)),
+        POINTER.decode(),
+    ],
+)
+def test_without_a_vocabulary_of_its_outputs_a_network_gives_embeddings(
+    vocabulary: str,
+    save_variant: Save,
+    tmp_path: Path,
+    waveforms: list[torch.Tensor],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = save_variant("wav2vec2-large", ctc=True)
+    folder = copy(source, tmp_path)
+    (folder / "vocab.json").write_text(vocabulary)
+    teacher, expected = load_teacher(f"hf:{folder}", [3]), load_teacher(f"hf:{source}", [3])
+    assert teacher.ctc is None and expected.ctc is not None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{folder}/vocab.json does not map symbols to the 6 outputs" in caplog.text
+    wave, lens = waveforms[:1], torch.tensor([len(waveforms[0])])
+    found, known = (each(torch.stack(wave), lens).layers[3] for each in (teacher, expected))
+    assert torch.equal(found, known)
 
 
 def test_without_transformers_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from mvqkd.errors import UserError
 from mvqkd.teachers import CTCHead, load_teacher
+from tests.teachers.corpus import Spectra
 
 PLUGIN = """
 import torch
@@ -51,6 +52,36 @@ def test_any_module_can_be_plugged_in() -> None:
         load_teacher("python:tiny_teacher_plugin:wrong", [1])
     with pytest.raises(UserError, match="cannot be imported"):
         load_teacher("python:tiny_teacher_plugin:nothing", [1])
+
+
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ("lens", "makes 50 frames of 16000 samples, but its output_lens says 51"),
+        ("rows", "returns lens of 1 utterances for 2"),
+        ("layer", r"returns layers \[7\], but not layer 1, which is wanted"),
+        ("dim", r"layer 1 of shape \(2, 50, 11\), but its lens and dim say \(2, 50, 12\)"),
+        ("frames", r"layer 1 of shape \(2, 49, 12\), but its lens and dim say \(2, 50, 12\)"),
+    ],
+)
+def test_what_a_plugged_in_teacher_returns_is_checked(fault: str, message: str) -> None:
+    teacher = load_teacher(f"python:tests.teachers.corpus:flawed?fault={fault}", [1, 2])
+    named = r"python:tests\.teachers\.corpus:flawed \(Flawed\)"
+    with pytest.raises(UserError, match=f"{named} .*{message}"):
+        teacher(torch.randn(2, 16000), torch.tensor([16000, 9000]))
+
+
+def test_a_plugged_in_teacher_may_return_more_than_is_wanted() -> None:
+    uri = "python:tests.teachers.corpus:flawed?fault=more"
+    wave, lens = torch.randn(2, 17000), torch.tensor([16000, 9000])  # padded further than needed
+    for layers, found in (([2], [2]), (None, [1, 2, 3])):
+        output = load_teacher(uri, layers)(wave, lens)
+        assert list(output.layers) == found
+        expected = Spectra(layers)(wave, lens)
+        assert torch.equal(output.lens, expected.lens)
+        assert all(torch.equal(output.layers[n], expected.layers[n]) for n in found)
+    with pytest.raises(UserError, match="no layer 4"):
+        load_teacher(uri, [4])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -135,3 +138,52 @@ def test_weights_of_another_network_are_refused(
     monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
     with pytest.raises(UserError, match="no weights of TINY"):
         load_teacher(f"torchaudio:TINY?state_dict={path}")
+
+
+class _Runs:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("damage", ["pointer", "empty", "half", "no end", "a list", "a program"])
+def test_a_damaged_file_is_named(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, path = make("Wav2Vec2", LARGE, True, tmp_path)
+    monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
+    whole = path.read_bytes()
+    listed = io.BytesIO()
+    torch.save([1], listed)
+    path.write_bytes(
+        {
+            "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n",
+            "empty": b"",
+            "half": whole[: len(whole) // 2],
+            "no end": whole[:-50],
+            "a list": listed.getvalue(),
+            "a program": pickle.dumps(_Runs(tmp_path / "ran"), protocol=2),
+        }[damage]
+    )
+    with pytest.raises(UserError, match=rf"{path} holds no weights of TINY: ") as caught:
+        load_teacher(f"torchaudio:TINY?state_dict={path}", [1])
+    assert caught.value.remedy is not None and "state_dict" in caught.value.remedy
+    assert "weights_only" not in str(caught.value)  # no advice to run the file
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_download_is_to_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, _ = make("Wav2Vec2", LARGE, True, tmp_path)
+    monkeypatch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    path = tmp_path / "checkpoints" / "tiny.pth"
+    path.parent.mkdir()
+    path.write_text("<html>")
+    with pytest.raises(UserError, match=rf"{path} holds no weights of TINY: .*\n.*delete it"):
+        load_teacher("torchaudio:TINY", [1])

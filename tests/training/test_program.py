@@ -18,7 +18,7 @@ import torch
 from mvqkd.errors import UserError
 from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import ExperimentConfig, ModelConfig, TrainingConfig
-from mvqkd.experiment.folder import check_folder, own_folder, write_folder
+from mvqkd.experiment.folder import check_folder, write_folder
 from mvqkd.training.interruption import EXIT_INTERRUPTED
 from mvqkd.training.metrics import read_metrics
 from tests.data.conftest import prepare, write_part
@@ -199,24 +199,6 @@ def _wait_for(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
-    program = (
-        "import sys; from pathlib import Path; from mvqkd.experiment.folder import own_folder\n"
-        "with own_folder(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as other:
-        assert other.stdout is not None and other.stdout.readline() == "mine\n"
-        for _ in range(2):  # asking does not take the lock from its owner
-            with pytest.raises(UserError, match=f"{tmp_path}: process {other.pid} on"):
-                own_folder(tmp_path).__enter__()
-        other.kill()
-    with own_folder(tmp_path):
-        assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
 
 
 def _experiment(**training) -> ExperimentConfig:

@@ -1,0 +1,43 @@
+"""One writer for a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mvqkd.errors import UserError
+
+
+@contextmanager
+def own_folder(folder: Path, *, work: str, remedy: str) -> Iterator[None]:
+    """Keep other runs out of a folder, which two of them would fill with each other's files.
+
+    The lock is the process's own and goes with it, however it ends; the file `.lock` stays.
+
+    Args:
+        folder: is made if it is not there.
+        work: what runs there, for the message: "training".
+        remedy: for the message.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Appending, so that opening it does not erase who holds the lock.
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            # Not flock: children inherit that, and loader processes outlive a killed run.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # what systems say of a lock that is held
+            file.seek(0)
+            raise UserError(
+                f"another {work} is at work in {folder}: process {file.read().strip()}",
+                remedy=remedy,
+            ) from None
+        file.truncate(0)
+        print(f"{os.getpid()} on {platform.node()}", file=file, flush=True)
+        yield

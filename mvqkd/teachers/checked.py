@@ -1,0 +1,94 @@
+"""Teachers that others wrote, held to what `Teacher` promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvqkd.errors import UserError
+from mvqkd.teachers.interface import CTCHead, Embeddings
+from mvqkd.teachers.layers import choose_layers
+
+_REMEDY = "correct it: see mvqkd.teachers.interface.Teacher"
+
+
+class CheckedTeacher(nn.Module):
+    """A `Teacher` that checks what another one returns, batch by batch, and passes on the wanted
+    layers alone.
+
+    Without it a wrong number of frames shows when a file with hours of embeddings is closed.
+
+    Args:
+        teacher: an nn.Module that is meant to be a `Teacher`; `ctc` may be absent.
+        layers: wanted layers; None: all.
+        name: how to name it to its author.
+
+    Raises:
+        UserError: a layer that the teacher has not.
+    """
+
+    ctc: CTCHead | None
+
+    def __init__(self, teacher: Any, layers: Sequence[int] | None, *, name: str) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.dim = teacher.dim
+        self.num_layers = teacher.num_layers
+        self.frame_rate = teacher.frame_rate
+        self.ctc = getattr(teacher, "ctc", None)
+        self.wanted = choose_layers(layers, self.num_layers)
+        self._name = f"{name} ({type(teacher).__name__})"
+
+    def output_lens(self, lens: Tensor) -> Tensor:
+        """(N,) samples -> (N,) frames."""
+        return self.teacher.output_lens(lens)
+
+    def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
+        """See `Teacher.__call__`.
+
+        Raises:
+            UserError: the teacher returns other frames than `output_lens` says, not every wanted
+                layer, or embeddings of another shape.
+        """
+        output: Embeddings = self.teacher(waveforms, lens)
+        self._check_lens(lens.tolist(), output.lens.tolist())
+        self._check_layers(output)
+        return Embeddings({layer: output.layers[layer] for layer in self.wanted}, output.lens)
+
+    def _check_lens(self, samples: list[int], found: list[int]) -> None:
+        # On the CPU, as the programs ask that plan their files by it.
+        said = self.output_lens(torch.tensor(samples)).tolist()
+        if len(found) != len(said):
+            raise UserError(
+                f"{self._name} returns lens of {len(found)} utterances for {len(said)}",
+                remedy=_REMEDY,
+            )
+        for length, frames, expected in zip(samples, found, said, strict=True):
+            if frames != expected:
+                raise UserError(
+                    f"{self._name} makes {frames} frames of {length} samples, but its output_lens "
+                    f"says {expected}",
+                    remedy=_REMEDY,
+                )
+
+    def _check_layers(self, output: Embeddings) -> None:
+        frames = max(output.lens.tolist())
+        for layer in self.wanted:
+            if layer not in output.layers:
+                raise UserError(
+                    f"{self._name} returns layers {sorted(output.layers)}, but not layer {layer}, "
+                    "which is wanted",
+                    remedy=_REMEDY,
+                )
+            shape = tuple(output.layers[layer].shape)
+            expected = (len(output.lens), frames, self.dim)
+            # Rows may be padded further than the longest.
+            if len(shape) != 3 or (shape[0], min(shape[1], frames), shape[2]) != expected:
+                raise UserError(
+                    f"{self._name} returns layer {layer} of shape {shape}, but its lens and dim "
+                    f"say {expected}",
+                    remedy=_REMEDY,
+                )
