@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from mvqkd.data.batch import FRAME_SHIFT
 from mvqkd.data.features import NUM_BINS, SAMPLE_RATE, extract, fbank, read_audio
-from mvqkd.data.jsonl import fingerprint, read_items, write_items
+from mvqkd.data.jsonl import fingerprint, read_items, stem, write_items
 from mvqkd.data.report import Report, read_report
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
@@ -143,7 +143,7 @@ def store_features(
     items = [cut.to_dict() for cut in cuts]
     config = fbank().config.to_dict()
     stamp = fingerprint(_VERSION, items, list(speeds), config, _TICK_POWER, _SHARD_SIZE)
-    name = _name(output)
+    name = stem(output)
     folder = output.with_name(f"feats_{name}-{stamp[:8]}")
     if read_report(_report_path(output)).get("audio", audio) != audio:
         logging.info("%s: the audio has changed since its features were extracted", name)
@@ -192,16 +192,12 @@ def store_cuts(cuts: Sequence[MonoCut], output: Path, *, speeds: Sequence[float]
     results = [_at_speed(cut, speed).to_dict() for cut in cuts for speed in speeds]
     stamp = fingerprint(_VERSION, results)
     if not _is_done(output, stamp, {}):
-        _write(output, results, Report(_name(output)), stamp, {}, None)
-        logging.info("%s: %d cuts, features on the fly", _name(output), len(results))
-
-
-def _name(output: Path) -> str:
-    return output.name.removesuffix(".gz").removesuffix(".jsonl")
+        _write(output, results, Report(stem(output)), stamp, {}, None)
+        logging.info("%s: %d cuts, features on the fly", stem(output), len(results))
 
 
 def _report_path(output: Path) -> Path:
-    return output.with_name(f"{_name(output)}.report.json")
+    return output.with_name(f"{stem(output)}.report.json")
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -215,7 +211,7 @@ def _is_done(output: Path, stamp: str, sizes: dict[str, int]) -> bool:
         return False
     if done["left_out"]:
         return False  # perhaps the audio is readable now
-    logging.info("%s: done before, %d cuts", _name(output), done["cuts"])
+    logging.info("%s: done before, %d cuts", stem(output), done["cuts"])
     return True
 
 
@@ -237,7 +233,7 @@ def _write(
     hours = round(sum(item["duration"] for item in cuts) / 3600, 4)
     facts = {"cuts": len(cuts), "hours": hours, "fingerprint": stamp, "sizes": sizes}
     report.write(path, **facts, audio=audio)
-    for old in output.parent.glob(f"feats_{_name(output)}-*"):
+    for old in output.parent.glob(f"feats_{stem(output)}-*"):
         if old != folder:
             shutil.rmtree(old)
 

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvqkd.data.jsonl import fingerprint, read_lines
+from mvqkd.data.jsonl import fingerprint, read_lines, stem
 from mvqkd.data.tokenizer import Tokenizer
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
@@ -116,7 +116,7 @@ def open_index(cuts_path: str | Path, lang_dir: str | Path | None) -> CutIndex:
         return CutIndex(source, _read(source, None))
     tokenizer = Tokenizer.load(lang_dir)
     stamp = fingerprint(_VERSION, source, Path(lang_dir) / "bpe.model")
-    path = Path(lang_dir) / f"{_stem(source)}.index.h5"
+    path = Path(lang_dir) / f"{stem(source)}.index.h5"
     if not _is_current(path, stamp):
         begin = time.monotonic()
         arrays = _read(source, tokenizer)
@@ -125,10 +125,6 @@ def open_index(cuts_path: str | Path, lang_dir: str | Path | None) -> CutIndex:
             "indexed %d cuts of %s in %.1f s", len(arrays["ids"]), source, time.monotonic() - begin
         )
     return CutIndex(source, None, path)
-
-
-def _stem(manifest: Path) -> str:
-    return manifest.name.removesuffix(".gz").removesuffix(".jsonl")
 
 
 def _is_current(path: Path, stamp: str) -> bool:

@@ -58,6 +58,11 @@ def write_items(path: str | Path, items: Iterable[dict[str, Any]]) -> None:
             file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
 
 
+def stem(path: Path) -> str:
+    """The name of a file without `.jsonl` or `.jsonl.gz`; other dots belong to the name."""
+    return path.name.removesuffix(".gz").removesuffix(".jsonl")
+
+
 def fingerprint(*parts: Any) -> str:
     """Hash of JSON-able values and of the contents of files (given as `Path`)."""
     digest = hashlib.sha256()

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from mvqkd.data.batch import Batch, collate
 from mvqkd.data.features import load_features
 from mvqkd.data.index import CutIndex, open_index, transcript
+from mvqkd.data.jsonl import stem
 from mvqkd.data.labelled import choose_labelled, unlabelled_pool
 from mvqkd.data.noise import NoiseMixer
 from mvqkd.data.plan import (
@@ -360,7 +361,7 @@ def eval_loader(
 
 def excluded_path(lang_dir: str | Path, cuts_path: str | Path) -> Path:
     """Where the excluded cuts of a manifest `<prefix>_cuts_<part>.jsonl.gz` are listed."""
-    part = Path(cuts_path).name.removesuffix(".gz").removesuffix(".jsonl").split("_cuts_")[-1]
+    part = stem(Path(cuts_path)).split("_cuts_")[-1]
     return Path(lang_dir) / f"excluded_{part}.txt"
 
 

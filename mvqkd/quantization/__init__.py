@@ -1,6 +1,6 @@
 """Multi-codebook quantization of teacher embeddings: a frame becomes a few bytes.
 
-Needs torch and numpy; h5py only to read frames from files, numba only to be fast on a CPU.
+Needs torch and numpy; numba only to be fast on a CPU.
 `predictability` measures what a student could learn from codes, `reference` exchanges quantizers
 with the package `multi_quantization`.
 """

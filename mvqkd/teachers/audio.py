@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mvqkd.data.features import read_audio
 from mvqkd.data.index import open_index, transcript
+from mvqkd.data.jsonl import stem
 from mvqkd.errors import UserError
 from mvqkd.teachers.interface import SAMPLE_RATE, Embeddings, Teacher
 
@@ -51,8 +52,7 @@ class AudioCuts:
             manifests, self._firsts.tolist(), self._indexes, strict=False
         ):
             # Parts of names such as train-1.5h and train-1.0h are two.
-            stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
-            name = stem.rpartition("_cuts_")[2]
+            name = stem(path).rpartition("_cuts_")[2]
             # Two manifests of one name, in two folders.
             while name in self.parts:
                 name += "-2"

@@ -140,43 +140,40 @@ def process_shards(
     """
     rank, size, _ = worker()
     mine = range(rank, len(shards), size)
-    if rank != 0:
-        _make_missing(mine, shards, seconds, files=files, check=check, make=make)
-        return
     every = [path for index in range(len(shards)) for path in files(index)]
-    # A folder where nothing is to be written may be another's, who lets us read it.
-    folders = {path.parent for path in every} if not all(map(Path.is_file, every)) else set()
+    # The process of rank 0 holds the folders for all, and none where nothing is to be written: that
+    # may be another's, who lets us read it.
+    writes = rank == 0 and not all(map(Path.is_file, every))
     remedy = "wait for its end, stop it, or give another --output"
     with ExitStack() as stack:
-        for folder in sorted(folders):
+        for folder in sorted({path.parent for path in every}) if writes else []:
             stack.enter_context(own_folder(folder, work="run", remedy=remedy))
-        if folders:
+        if writes:
             # Of its own shards alone: other processes may have begun with theirs.
             _remove_partial([path for index in mine for path in files(index)])
-        _make_missing(mine, shards, seconds, files=files, check=check, make=make)
-        _wait_for([files(index) for index in range(len(shards))])
-        if folders:
+        missing = []
+        for index in mine:
+            if all(path.is_file() for path in files(index)):
+                check(index)
+            else:
+                missing.append(index)
+        if len(missing) < len(mine):
+            logging.info("%d of %d shards were done before", len(mine) - len(missing), len(mine))
+        _make(missing, shards, seconds, make)
+        if rank == 0:
+            _wait_for([files(index) for index in range(len(shards))])
+        if writes:
             _remove_partial(every)  # now nobody writes any
 
 
-def _make_missing(
-    mine: Sequence[int],
+def _make(
+    missing: Sequence[int],
     shards: Sequence[Sequence[int]],
     seconds: NDArray[np.float64],
-    *,
-    files: Callable[[int], Sequence[Path]],
-    check: Callable[[int], None],
     make: Callable[[int, Tick], None],
 ) -> None:
+    """Make shards, with a bar on the process of rank 0."""
     rank, size, _ = worker()
-    missing = []
-    for index in mine:
-        if all(path.is_file() for path in files(index)):
-            check(index)
-        else:
-            missing.append(index)
-    if len(missing) < len(mine):
-        logging.info("%d of %d shards were done before", len(mine) - len(missing), len(mine))
     hours = sum(float(seconds[number]) for index in missing for number in shards[index]) / 3600
     begin = time.monotonic()
     with tqdm(total=hours, bar_format=_BAR, disable=rank != 0) as bar:

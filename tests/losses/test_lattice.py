@@ -327,6 +327,25 @@ def test_numba_is_imported_late_and_without_it_torch_takes_over() -> None:
     assert float(done.stdout) == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("compiler", ["/usr/bin/gcc", None])
+def test_triton_is_taken_where_a_c_compiler_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    compiler: str | None,
+) -> None:
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(lattice.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(lattice.shutil, "which", lambda _: compiler)
+    monkeypatch.setattr(lattice, "_available", lambda name: name == "triton")
+    lattice._triton_works.cache_clear()
+    try:
+        assert lattice.choose_backend("auto", "cuda") == ("triton" if compiler else "torch")
+    finally:
+        lattice._triton_works.cache_clear()
+    assert ("needs a C compiler" in caplog.text) == (compiler is None)
+
+
 def test_triton_kernel_gives_the_same_under_its_interpreter() -> None:
     pytest.importorskip("triton")
     program = (
