@@ -340,7 +340,7 @@ of_experiment() {  # sets folder, values (of training) and decoding_values
 if runs 4; then
     for experiment in $experiments; do
         teaching "$experiment" --teacher-experiment
-        [ "$method" != none ] || continue
+        [ -n "$learns_from" ] || continue
         announce 4 "of $experiment"
         if [ -n "$teacher_experiment" ]; then
             # A variant is trained by the command that named it, and has no file of its own.
@@ -363,19 +363,19 @@ fi
 if runs 5; then
     for experiment in $experiments; do
         teaching "$experiment"
-        [ "$method" != none ] && [ -z "$targets" ] || continue
+        [ -n "$learns_from" ] && [ -z "$targets" ] || continue
         announce 5 "of $experiment"
         # shellcheck disable=SC2046
         extract=("${launcher[@]}" local/extract_embeddings.py --teacher "$teacher"
             --layers "$teacher_layer" --num-workers "$readers")
-        if [ "$method" = mvq ] || [ -n "$live" ]; then
-            # shellcheck disable=SC2046
-            show "${extract[@]}" --num-utterances "$sample_utterances" \
-                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts $unlabelled_parts")
-        else
+        if [ "$learns_from" = embeddings ]; then
             # shellcheck disable=SC2046
             show "${extract[@]}" --num-utterances 0 --output "$(dirname "$embeddings")" \
                 --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
+        else
+            # shellcheck disable=SC2046
+            show "${extract[@]}" --num-utterances "$sample_utterances" \
+                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts $unlabelled_parts")
         fi
     done
 fi
@@ -383,7 +383,7 @@ fi
 if runs 6; then
     for experiment in $experiments; do
         teaching "$experiment"
-        [ "$method" = mvq ] && [ -z "$targets" ] || continue
+        [ "$learns_from" = codes ] && [ -z "$targets" ] || continue
         announce 6 "of $experiment"
         # shellcheck disable=SC2046
         show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
@@ -396,7 +396,7 @@ fi
 if runs 7; then
     for experiment in $experiments; do
         teaching "$experiment"
-        [ "$method" = mvq ] && [ -z "$targets" ] || continue
+        [ "$learns_from" = codes ] && [ -z "$targets" ] || continue
         announce 7 "of $experiment"
         # shellcheck disable=SC2046
         show "${launcher[@]}" local/dump_codes.py --quantizer "$quantizer" --teacher "$teacher" \

@@ -3,7 +3,7 @@
 
     python local/teaching.py --config egs/x/conf/mvq.yaml --data-dir data/x --exp-root exp/x
 
-`method=none` alone, without a teacher. With --teacher-experiment, nothing needs to exist yet.
+`learns_from=` alone, without a teacher. With --teacher-experiment, nothing needs to exist yet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     config = experiment.distillation
     if config.method != "none":
         check_training(experiment)  # not after hours of work with the teacher
-    values: dict[str, object] = {"method": config.method}
+    values: dict[str, object] = {"learns_from": config.learns_from}
     if options.teacher_experiment:
         values["teacher_experiment"] = teacher_experiment(config)
     elif config.method != "none":
@@ -37,7 +37,6 @@ def main() -> None:
             "teacher": files.teacher,
             "teacher_layer": config.teacher_layer,
             "teacher_dir": files.folder,
-            "live": "yes" if config.live else "",
             "targets": config.targets,
             "sample": files.sample,
             "sample_utterances": config.sample_utterances,

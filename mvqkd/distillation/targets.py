@@ -13,6 +13,7 @@ from mvqkd.data.alignment import frame_ratio
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore, stack_frames
 from mvqkd.errors import UserError
+from mvqkd.quantization import Quantizer
 from mvqkd.teachers.audio import AudioCuts
 from mvqkd.teachers.interface import Teacher
 
@@ -58,6 +59,39 @@ class StoredCodes:
         """See `Targets`; raises UserError for an utterance without codes."""
         targets = self.store.targets_for(ids, lens, ratio=self.ratio, delay=self.delay)
         return targets, targets[:, :, 0] >= 0
+
+
+class DecodedCodes:
+    """The embeddings that a quantizer makes of stored codes, for regression on a few bytes a frame:
+    targets are (N, T, ratio * D) float32, zero where there are none; arguments as those of
+    `StoredCodes`.
+
+    Raises:
+        UserError: codes of another quantizer, or frame rates without an integer ratio.
+    """
+
+    def __init__(
+        self,
+        store: CodeStore,
+        quantizer: Quantizer,
+        *,
+        student_rate: float = 25.0,
+        delay: int = 0,
+    ) -> None:
+        store.require(quantizer_id=quantizer.id)
+        self._codes = StoredCodes(store, student_rate=student_rate, delay=delay)
+        self._quantizer = quantizer
+        self.ratio = self._codes.ratio
+        self.delay = delay
+
+    def __call__(self, ids: Sequence[str], lens: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Targets`; raises UserError for an utterance without codes."""
+        codes, present = self._codes(ids, lens)
+        quantizer = self._quantizer.to(codes.device)
+        rows = quantizer.decode(codes[present].unflatten(1, (self.ratio, -1))).flatten(1)
+        targets = rows.new_zeros(*present.shape, rows.shape[1])
+        targets[present] = rows
+        return targets, present
 
 
 class StoredEmbeddings:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.data.index import open_index
 from mvqkd.distillation import (
     CodebookHead,
+    DecodedCodes,
     JointCodebookHead,
     LayerDistillation,
     LiveEmbeddings,
@@ -34,7 +35,7 @@ from mvqkd.experiment.config import DistillationConfig, ModelConfig
 from mvqkd.experiment.teaching import TeachingFiles
 from mvqkd.models import ConformerEncoder
 from mvqkd.models.subsampling import subsampled_lens
-from mvqkd.quantization import Quantizer
+from mvqkd.quantization import Quantizer, load_quantizer
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts
 
@@ -78,41 +79,59 @@ class Distillation:
         self.description: dict[str, Any]
         """What the targets are and take on disk (`bytes_per_hour`, of audio); JSON-able."""
         self._statistics: tuple[Tensor, float] | None = None
-        self._targets: StoredCodes | StoredEmbeddings | LiveEmbeddings
-        if config.method == "mvq":
+        self._targets: StoredCodes | DecodedCodes | StoredEmbeddings | LiveEmbeddings
+        if config.learns_from == "codes":
             self._open_codes(files)
-        elif config.live:
-            self._load_teacher(files, [*train_cuts, *dev_cuts], device)
-        else:
+        elif config.learns_from == "embeddings":
             self._open_embeddings(files)
+        else:
+            self._load_teacher(files, [*train_cuts, *dev_cuts], device)
 
     def _open_codes(self, files: TeachingFiles) -> None:
         config = self._config
         store = CodeStore(config.targets or files.codes)
+        quantizer = self._quantizer(files)
         store.require(
             ids=self._train_lens,
-            quantizer_id=None if config.targets else Quantizer.load(files.quantizer).id,
+            quantizer_id=quantizer.id if quantizer else None,
             num_codebooks=config.num_codebooks,
             # Codes from elsewhere may have any, unless one is asked for.
             rate_weight=config.rate_weight or (None if config.targets else 0.0),
             teacher=files.teacher,
             layer=config.teacher_layer,
         )
-        targets = StoredCodes(store, student_rate=STUDENT_RATE, delay=config.delay)
-        self._use(targets, store, targets.ratio * store.info.num_codebooks)
+        if config.method == "mvq":
+            targets = StoredCodes(store, student_rate=STUDENT_RATE, delay=config.delay)
+            self._use(targets, store, targets.ratio * store.info.num_codebooks)
+            return
+        assert quantizer is not None
+        self._statistics = embedding_statistics(
+            lambda utterance: quantizer.decode(torch.from_numpy(store[utterance].copy())).numpy(),
+            self._train_lens,
+        )
+        decoded = DecodedCodes(store, quantizer, student_rate=STUDENT_RATE, delay=config.delay)
+        self._use(decoded, store, quantizer.dim)
+
+    def _quantizer(self, files: TeachingFiles) -> Quantizer | None:
+        """Of the codes. Those from elsewhere may come without, unless they are to be decoded."""
+        if not self._config.targets:
+            return Quantizer.load(files.quantizer)
+        if self._config.method == "mvq":
+            return None
+        return load_quantizer(self._config.quantizer or files.quantizer)
 
     def _open_embeddings(self, files: TeachingFiles) -> None:
         config = self._config
         store = EmbeddingStore(config.targets or files.embeddings)
         store.require(ids=self._train_lens, teacher=files.teacher, layer=config.teacher_layer)
         store.require_finite(*self._share)
-        self._statistics = embedding_statistics(store, self._train_lens)
+        self._statistics = embedding_statistics(store.__getitem__, self._train_lens)
         targets = StoredEmbeddings(store, student_rate=STUDENT_RATE, delay=config.delay)
         self._use(targets, store, store.info.dim)
 
     def _use(
         self,
-        targets: StoredCodes | StoredEmbeddings,
+        targets: StoredCodes | DecodedCodes | StoredEmbeddings,
         store: CodeStore | EmbeddingStore,
         width: int,
     ) -> None:
@@ -143,7 +162,7 @@ class Distillation:
         sample = EmbeddingStore(files.sample)
         sample.require(teacher=files.teacher, layer=layer)
         sample.require_finite(*self._share)
-        self._statistics = embedding_statistics(sample, sample)
+        self._statistics = embedding_statistics(sample.__getitem__, sample)
         self._targets = LiveEmbeddings(
             teacher, layer, AudioCuts(cuts), student_rate=STUDENT_RATE, delay=config.delay
         )
@@ -176,16 +195,18 @@ class Distillation:
         return {config.method: loss}
 
 
-def embedding_statistics(store: EmbeddingStore, ids: Iterable[str]) -> tuple[Tensor, float]:
+def embedding_statistics(
+    embeddings: Callable[[str], np.ndarray], ids: Iterable[str]
+) -> tuple[Tensor, float]:
     """Mean (D,) of some 50 000 frames of these utterances, and root mean square of their dimensions
-    around it.
+    around it; `embeddings` are (frames, D) of an utterance.
 
     Utterances are taken in an order of their own: files have those of a part, a speaker or a length
     together.
     """
     frames, rows = 0, []
     for utterance in sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        rows.append(np.asarray(store[utterance], dtype=np.float64))
+        rows.append(np.asarray(embeddings(utterance), dtype=np.float64))
         frames += len(rows[-1])
         if frames >= _STATISTICS_FRAMES:
             break

@@ -106,10 +106,15 @@ def _check_distillation(experiment: ExperimentConfig) -> None:
             f"distillation.layer is {config.layer}, the student has {num_layers} layers",
             remedy=f"--distillation.layer 1 to {num_layers}",
         )
-    if config.live and config.method == "mvq":
+    if config.method == "mvq" and config.learns_from != "codes":
         raise UserError(
-            "distillation.live is set, but mvq learns from stored codebook indexes",
-            remedy="--distillation.live false",
+            f"distillation.source is {config.source}, but mvq predicts stored codebook indexes",
+            remedy="--distillation.source codes, or another --distillation.method",
+        )
+    if config.targets and config.learns_from == "teacher":
+        raise UserError(
+            f"distillation.targets is {config.targets}, but with the source teacher none are read",
+            remedy="--distillation.targets '', or --distillation.source codes or embeddings",
         )
 
 

@@ -149,10 +149,15 @@ class DistillationConfig:
     scale: NotNegative = 1.0
     """Weight of the loss, which is a mean over indexes or dimensions, and a sum over frames as the
     transducer loss is."""
+    source: Literal["", "codes", "embeddings", "teacher"] = ""
+    """Where the teacher's side comes from. `codes`: stored codebook indexes, which `mvq` predicts;
+    the other methods imitate the embeddings that the quantizer decodes from them. `embeddings`:
+    stored, of all training audio. `teacher`: computed in every pass over the data, nothing is
+    stored. Empty: `codes` for `mvq`, which takes nothing else, `embeddings` for the others."""
     num_codebooks: Annotated[int, Allowed(1, 32)] = 8
-    """Of `mvq`: bytes of a teacher frame."""
+    """Of codes: bytes of a teacher frame."""
     rate_weight: NotNegative = 0.0
-    """Of `mvq`: weight of a rate in the choice of codes: the squared error plus rate_weight x the
+    """Of codes: weight of a rate in the choice of codes: the squared error plus rate_weight x the
     embeddings' energy x the codes' negative log-probability (nats), as a small network predicts it
     from the utterance's features. Larger: codes that are easier to predict, and a worse
     reconstruction; the quantizer's report has what 0.001 to 0.03 do. 0: the nearest codes."""
@@ -165,9 +170,6 @@ class DistillationConfig:
     """Weight of frames that SpecAugment masked in time."""
     unmasked_weight: NotNegative = 1.0
     """Weight of the other frames."""
-    live: bool = False
-    """Not of `mvq`: compute the teacher's embeddings in every pass over the data instead of storing
-    those of all training audio."""
     targets: str = ""
     """Folder of codes or embeddings; empty: those that the recipe's stages make."""
     sample_utterances: Count = 1000
@@ -177,6 +179,13 @@ class DistillationConfig:
     quantizer: str = ""
     """File of a quantizer that was made elsewhere, to take instead of training one: of this package
     or a state dict of `multi_quantization`, which icefall's recipe saves."""
+
+    @property
+    def learns_from(self) -> str:
+        """The source, where it is left empty too; nothing without a teacher."""
+        if self.method == "none":
+            return ""
+        return self.source or ("codes" if self.method == "mvq" else "embeddings")
 
 
 @dataclass

@@ -10,9 +10,11 @@ import torch
 from torch.testing import assert_close
 
 from mvqkd.data.alignment import align, frame_ratio
+from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
-from mvqkd.distillation import LiveEmbeddings, StoredEmbeddings
+from mvqkd.distillation import DecodedCodes, LiveEmbeddings, StoredEmbeddings
 from mvqkd.errors import UserError
+from mvqkd.quantization import Quantizer
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
 from tests.teachers.corpus import URI, make_corpus
@@ -45,6 +47,34 @@ def test_stored_and_live_embeddings_agree(tmp_path: Path, delay: int) -> None:
     original = EmbeddingStore(path)[ids[0]]
     wanted = np.concatenate([original[6], original[7]])
     assert_close(stored[0, 3 + delay], torch.from_numpy(wanted))
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_decoded_codes_are_the_embeddings_that_they_stand_for(tmp_path: Path, delay: int) -> None:
+    quantizer = Quantizer(torch.randn(3), torch.randn(2, 8, 3))
+    codes = {"a": torch.randint(0, 8, (11, 2)), "b": torch.randint(0, 8, (8, 2))}
+    with write_codes(
+        tmp_path / "codes.h5",
+        info=CodesInfo("hf:one", 2, 50.0, quantizer.id, 2, 8),
+        total_frames=19,
+    ) as coded:
+        for utterance, rows in codes.items():
+            coded.write(utterance, rows.numpy().astype(np.uint8))
+    info = EmbeddingsInfo("hf:one", 2, 50.0, 3)
+    with write_embeddings(
+        tmp_path / "decoded.h5", info=info, total_frames=19, dtype="float32"
+    ) as decoded:
+        for utterance, rows in codes.items():
+            decoded.write(utterance, quantizer.decode(rows).numpy())
+    store = CodeStore(tmp_path / "codes.h5")
+    ids, lens = ["b", "a"], torch.tensor([4, 7])  # of a longer one, the last frames have no teacher
+    targets, present = DecodedCodes(store, quantizer, delay=delay)(ids, lens)
+    wanted, there = StoredEmbeddings(EmbeddingStore(tmp_path / "decoded.h5"), delay=delay)(
+        ids, lens
+    )
+    assert torch.equal(present, there) and torch.equal(targets, wanted)
+    with pytest.raises(UserError, match="quantizer_id"):
+        DecodedCodes(store, Quantizer(torch.zeros(3), torch.zeros(2, 8, 3)))
 
 
 def test_a_live_teacher_names_an_utterance_without_audio(tmp_path: Path) -> None:

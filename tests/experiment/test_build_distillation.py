@@ -145,11 +145,33 @@ def test_the_units_are_those_of_the_training_utterances(files, cuts, open_) -> N
 def test_the_sample_tells_the_units_of_a_live_teacher(files, cuts, open_) -> None:
     sample = replace(files, embeddings=files.sample)
     make_embeddings(sample, cuts)
-    (loss,) = open_(method="l1", live=True).build().values()
+    (loss,) = open_(method="l1", source="teacher").build().values()
     assert loss.validates
     for name in ("c0", "d0"):
         targets, present = loss.targets([name], torch.tensor([12]))
         assert targets.shape == (1, 12, 24) and present.any()
+
+
+def test_codes_become_a_regression_too(files, cuts, open_) -> None:
+    path = make_codes(files, cuts)
+    quantizer = Quantizer.load(files.quantizer)
+    wanted = quantizer.decode(torch.zeros(2, dtype=torch.uint8))
+    for fields in ({}, {"targets": str(path)}, {"targets": str(path), "quantizer": "other.pt"}):
+        if "quantizer" in fields:
+            fields["quantizer"] = str(files.quantizer.rename(cuts.parent / fields["quantizer"]))
+        (loss,) = open_(method="cosine", source="codes", **fields).build().values()
+        assert isinstance(loss.head, RegressionHead)
+        assert torch.equal(loss.head.mean, wanted)  # all codes are 0
+        targets, present = loss.targets(["c0"], torch.tensor([12]))
+        assert torch.equal(targets[0, 0], torch.cat([wanted, wanted])) and present.all()
+
+
+def test_codes_of_another_quantizer_are_not_decoded(files, cuts, open_) -> None:
+    path = make_codes(files, cuts)
+    Quantizer(torch.zeros(12), torch.randn(2, 4, 12)).save(files.quantizer)
+    for fields in ({}, {"targets": str(path)}):
+        with pytest.raises(UserError, match=r"quantizer_id .*, not "):
+            open_(method="l2", source="codes", **fields)
 
 
 @pytest.mark.parametrize(

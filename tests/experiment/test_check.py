@@ -135,9 +135,20 @@ def _averaged(*, num_epochs=3, keep_epochs=-1, **decoding) -> ExperimentConfig:
             "layer 1 to 12",
         ),
         (
-            ExperimentConfig(distillation=DistillationConfig(method="mvq", layer=6, live=True)),
-            "mvq learns from stored",
-            "live false",
+            ExperimentConfig(
+                distillation=DistillationConfig(method="mvq", layer=6, source="embeddings")
+            ),
+            "mvq predicts stored",
+            "source codes",
+        ),
+        (
+            ExperimentConfig(
+                distillation=DistillationConfig(
+                    method="l1", layer=6, source="teacher", targets="codes"
+                )
+            ),
+            "targets is codes",
+            "targets ''",
         ),
         (_averaged(avg=4), "not as many epochs", "--decoding.avg 3 or less"),
         (_averaged(epoch=2, avg=3), "not as many epochs", "--decoding.avg 2 or less"),
