@@ -84,7 +84,8 @@ def _error_rates(experiments: Sequence[Experiment], *, by_speaker: bool) -> Figu
 
 def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: bool) -> bool:
     """A panel for each test set: WER against the stored bytes of the teacher, students without a
-    teacher as lines across. Of each student the way of decoding that most of them share.
+    teacher as lines across. Of each student the way of decoding that most of them share, of several
+    such the one with the fewest errors.
 
     Args:
         path: of the picture.
@@ -94,41 +95,51 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
     Returns:
         whether there are two amounts of storage to compare; otherwise nothing is drawn.
     """
-    amounts = {e.name: e.teaching.get("bytes_per_hour", 0) / 1e6 for e in experiments}
-    if len({amount for amount in amounts.values() if amount > 0}) < 2:
+    # To three digits: the sizes of two dumps of the same codes differ by their headers.
+    amounts = {
+        e.name: float(f"{e.teaching.get('bytes_per_hour', 0) / 1e6:.3g}") for e in experiments
+    }
+    stored = {amount for amount in amounts.values() if amount > 0}
+    if len(stored) < 2:
         return False
-    methods = [method for e in experiments for method in {r["method"] for r in e.results}]
-    method = max(sorted(set(methods)), key=methods.count)
+    span = max(stored) / min(stored)
+    limits = (min(stored) * span**-0.15, max(stored) * span**0.5)  # on the right there are labels
+    method = _common_method(experiments)
     results = [
         (experiment, result)
         for experiment in experiments
         for result in {r["set"]: r for r in experiment.results if r["method"] == method}.values()
+        if result["wer"] is not None
     ]
     sets = sorted({result["set"] for _, result in results})
     figure = Figure(figsize=(1 + 4.6 * len(sets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    rates = [
+        rate
+        for _, r in results
+        for rate in (r["wer"], *(interval_of(r, by_speaker=by_speaker) or ()))
+    ]
+    gap = 0.045 * (max(rates) - min(rates))
     for ax, name in zip(axes, sets, strict=True):
+        columns: dict[float, list[tuple[float, str]]] = {}
         for experiment, result in results:
-            if result["set"] != name or result["wer"] is None:
-                continue
-            amount = amounts[experiment.name]
-            if amount > 0:
-                _draw_stored(ax, amount, experiment.name, result, by_speaker)
-            else:
-                ax.axhline(result["wer"], color=_GREY, linewidth=1.2, linestyle="--")
-                ax.annotate(
-                    experiment.name,
-                    (1, result["wer"]),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    ha="right",
-                    color=_GREY,
-                    fontsize="small",
-                )
+            if result["set"] == name:
+                amount, rate = amounts[experiment.name], result["wer"]
+                columns.setdefault(amount, []).append((rate, f"{experiment.name}  {rate:.2f}"))
+                if amount > 0:
+                    _draw_stored(ax, amount, result, by_speaker)
+                else:
+                    ax.axhline(rate, color=_GREY, linewidth=1.2, linestyle="--")
+        for amount, labels in columns.items():
+            heights = apart([rate for rate, _ in labels], gap)
+            for height, (_, label) in zip(heights, labels, strict=True):
+                if amount > 0:
+                    _label_at(ax, (amount, height), label)
+                else:
+                    _beside(ax, height, label)
         ax.set_xscale("log")
+        ax.set_xlim(limits)
         ax.xaxis.set_major_formatter("{x:g}")
-        ax.margins(x=0.2)
         ax.set_title(f"{name}, {method}", loc="left", fontweight="bold")
         ax.set_xlabel("stored of the teacher, MB for an hour of audio")
         ax.grid(color="#eeeeee")
@@ -136,6 +147,34 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
     axes[0].set_ylabel("word error rate, %")
     _save(figure, path)
     return True
+
+
+def apart(values: Sequence[float], gap: float) -> list[float]:
+    """Places of labels for these values: in their order, at least `gap` from each other, and those
+    that had to move around where they belong on average."""
+    groups: list[list[float]] = []  # of neighbours that would touch
+    for value in sorted(values):
+        groups.append([value])
+        while len(groups) > 1 and _spread(groups[-1], gap)[0] < _spread(groups[-2], gap)[-1] + gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    places = [place for group in groups for place in _spread(group, gap)]
+    order = sorted(range(len(values)), key=values.__getitem__)
+    return [place for _, place in sorted(zip(order, places, strict=True))]
+
+
+def _spread(group: Sequence[float], gap: float) -> list[float]:
+    first = sum(group) / len(group) - gap * (len(group) - 1) / 2
+    return [first + number * gap for number in range(len(group))]
+
+
+def _common_method(experiments: Sequence[Experiment]) -> str:
+    rates: dict[str, list[float]] = {}
+    students: dict[str, set[str]] = {}
+    for experiment in experiments:
+        for result in experiment.results:
+            students.setdefault(result["method"], set()).add(experiment.name)
+            rates.setdefault(result["method"], []).append(result["wer"] or 0.0)
+    return max(sorted(rates), key=lambda m: (len(students[m]), -sum(rates[m]) / len(rates[m])))
 
 
 def draw_training(path: Path, name: str, metrics: Sequence[dict[str, Any]]) -> None:
@@ -234,20 +273,16 @@ def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_spea
     )
 
 
-def _draw_stored(
-    ax: Axes, amount: float, name: str, result: dict[str, Any], by_speaker: bool
-) -> None:
+def _draw_stored(ax: Axes, amount: float, result: dict[str, Any], by_speaker: bool) -> None:
     interval = interval_of(result, by_speaker=by_speaker)
     if interval is not None:
         ax.plot([amount, amount], interval, color=COLOURS[0], linewidth=2.2, solid_capstyle="butt")
     ax.plot(amount, result["wer"], MARKERS[0], color=COLOURS[0], markersize=7)
+
+
+def _label_at(ax: Axes, place: tuple[float, float], text: str) -> None:
     ax.annotate(
-        f"{name}  {result['wer']:.2f}",
-        (amount, result["wer"]),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize="small",
+        text, place, xytext=(6, 0), textcoords="offset points", va="center", fontsize="small"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mvqkd.evaluation.bootstrap import speakers, wer_interval
 from mvqkd.evaluation.gather import compare, read_experiments
 from mvqkd.evaluation.pictures import (
     _error_rates,
+    apart,
     draw_error_rates,
     draw_storage,
     draw_training,
@@ -128,6 +130,18 @@ def test_error_rates_against_storage_need_two_amounts(root: Path) -> None:
         assert draw_storage(path, experiments, by_speaker=count == 1) == (count == 2)
         assert path.is_file() == (count == 2)
     assert path.read_bytes().startswith(PNG)
+
+
+def test_labels_keep_apart_and_near_their_values() -> None:
+    assert apart([], 1) == []
+    assert apart([3.0, 1.0, 2.0], 1) == [3.0, 1.0, 2.0]
+    assert apart([5.0, 5.2, 9.0], 1) == pytest.approx([4.6, 5.6, 9.0])
+    # The first two move each other to where the third is in the way.
+    assert apart([0.0, 0.1, 1.3], 1) == pytest.approx([-1.6 / 3, 1.4 / 3, 4.4 / 3])
+    values = [7.0, 0.0, 0.3, 0.2, 6.9, 1.4]
+    places = apart(values, 1)
+    assert sorted(range(6), key=places.__getitem__) == sorted(range(6), key=values.__getitem__)
+    assert min(b - a for a, b in pairwise(sorted(places))) > 1 - 1e-9
 
 
 def test_comparison(root: Path) -> None:
