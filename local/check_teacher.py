@@ -82,7 +82,7 @@ def main() -> None:
         ):
             text = cuts.text(number)
             for layer, x in embeddings.items():
-                found[name][layer].append((x.half().cpu(), text))
+                found[name][layer].append((_kept(x, cuts.ids[number]), text))
             if name == "test" and teacher.ctc is not None:
                 x = embeddings[num_layers][None]
                 with torch.inference_mode():
@@ -114,9 +114,28 @@ def main() -> None:
             f"| {name} | {dim} | {rate:g} | {result.characters.wer:.1f} | {result.loss:.2f} |"
         )
         logging.info("%s: CER %.1f %%", name, result.characters.wer)
+        if result.too_short:
+            logging.warning(
+                "%s: %d of the %d utterances have more characters than frames: the nats are of the "
+                "others",
+                name,
+                result.too_short,
+                len(test),
+            )
     print("\n".join(lines))
     if options.output:
         write_text(options.output, "\n".join(lines) + "\n")
+
+
+def _kept(x: Tensor, utterance: str) -> Tensor:
+    """Embeddings on the CPU, in two bytes a number where they fit."""
+    if not x.isfinite().all():
+        raise UserError(
+            f"utterance {utterance}: the teacher's embeddings have NaN or infinity",
+            remedy="check its audio, and the teacher's weights",
+        )
+    half = x.half()
+    return (half if half.isfinite().all() else x).cpu()
 
 
 def stacked(cuts: AudioCuts, numbers: Sequence[int]) -> list[tuple[Tensor, str]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def main() -> None:
         )
         for layer in layers
     }
+    for shards_of_layer in paths.values():
+        _refuse_sample_beside_all(shards_of_layer, sampled=len(numbers) < len(cuts))
     infos = {
         layer: EmbeddingsInfo(options.teacher, layer, teacher.frame_rate, teacher.dim)
         for layer in layers
@@ -150,6 +153,19 @@ def main() -> None:
             store = EmbeddingStore(options.output / f"layer-{layer}")
             store.require(ids=(cuts.ids[number] for number in numbers))
             logging.info("%s: %d utterances, %d frames", store.path, len(store), total)
+
+
+def _refuse_sample_beside_all(paths: Sequence[Path], *, sampled: bool) -> None:
+    """The same utterances would be in the folder twice, which is noticed when it is read."""
+    folder = paths[0].parent
+    samples = set(folder.glob("embeddings-sample-*.h5"))
+    others = set(folder.glob("embeddings-*.h5")) - samples if sampled else samples
+    if others - set(paths):
+        raise UserError(
+            f"{folder} has embeddings of {'all' if sampled else 'a sample of the'} utterances: "
+            f"{min(others).name}",
+            remedy="give another --output, or remove them",
+        )
 
 
 if __name__ == "__main__":

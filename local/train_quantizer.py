@@ -103,13 +103,14 @@ def main() -> None:
         metadata["imported"] = _digest(options.source)
     report_path = options.output.with_suffix(".json")
     probe_path = options.output.with_suffix(".probe.pt")
-    if options.output.is_file() and report_path.is_file():
+    if options.output.is_file():
         quantizer = Quantizer.load(options.output, device=options.device)
         if quantizer.metadata != metadata:
             raise UserError(
                 f"{options.output} was trained on other embeddings, or with other options",
                 remedy="remove it and the codes made with it, or give another --output",
             )
+    if options.output.is_file() and report_path.is_file():
         report = json.loads(report_path.read_text())
         logging.info("%s is trained already", options.output)
     else:

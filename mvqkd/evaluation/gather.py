@@ -81,8 +81,8 @@ def interval_of(result: dict[str, Any], *, by_speaker: bool) -> tuple[float, flo
 def compare(experiment: Experiment, baseline: Experiment, *, by_speaker: bool) -> list[Comparison]:
     """Paired bootstrap of each result of an experiment against the baseline's of the same set and
     method, the last decoded where there are several."""
-    theirs = {(result["set"], result["method"]): result for result in _by_time(baseline.results)}
-    ours = {(result["set"], result["method"]): result for result in _by_time(experiment.results)}
+    theirs = {(result["set"], result["method"]): result for result in by_time(baseline.results)}
+    ours = {(result["set"], result["method"]): result for result in by_time(experiment.results)}
     compared = []
     for key, result in ours.items():
         if key not in theirs:
@@ -145,7 +145,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results in the order in which they were decoded."""
     return sorted(results, key=lambda result: result["time"])
 
 

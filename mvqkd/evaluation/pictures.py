@@ -6,6 +6,7 @@ of Okabe and Ito, which people with any colour vision tell apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from mvqkd.evaluation.gather import Experiment, interval_of
+from mvqkd.evaluation.gather import Experiment, by_time, interval_of
 from mvqkd.files import atomic_path
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -85,7 +86,7 @@ def _error_rates(experiments: Sequence[Experiment], *, by_speaker: bool) -> Figu
 def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: bool) -> bool:
     """A panel for each test set: WER against the stored bytes of the teacher, students without a
     teacher as lines across. Of each student the way of decoding that most of them share, of several
-    such the one with the fewest errors.
+    such the one with the fewest errors, and the last decoded.
 
     Args:
         path: of the picture.
@@ -108,7 +109,9 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
     results = [
         (experiment, result)
         for experiment in experiments
-        for result in {r["set"]: r for r in experiment.results if r["method"] == method}.values()
+        for result in {
+            r["set"]: r for r in by_time(experiment.results) if r["method"] == method
+        }.values()
         if result["wer"] is not None
     ]
     sets = sorted({result["set"] for _, result in results})
@@ -173,7 +176,8 @@ def _common_method(experiments: Sequence[Experiment]) -> str:
     for experiment in experiments:
         for result in experiment.results:
             students.setdefault(result["method"], set()).add(experiment.name)
-            rates.setdefault(result["method"], []).append(result["wer"] or 0.0)
+            rate = math.inf if result["wer"] is None else result["wer"]
+            rates.setdefault(result["method"], []).append(rate)
     return max(sorted(rates), key=lambda m: (len(students[m]), -sum(rates[m]) / len(rates[m])))
 
 

@@ -168,7 +168,10 @@ def _error_rates(result: dict[str, Any] | None, by_speaker: bool) -> tuple[str, 
 
 
 def _commit(experiment: Experiment) -> str:
-    commits = {start["commit"]: start["dirty"] for start in experiment.starts if start["commit"]}
+    commits: dict[str, bool] = {}
+    for start in experiment.starts:
+        if commit := start["commit"]:
+            commits[commit] = commits.get(commit, False) or start["dirty"]
     return ", ".join(f"{commit[:9]}{'+' if dirty else ''}" for commit, dirty in commits.items())
 
 

@@ -73,7 +73,7 @@ class AudioCuts:
         """Audio (S,) of a cut at 16 kHz.
 
         Raises:
-            UserError: it cannot be read, or is not as long as the manifest says.
+            UserError: it cannot be read, or is shorter than the manifest says.
         """
         samples = read_audio(deserialize_item(self._cut(number)))
         if len(samples) != self.num_samples[number]:

@@ -20,7 +20,9 @@ class ProbeResult:
     characters: ErrorCounts
     """Errors in characters; the space between words is one."""
     loss: float
-    """CTC loss of these utterances, in nats for each character."""
+    """CTC loss of these utterances but those that are too short, in nats for each character."""
+    too_short: int
+    """Utterances with more characters than their frames have room for."""
 
 
 def probe(
@@ -63,41 +65,47 @@ def probe(
     linear.to(device)
     optimizer = torch.optim.Adam(linear.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    criterion = nn.CTCLoss(blank=0, reduction="sum", zero_infinity=True)
+    criterion = nn.CTCLoss(blank=0, reduction="none", zero_infinity=True)
 
     def loss_of(batch: Sequence[tuple[Tensor, str]]) -> tuple[Tensor, Tensor, Tensor, int]:
         lens = torch.tensor([len(features) for features, _ in batch])
         x = pad_sequence([features.float() for features, _ in batch], batch_first=True).to(device)
         logits = linear((x - mean) / scale)
         targets = [encode(text) for _, text in batch]
-        total = criterion(
+        losses = criterion(
             logits.log_softmax(-1).transpose(0, 1),
             torch.cat(targets).to(device),
             lens,
             torch.tensor([len(target) for target in targets]),
         )
-        return total, logits, lens, sum(map(len, targets))
+        # Of an utterance with too few frames the loss is infinite, here zero: it has no characters.
+        possible = (losses > 0).tolist()
+        count = sum(len(target) for target, fits in zip(targets, possible, strict=True) if fits)
+        return losses, logits, lens, count
 
     order: list[int] = []
     for _ in range(steps):
         if len(order) < min(batch_size, len(train)):
             order += torch.randperm(len(train), generator=generator).tolist()
         chosen, order = order[:batch_size], order[batch_size:]
-        loss, _, _, count = loss_of([train[index] for index in chosen])
+        losses, _, _, count = loss_of([train[index] for index in chosen])
         optimizer.zero_grad()
-        (loss / max(1, count)).backward()
+        (losses.sum() / max(1, count)).backward()
         optimizer.step()
         schedule.step()
 
     head = CTCHead(nn.Identity(), ["", *symbols], blank=0)
     transcripts: list[Transcript] = []
-    total_loss, total_count = 0.0, 0
+    total_loss, total_count, too_short = 0.0, 0, 0
     with torch.no_grad():
         for begin in range(0, len(test), batch_size):
             batch = test[begin : begin + batch_size]
-            loss, logits, lens, count = loss_of(batch)
-            total_loss, total_count = total_loss + float(loss), total_count + count
+            losses, logits, lens, count = loss_of(batch)
+            total_loss, total_count = total_loss + float(losses.sum()), total_count + count
+            too_short += sum(
+                loss == 0 and bool(text) for loss, (_, text) in zip(losses, batch, strict=True)
+            )
             for (_, text), hypothesis in zip(batch, head.decode(logits, lens), strict=True):
                 name = str(len(transcripts))
                 transcripts.append(Transcript(name, list(text), list(hypothesis)))
-    return ProbeResult(score(transcripts).total, total_loss / max(1, total_count))
+    return ProbeResult(score(transcripts).total, total_loss / max(1, total_count), too_short)

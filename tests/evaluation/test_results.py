@@ -132,6 +132,41 @@ def test_error_rates_against_storage_need_two_amounts(root: Path) -> None:
     assert path.read_bytes().startswith(PNG)
 
 
+def test_of_several_decodings_the_last_is_drawn_against_storage(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count, amount in enumerate((1.44e6, 138e6), start=1):
+        name = f"student{count}"
+        write_experiment(root, name, 10 * count, 3_000_000)
+        (root / name / "teaching.json").write_text(json.dumps({"bytes_per_hour": amount}))
+    folder = root / "student1" / "modified_beam_search"
+    result = json.loads((folder / "result-test-epoch-3-avg-1.json").read_text())
+    later = result | {"suffix": "epoch-10-avg-1", "wer": 1.5, "time": "2026-01-04T00:00:00+00:00"}
+    (folder / "result-test-epoch-10-avg-1.json").write_text(json.dumps(later))
+    # A search that recognized nothing that there was to recognize is not the best.
+    for path in root.glob("*/greedy_search/*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"wer": None}))
+    drawn: list[tuple[float, str, float]] = []
+    monkeypatch.setattr(
+        "mvqkd.evaluation.pictures._draw_stored",
+        lambda ax, amount, result, by_speaker: drawn.append(
+            (amount, result["method"], result["wer"])
+        ),
+    )
+    experiments = [e for e in read_experiments(root) if e.results]
+    assert draw_storage(root / "storage.png", experiments, by_speaker=False)
+    method = "modified_beam_search"
+    assert sorted(drawn) == [(1.44, method, 1.5), (138.0, method, 12.5)]
+
+
+def test_a_commit_that_was_changed_once_is_marked(root: Path) -> None:
+    path = root / "baseline" / "environment.json"
+    (start,) = json.loads(path.read_text())
+    path.write_text(json.dumps([start, start | {"dirty": False}]))
+    experiments = [e for e in read_experiments(root) if e.name == "baseline"]
+    assert "| 012345678+ |" in results_table(experiments, by_speaker=False)
+
+
 def test_labels_keep_apart_and_near_their_values() -> None:
     assert apart([], 1) == []
     assert apart([3.0, 1.0, 2.0], 1) == [3.0, 1.0, 2.0]

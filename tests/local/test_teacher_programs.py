@@ -99,6 +99,17 @@ def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path, cuts: Path) 
     assert not list((tmp_path / "out" / "layer-1").glob("*-00000-of-*"))
 
 
+@pytest.mark.parametrize("counts", [(3, 0), (0, 3)])
+def test_a_sample_and_all_are_not_extracted_into_one_folder(
+    tmp_path: Path, cuts: Path, counts: tuple[int, int]
+) -> None:
+    extract(cuts, tmp_path / "out", "--num-utterances", counts[0])
+    before = contents(tmp_path / "out" / "layer-3")
+    with pytest.raises(UserError, match="another --output"):
+        extract(cuts, tmp_path / "out", "--num-utterances", counts[1])
+    assert contents(tmp_path / "out" / "layer-3") == before
+
+
 def test_codes_are_those_of_the_quantizer_for_every_cut(
     tmp_path: Path, cuts: Path, quantizer: Path
 ) -> None:
@@ -231,6 +242,13 @@ def test_from_embeddings_to_a_report_on_storage(
     with pytest.raises(UserError, match="with other options"):
         run("train_quantizer", *options, "--seed", 1)
 
+    before = (tmp_path / "q.pt").read_bytes()
+    (tmp_path / "q.json").rename(tmp_path / "q.json.away")
+    with pytest.raises(UserError, match="with other options"):  # nor without its report
+        run("train_quantizer", *options, "--seed", 1)
+    assert (tmp_path / "q.pt").read_bytes() == before
+    (tmp_path / "q.json.away").rename(tmp_path / "q.json")
+
     with pytest.raises(UserError, match="trained for 2 steps, not 3"):
         run("train_quantizer", *options, "--cuts", cuts, "--probe-steps", 3)
     assert [row["rate_weight"] for row in report["tradeoff"]] == [0, 0.001, 0.003, 0.01, 0.03]
@@ -343,3 +361,26 @@ def test_check_teacher_prints_a_row_for_each_layer(
     assert "| layer 1 | 12 | 50 |" in table and "| layer 3 | 12 | 50 |" in table
     assert "| fbank, two frames | 160 | 50 |" in table
     assert (tmp_path / "check.md").read_text() == table
+
+
+def test_check_teacher_names_an_utterance_whose_embeddings_are_not_finite(tmp_path: Path) -> None:
+    short = make_corpus(tmp_path / "short", [0.5, 0.7])
+    long = make_corpus(tmp_path / "long", [0.8, 1.2], name="test")
+    with pytest.raises(UserError, match="utterance t1: the teacher's embeddings have NaN"):
+        run(
+            "check_teacher",
+            *("--teacher", "python:tests.teachers.corpus:faulty", "--layers", 1),
+            *("--train-cuts", short, "--test-cuts", long, "--steps", 2),
+        )
+
+
+def test_check_teacher_holds_embeddings_of_any_size(
+    tmp_path: Path, cuts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        "check_teacher",
+        *("--teacher", "python:tests.teachers.corpus:loud", "--layers", 1),
+        *("--train-cuts", cuts, "--test-cuts", cuts, "--steps", 2),
+    )
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "| layer 1 |" in line]
+    assert "nan" not in row

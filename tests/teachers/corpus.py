@@ -87,6 +87,20 @@ def faulty(layers: list[int] | None) -> Faulty:
     return Faulty(layers)
 
 
+class Loud(Spectra):
+    """Its embeddings do not fit into float16."""
+
+    def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
+        output = super().forward(waveforms, lens)
+        output.layers = {layer: 1e6 * x for layer, x in output.layers.items()}
+        return output
+
+
+def loud(layers: list[int] | None) -> Loud:
+    """For `python:tests.teachers.corpus:loud`."""
+    return Loud(layers)
+
+
 class Flawed(Spectra):
     """Breaks one of the promises of a teacher, which `fault` names; `more` is none."""
 

@@ -97,3 +97,13 @@ def test_several_manifests_are_numbered_through(tmp_path: Path) -> None:
     assert cuts.ids == ["c0", "c1", "o0"] and cuts.text(1) == "ab ba"
     samples, _ = soundfile.read(tmp_path / "others0.wav", dtype="float32")
     np.testing.assert_array_equal(cuts.samples(2), samples)
+
+
+@pytest.mark.parametrize("left", [100, 7000])
+def test_audio_that_has_become_shorter_is_refused(tmp_path: Path, left: int) -> None:
+    cuts = AudioCuts([make_corpus(tmp_path, [0.5])])
+    (path,) = tmp_path.glob("*.wav")
+    samples, rate = soundfile.read(path, dtype="float32")
+    soundfile.write(path, samples[:left], rate, subtype="FLOAT")
+    with pytest.raises(UserError, match="utterance c0"):
+        cuts.samples(0)

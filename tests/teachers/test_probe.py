@@ -44,6 +44,21 @@ def test_a_probe_is_reproducible() -> None:
     assert probe(train, test, steps=3) == first
 
 
+def test_the_loss_is_one_of_characters_that_frames_have_room_for() -> None:
+    train, test = (utterances(12, informative=True, seed=s) for s in (0, 1))
+    short = [(frames[:8], text[:2]) for frames, text in test[:4]]
+    crowded = [(frames[:5], text) for frames, text in test]  # 6 letters
+    apart = [probe(train, part, steps=5) for part in (test, short)]
+    both = probe(train, [*test, *short], steps=5)
+    characters = [6 * 12, 2 * 4]
+    wanted = sum(n * found.loss for n, found in zip(characters, apart, strict=True))
+    assert both.loss == pytest.approx(wanted / sum(characters), rel=1e-4)
+    assert both.too_short == 0
+    found = probe(train, [*test, *crowded], steps=5)
+    assert found.too_short == 12 and found.loss == pytest.approx(apart[0].loss, rel=1e-4)
+    assert found.characters.words == 2 * 6 * 12
+
+
 def test_a_probe_needs_utterances() -> None:
     with pytest.raises(ValueError, match="utterances to train"):
         probe([], utterances(1, informative=True, seed=0))
