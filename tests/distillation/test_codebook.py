@@ -27,6 +27,21 @@ def test_independent_loss_is_the_mean_negative_log_probability_of_each_index() -
         assert float(found[row]) == pytest.approx(total / 3, rel=1e-5)
 
 
+def test_joint_loss_is_that_of_each_index_given_those_before_it() -> None:
+    torch.manual_seed(0)
+    head = JointCodebookHead(5, num_indexes=3, codebook_size=4, hidden_dim=6)
+    x, indexes = torch.randn(4, 5), torch.tensor([[1, 3, 2], [0, 0, 1], [3, 2, 0], [2, 1, 1]])
+    found = head(x, indexes).detach()
+    for row in range(4):
+        total, known = 0.0, torch.zeros(6)
+        for place, hidden in enumerate(head.hidden(x[row]).view(3, 6)):
+            logits = head.weight[place] @ (hidden + known).relu() + head.bias[place]
+            total -= float(logits.detach().log_softmax(0)[indexes[row, place]])
+            if place < 2:
+                known = known + head.before.weight[4 * place + indexes[row, place]]
+        assert float(found[row]) == pytest.approx(total / 3, rel=1e-5)
+
+
 def test_joint_probabilities_of_all_sequences_add_up_to_one() -> None:
     torch.manual_seed(1)
     head = JointCodebookHead(5, num_indexes=3, codebook_size=3, hidden_dim=7)

@@ -16,7 +16,8 @@ from mvqkd.data.codes import CodesInfo, write_codes
 from mvqkd.data.embeddings import EmbeddingsInfo, write_embeddings
 from mvqkd.distillation import CodebookHead, JointCodebookHead, LayerDistillation, RegressionHead
 from mvqkd.errors import UserError
-from mvqkd.experiment.build_distillation import Distillation
+from mvqkd.experiment import build_distillation
+from mvqkd.experiment.build_distillation import Distillation, embedding_statistics
 from mvqkd.experiment.config import DistillationConfig, ModelConfig
 from mvqkd.experiment.teaching import TeachingFiles, teaching_files
 from mvqkd.quantization import Quantizer
@@ -76,12 +77,16 @@ def make_codes(
     return path
 
 
-def make_embeddings(files: TeachingFiles, cuts: Path) -> Path:
+def make_embeddings(
+    files: TeachingFiles, cuts: Path, *, source: str = "embeddings", **fields: object
+) -> Path:
+    """Embeddings of all cuts: those that are learned from, or the sample of a live teacher."""
     random = np.random.default_rng(0)
-    files.embeddings.mkdir(parents=True)
-    path = files.embeddings / "embeddings-0-of-1.h5"
+    folder = files.sample if source == "teacher" else files.embeddings
+    folder.mkdir(parents=True)
+    path = folder / "embeddings-0-of-1.h5"
     lens = teacher_lens(cuts)
-    info = EmbeddingsInfo(files.teacher, 2, 50.0, 12)
+    info = replace(EmbeddingsInfo(files.teacher, 2, 50.0, 12), **fields)  # type: ignore[arg-type]
     with write_embeddings(
         path, info=info, total_frames=sum(lens.values()), dtype="float32"
     ) as writer:
@@ -109,13 +114,34 @@ def open_(files: TeachingFiles, cuts: Path) -> Callable[..., Distillation]:
 
 def test_codes_become_a_codebook_loss(files, cuts, open_) -> None:
     make_codes(files, cuts)
-    (loss,) = open_().build().values()
+    (loss,) = open_(masked_weight=2.0, unmasked_weight=0.5).build().values()
     assert isinstance(loss, LayerDistillation) and isinstance(loss.head, CodebookHead)
     assert loss.head.logits.out_features == 2 * 2 * 4  # two teacher frames of two codebooks of 4
     assert (loss.scale, list(loss.taps)) == (0.3, ["layers.1"])
+    assert (loss.masked_weight, loss.unmasked_weight) == (2.0, 0.5)
     assert not loss.validates  # there are no codes of the dev cuts
     (joint,) = open_(prediction="joint").build().values()
     assert isinstance(joint.head, JointCodebookHead)
+
+
+def test_a_loss_with_targets_of_all_dev_cuts_is_validated(files, cuts, open_) -> None:
+    make_codes(files, cuts, changed={"d0": 25})
+    (loss,) = open_().build().values()
+    assert loss.validates
+
+
+@pytest.mark.parametrize(
+    ("method", "source"),
+    [("mvq", "codes"), ("l2", "codes"), ("l2", "embeddings"), ("l1", "teacher")],
+)
+def test_targets_of_every_source_are_delayed(files, cuts, open_, method, source) -> None:
+    if source == "codes":
+        make_codes(files, cuts)
+    else:
+        make_embeddings(files, cuts, source=source)
+    (loss,) = open_(method=method, source=source, delay=2).build().values()
+    _, present = loss.targets(["c0"], torch.tensor([12]))
+    assert present[0].tolist() == [False] * 2 + [True] * 10
 
 
 def test_embeddings_become_a_regression_in_units_of_the_teacher(files, cuts, open_) -> None:
@@ -142,9 +168,25 @@ def test_the_units_are_those_of_the_training_utterances(files, cuts, open_) -> N
     assert float(loss.head.scale) == pytest.approx(3.0, rel=0.05)
 
 
+def test_units_are_of_all_utterances_or_of_some_whatever_their_order(monkeypatch) -> None:
+    random = np.random.default_rng(0)
+    rows = {
+        name: center + scale * random.standard_normal((30, 2))
+        for name, center, scale in (("a", 0, 1), ("b", 5, 2), ("c", -9, 0.1))
+    }
+    mean, scale = embedding_statistics(rows.__getitem__, rows)
+    every = np.concatenate(list(rows.values()))
+    assert mean.numpy() == pytest.approx(every.mean(0), rel=1e-5)
+    assert scale == pytest.approx(np.sqrt(every.var(0).mean()), rel=1e-5)
+    monkeypatch.setattr(build_distillation, "_STATISTICS_FRAMES", 10)
+    ((_, first), (_, second)) = (
+        embedding_statistics(rows.__getitem__, ids) for ids in (list("abc"), list("cba"))
+    )
+    assert first == second != scale
+
+
 def test_the_sample_tells_the_units_of_a_live_teacher(files, cuts, open_) -> None:
-    sample = replace(files, embeddings=files.sample)
-    make_embeddings(sample, cuts)
+    make_embeddings(files, cuts, source="teacher")
     (loss,) = open_(method="l1", source="teacher").build().values()
     assert loss.validates
     for name in ("c0", "d0"):
@@ -195,6 +237,12 @@ def test_codes_of_something_else_are_refused(files, cuts, open_, fields, message
             open_(targets=str(path))
 
 
+def test_codes_of_another_number_of_codebooks_are_refused(files, cuts, open_) -> None:
+    make_codes(files, cuts)
+    with pytest.raises(UserError, match="num_codebooks 2, not 4"):
+        open_(num_codebooks=4)
+
+
 def test_codes_from_elsewhere_have_the_rate_weight_that_is_asked_for(files, cuts, open_) -> None:
     path = str(make_codes(files, cuts, rate_weight=0.01))
     open_(targets=path)
@@ -233,9 +281,23 @@ def test_missing_and_truncated_codes_are_refused(files, cuts, open_) -> None:
         open_()
 
 
-def test_embeddings_that_are_not_finite_are_refused(files, cuts, open_) -> None:
-    path = make_embeddings(files, cuts)
+@pytest.mark.parametrize("source", ["embeddings", "teacher"])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"teacher": "hf:other"}, "teacher hf:other, not"), ({"layer": 3}, "layer 3, not 2")],
+)
+def test_embeddings_of_something_else_are_refused(
+    files, cuts, open_, source, fields, message
+) -> None:
+    make_embeddings(files, cuts, source=source, **fields)
+    with pytest.raises(UserError, match=message):
+        open_(method="l2", source=source)
+
+
+@pytest.mark.parametrize("source", ["embeddings", "teacher"])
+def test_embeddings_that_are_not_finite_are_refused(files, cuts, open_, source) -> None:
+    path = make_embeddings(files, cuts, source=source)
     with h5py.File(path, "r+") as file:
         file["embeddings"][-3, 3] = np.nan  # of the last utterance
     with pytest.raises(UserError, match=r"utterance c1_sp0\.9 have NaN or infinity"):
-        open_(method="l2")
+        open_(method="l2", source=source)
