@@ -95,6 +95,16 @@ def test_frames_of_chosen_utterances(tmp_path: Path) -> None:
         EmbeddingFrames(store, ["utt9"])
 
 
+def test_shares_of_a_search_for_damage_are_searched_by_one_process_each(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    store = stored(path, torch.zeros(6, 6), [2, 2, 2])
+    with h5py.File(path, "a") as file:
+        file["embeddings"][3, 0] = np.nan
+    store.require_finite(0, 2)
+    with pytest.raises(UserError, match="utterance utt1"):
+        store.require_finite(1, 2)
+
+
 def test_a_quantizer_learns_the_same_from_files_and_from_memory(tmp_path: Path) -> None:
     x = torch.randn(3000, 6, generator=torch.Generator().manual_seed(0))
     store = stored(tmp_path / "x.h5", x, [1000, 1, 0, 1499, 500])

@@ -17,7 +17,7 @@ from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
-from tests.teachers.corpus import URI, make_corpus
+from tests.teachers.corpus import URI, Multiplied, make_corpus
 
 
 @pytest.mark.parametrize("delay", [0, 2])
@@ -75,6 +75,15 @@ def test_decoded_codes_are_the_embeddings_that_they_stand_for(tmp_path: Path, de
     assert torch.equal(present, there) and torch.equal(targets, wanted)
     with pytest.raises(UserError, match="quantizer_id"):
         DecodedCodes(store, Quantizer(torch.zeros(3), torch.zeros(2, 8, 3)))
+
+
+def test_a_live_teacher_is_not_rounded_to_the_precision_of_its_student(tmp_path: Path) -> None:
+    cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5])])
+    live, lens = LiveEmbeddings(Multiplied([1]), 1, cuts), torch.tensor([12])
+    exact, _ = live(["c0"], lens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = live(["c0"], lens)
+    assert torch.equal(found, exact)
 
 
 def test_a_live_teacher_names_an_utterance_without_audio(tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ def test_captured_information():
     test_features, test_codes = utterances(3, 1)
     centers = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
     centers = centers - centers.mean(dim=1, keepdim=True)
-    embeddings = [centers[0][c[:, 0].long()] + centers[1][c[:, 1].long()] for c in test_codes]
+    embeddings = [10 + centers[0][c[:, 0].long()] + centers[1][c[:, 1].long()] for c in test_codes]
     found = predictability(
         CodeProbe.fit(features, codes, codebook_size=4, num_steps=40),
         test_features,
         test_codes,
         centers=centers,
-        mean=torch.zeros(5),
+        mean=torch.full((5,), 10.0),
         embeddings=embeddings,
     )
     assert found.entropy == pytest.approx([2, 2], abs=0.02)

@@ -8,6 +8,7 @@ import torch
 
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
+from mvqkd.quantization import quantizer as quantizer_module
 from mvqkd.quantization.predictability import predictability
 from mvqkd.quantization.predictable import encode_predictably
 from mvqkd.quantization.probe import CodeProbe
@@ -33,6 +34,16 @@ def test_a_penalty_joins_the_squared_error():
         quantizer.encode(x[1:], penalty=penalty)
     with pytest.raises(ValueError, match="not finite"):
         quantizer.encode(x, penalty=penalty / 0)
+
+
+def test_frames_of_every_chunk_have_their_own_penalty(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    quantizer = Quantizer(torch.zeros(5), torch.randn(3, 4, 5, generator=generator))
+    x = torch.randn(200, 5, generator=generator)
+    penalty = 4 * torch.rand(200, 3, 4, generator=generator)
+    whole = quantizer.encode(x, penalty=penalty)
+    monkeypatch.setattr(quantizer_module, "_CHUNK_CPU", 1)  # 64 frames at once
+    assert torch.equal(quantizer.encode(x, penalty=penalty), whole)
 
 
 def speech(count, seed):

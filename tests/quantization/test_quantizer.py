@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from mvqkd.errors import UserError
-from mvqkd.quantization import Quantizer, load_quantizer, measure
+from mvqkd.quantization import Quantizer, TensorFrames, load_quantizer, measure
+from mvqkd.quantization import quantizer as quantizer_module
+from mvqkd.quantization.frames import BLOCK_FRAMES, sample
 
 SMALL = {"num_codebooks": 2, "codebook_size": 16, "num_steps": 60}
 
@@ -52,6 +54,12 @@ def test_decode_is_the_sum_of_mean_and_chosen_centers(fitted):
     codes = torch.tensor([[[3, 0], [15, 7]]])
     expected = fitted.mean + fitted.centers[0, [3, 15]] + fitted.centers[1, [0, 7]]
     assert torch.equal(fitted.decode(codes), expected[None])
+
+
+def test_a_sample_is_spread_over_all_frames():
+    x = torch.arange(8.0 * BLOCK_FRAMES)[:, None]
+    rows = sample(TensorFrames(x), 2 * BLOCK_FRAMES)
+    assert torch.equal(rows, torch.cat([x[:BLOCK_FRAMES], x[4 * BLOCK_FRAMES :][:BLOCK_FRAMES]]))
 
 
 def test_learning_improves_on_the_start():
@@ -189,7 +197,7 @@ def test_damaged_files_are_named(fitted, tmp_path, read):
             read(path)
 
 
-def test_bad_frames_are_named(fitted):
+def test_bad_frames_are_named(fitted, monkeypatch):
     x = clustered(300)
     x[123, 4] = float("nan")
     with pytest.raises(ValueError, match="frame 123 has NaN"):
@@ -199,6 +207,9 @@ def test_bad_frames_are_named(fitted):
     with pytest.raises(ValueError, match="frame 123 has NaN"):
         measure(fitted, x)
     x[123, 4] = float("-inf")
+    with pytest.raises(ValueError, match="frame 123"):
+        fitted.encode(x)
+    monkeypatch.setattr(quantizer_module, "_CHUNK_CPU", 1)  # 64 frames at once
     with pytest.raises(ValueError, match="frame 123"):
         fitted.encode(x)
 

@@ -72,6 +72,15 @@ def spectra(layers: list[int] | None) -> Spectra:
     return Spectra(layers)
 
 
+class Multiplied(Spectra):
+    """Has a product of matrices, of which automatic mixed precision rounds the factors."""
+
+    def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
+        output = super().forward(waveforms, lens)
+        layers = {layer: x @ torch.eye(self.dim) for layer, x in output.layers.items()}
+        return Embeddings(layers, output.lens)
+
+
 class Faulty(Spectra):
     """Gives NaN for utterances longer than a second."""
 

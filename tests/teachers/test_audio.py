@@ -10,7 +10,7 @@ import torch
 
 from mvqkd.errors import UserError
 from mvqkd.teachers.audio import AudioCuts, audio_batches, embed
-from tests.teachers.corpus import Spectra, make_corpus
+from tests.teachers.corpus import Multiplied, Spectra, make_corpus
 
 
 def test_batches_hold_every_utterance_once_within_the_limit(tmp_path: Path) -> None:
@@ -59,6 +59,19 @@ def test_embed_yields_each_utterance_as_if_alone(tmp_path: Path) -> None:
         alone = teacher(wave, torch.tensor([wave.shape[1]]))
         for layer in (1, 3):
             assert torch.equal(layers[layer], alone.layers[layer][0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_embeddings_are_computed_in_the_precision_that_is_asked_for(
+    tmp_path: Path, precision: str
+) -> None:
+    cuts = AudioCuts([make_corpus(tmp_path, [0.5])])
+    cpu = torch.device("cpu")
+    ((_, exact),) = embed(Spectra([1]), cuts, [0], device=cpu, max_duration=9.0)
+    ((_, found),) = embed(
+        Multiplied([1]), cuts, [0], device=cpu, max_duration=9.0, precision=precision
+    )
+    assert torch.equal(found[1], exact[1].to(getattr(torch, precision)).float())
 
 
 def test_bad_audio_is_named(tmp_path: Path) -> None:
