@@ -9,7 +9,6 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -19,17 +18,23 @@ import torch
 
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.data.features import FeatureReader
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
+from mvqkd.quantization.predictable import encode_predictably
+from mvqkd.quantization.probe import CodeProbe
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts
+from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.probe import probe
 from tests.teachers.corpus import URI, make_corpus
 
 LOCAL = Path(__file__).parents[2] / "local"
 
 
-def run(program: str, *options: object) -> None:
-    main: Callable[[], None] = runpy.run_path(str(LOCAL / f"{program}.py"))["main"]
+def run(program: str, *options: object, **constants: object) -> None:
+    """Run a program with these options, and with other constants of its module."""
+    main = runpy.run_path(str(LOCAL / f"{program}.py"))["main"]
+    main.__globals__.update(constants)
     saved, sys.argv = sys.argv, [program, *map(str, options)]
     try:
         main()
@@ -66,6 +71,16 @@ def dump(cuts: Path, quantizer: Path, output: Path, *options: object) -> None:
         *("--cuts", cuts, "--quantizer", quantizer, "--output", output, "--num-workers", 0),
         *("--shard-hours", 0.0005, *options),
     )
+
+
+def embedded(cuts: Path, layer: int) -> dict[str, torch.Tensor]:
+    """The teacher's embeddings of every utterance alone."""
+    audio, teacher = AudioCuts([cuts]), load_teacher(URI, [layer])
+    found = {}
+    for number, name in enumerate(audio.ids):
+        wave = torch.from_numpy(audio.samples(number))[None]
+        found[name] = teacher(wave, torch.tensor([wave.shape[1]])).layers[layer][0]
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -115,14 +130,46 @@ def test_codes_are_those_of_the_quantizer_for_every_cut(
 ) -> None:
     dump(cuts, quantizer, tmp_path / "codes")
     store = CodeStore(tmp_path / "codes")
-    audio, teacher, encoder = AudioCuts([cuts]), load_teacher(URI, [2]), Quantizer.load(quantizer)
-    assert set(store) == set(audio.ids) and len(store) == 12
+    x, encoder = embedded(cuts, 2), Quantizer.load(quantizer)
+    assert set(store) == set(x) and len(store) == 12
     assert store.info.quantizer_id == encoder.id and store.info.codebook_size == 16
-    for number, name in enumerate(audio.ids):
-        wave = torch.from_numpy(audio.samples(number))[None]
-        expected = encoder.encode(teacher(wave, torch.tensor([wave.shape[1]])).layers[2][0])
+    for name, rows in x.items():
+        np.testing.assert_array_equal(store[name], encoder.encode(rows).numpy())
+    store.require(ids=x, quantizer_id=encoder.id, frame_rate=50.0, num_codebooks=3)
+
+
+def test_codes_are_chosen_with_the_rate_weight_that_is_asked_for(
+    tmp_path: Path, cuts: Path, quantizer: Path
+) -> None:
+    encoder = Quantizer.load(quantizer)
+    torch.manual_seed(0)
+    teller = CodeProbe(80, 3, 16, 2, quantizer_id=encoder.id, energy=1.0).eval()
+    teller.save(quantizer.with_suffix(".probe.pt"))
+    dump(cuts, quantizer, tmp_path / "codes", "--rate-weight", 0.3)
+    store, reader = CodeStore(tmp_path / "codes"), FeatureReader([cuts])
+    for name, x in embedded(cuts, 2).items():
+        features = torch.from_numpy(reader[name])
+        expected = encode_predictably(encoder, teller, x, features, rate_weight=0.3)
         np.testing.assert_array_equal(store[name], expected.numpy())
-    store.require(ids=audio.ids, quantizer_id=encoder.id, frame_rate=50.0, num_codebooks=3)
+
+
+def test_teachers_and_probes_that_do_not_fit_the_quantizer_are_refused(
+    tmp_path: Path, cuts: Path, quantizer: Path
+) -> None:
+    original = Quantizer.load(quantizer)
+    path = tmp_path / "other.pt"
+    for dim, changed, message in (
+        (12, {"frame_rate": 25.0}, r"12 dimensions at 50\.0 Hz, .* 12 at 25\.0 Hz"),
+        (5, {}, r"12 dimensions at 50\.0 Hz, .* 5 at 50\.0 Hz"),
+        (12, {"teacher": "python:tests.teachers.corpus:faulty"}, "utterance c1.*NaN or infinity"),
+    ):
+        metadata = original.metadata | changed
+        Quantizer(torch.zeros(dim), original.centers[..., :dim], metadata=metadata).save(path)
+        with pytest.raises(UserError, match=message):
+            dump(cuts, path, tmp_path / "none")
+    CodeProbe(80, 3, 16, 2, quantizer_id="0" * 8).save(quantizer.with_suffix(".probe.pt"))
+    with pytest.raises(UserError, match=f"codes of quantizer 00000000, .* is {original.id}"):
+        dump(cuts, quantizer, tmp_path / "none", "--rate-weight", 0.3)
 
 
 def test_any_number_of_processes_writes_the_same(
@@ -286,6 +333,42 @@ def test_from_embeddings_to_a_report_on_storage(
     assert float(table["codes, 2 codebooks"][2]) == pytest.approx(size / hours / 1e6, abs=1e-3)
 
 
+def test_the_probe_hears_utterances_spread_over_those_trained_on(
+    tmp_path: Path, cuts: Path
+) -> None:
+    extract(cuts, tmp_path / "out", "--num-utterances", 0)
+    folder = tmp_path / "out" / "layer-3"
+    run(
+        "train_quantizer",
+        *("--embeddings", folder, "--output", tmp_path / "q.pt", "--cuts", cuts),
+        *("--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--probe-steps", 2),
+        *("--held-out", 0.2),
+        _PROBED=4,
+    )
+    split = runpy.run_path(str(LOCAL / "train_quantizer.py"))["split"]
+    store, reader = EmbeddingStore(folder), FeatureReader([cuts])
+    some = split(list(store), 0.2, 0)[0][::3]
+    assert len(some) in (3, 4)
+    encode = Quantizer.load(tmp_path / "q.pt").encode
+    expected = CodeProbe.fit(
+        [torch.from_numpy(reader[name]) for name in some],
+        [encode(torch.from_numpy(store[name].astype(np.float32))) for name in some],
+        codebook_size=16,
+        num_steps=2,
+    ).state_dict()
+    found = CodeProbe.load(tmp_path / "q.probe.pt").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_damaged_embeddings_are_named_before_training(tmp_path: Path, cuts: Path) -> None:
+    extract(cuts, tmp_path / "out", "--num-utterances", 0)
+    folder = tmp_path / "out" / "layer-3"
+    with h5py.File(max(folder.glob("*.h5")), "a") as file:
+        file["embeddings"][0, 0] = np.nan
+    with pytest.raises(UserError, match=r"the embeddings of utterance c\d.* have NaN"):
+        run("train_quantizer", "--embeddings", folder, "--output", tmp_path / "q.pt")
+
+
 def test_a_quantizer_made_elsewhere_is_measured_and_kept(
     tmp_path: Path, cuts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -346,6 +429,7 @@ def test_held_out_utterances_are_not_trained_on_at_another_speed() -> None:
     ids = [f"rec_speaker{n}_0001" for n in range(200)]  # nothing of speed in these
     train, held_out = split(ids, 0.1, 0)
     assert len(train) == 180 and len(held_out) == 20
+    assert set(held_out) != set(split(ids, 0.1, 1)[1])
 
 
 def test_check_teacher_prints_a_row_for_each_layer(
@@ -361,6 +445,28 @@ def test_check_teacher_prints_a_row_for_each_layer(
     assert "| layer 1 | 12 | 50 |" in table and "| layer 3 | 12 | 50 |" in table
     assert "| fbank, two frames | 160 | 50 |" in table
     assert (tmp_path / "check.md").read_text() == table
+
+    def heard(manifest: Path) -> list[tuple[torch.Tensor, str]]:
+        audio, cpu = AudioCuts([manifest]), torch.device("cpu")
+        teacher = load_teacher(URI, [1])
+        found = embed(teacher, audio, range(len(audio)), device=cpu, max_duration=100.0)
+        return [(layers[1].half(), audio.text(number)) for number, layers in found]
+
+    result = probe(heard(cuts), heard(test_cuts), steps=2)
+    assert f"| layer 1 | 12 | 50 | {result.characters.wer:.1f} | {result.loss:.2f} |" in table
+
+
+def test_check_teacher_scores_what_a_recognizer_hears(
+    tmp_path: Path, cuts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test_cuts = make_corpus(tmp_path / "test", [0.8, 0.6], name="test", seed=5)
+    run(
+        "check_teacher",
+        *("--teacher", "python:tests.teachers.corpus:recognizer", "--layers", 3, "--steps", 1),
+        *("--train-cuts", cuts, "--test-cuts", test_cuts),
+    )
+    # It hears "b" of "b a" and of "ab ba".
+    assert "[3 / 4, 0 ins, 2 del, 1 sub" in capsys.readouterr().out
 
 
 def test_check_teacher_names_an_utterance_whose_embeddings_are_not_finite(tmp_path: Path) -> None:

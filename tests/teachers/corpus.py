@@ -11,7 +11,7 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from torch import Tensor, nn
 
 from mvqkd.data.jsonl import write_items
-from mvqkd.teachers import Embeddings
+from mvqkd.teachers import CTCHead, Embeddings
 
 
 def make_corpus(
@@ -52,11 +52,12 @@ def make_corpus(
 class Spectra(nn.Module):
     """Layer i is i times the first 12 log energies of the spectrum of 320 samples; 50 Hz."""
 
-    dim, num_layers, frame_rate, ctc = 12, 3, 50.0, None
+    dim, num_layers, frame_rate = 12, 3, 50.0
 
     def __init__(self, layers: list[int] | None) -> None:
         super().__init__()
         self.layers = layers or [1, 2, 3]
+        self.ctc: CTCHead | None = None
 
     def output_lens(self, lens: Tensor) -> Tensor:
         return torch.div(lens, 320, rounding_mode="floor")
@@ -148,6 +149,16 @@ def at_rate(layers: list[int] | None, hz: str) -> Spectra:
     """For `python:tests.teachers.corpus:at_rate?hz=...`: it has this rate by its own account."""
     teacher = Spectra(layers)
     teacher.frame_rate = float(hz)
+    return teacher
+
+
+def recognizer(layers: list[int] | None) -> Spectra:
+    """For `python:tests.teachers.corpus:recognizer`: it hears the word `b`, whatever is said."""
+    teacher = Spectra(layers)
+    projection = nn.Linear(teacher.dim, 2)
+    nn.init.zeros_(projection.weight)
+    projection.bias.data = torch.tensor([0.0, 1.0])
+    teacher.ctc = CTCHead(projection, ["", "b"], blank=0)
     return teacher
 
 
