@@ -166,10 +166,22 @@ def test_missing_and_mixed_files_are_refused(tmp_path: Path) -> None:
         CodeStore(tmp_path)
 
 
-def test_offsets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_older_files_have_the_defaults_of_what_they_do_not_tell(tmp_path: Path) -> None:
+    path = write(tmp_path / "codes.h5", random_codes({"a": 4}))
+    with h5py.File(path, "a") as file:
+        del file.attrs["codebook_size"], file.attrs["rate_weight"]
+    store = CodeStore(path)
+    assert store.info == INFO
+    store.require(rate_weight=0.0)
+    with pytest.raises(UserError, match=r"rate_weight 0\.0, not 0\.01"):
+        store.require(rate_weight=0.01)
+
+
+@pytest.mark.parametrize(("place", "row"), [(0, 1), (1, 11), (2, 9)])
+def test_offsets_that_do_not_fit_are_refused(tmp_path: Path, place: int, row: int) -> None:
     path = write(tmp_path / "codes.h5", random_codes({"a": 4, "b": 6}))
     with h5py.File(path, "a") as file:
-        file["offsets"][1] = 11
+        file["offsets"][place] = row
     with pytest.raises(UserError, match="do not fit together"):
         CodeStore(path)
 

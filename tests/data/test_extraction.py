@@ -98,7 +98,7 @@ def test_changed_audio_is_extracted_anew(prepared: Path, tmp_path: Path) -> None
     assert times[0] < times[1] == times[2]
 
 
-def test_other_cuts_replace_the_old_features(prepared: Path, tmp_path: Path) -> None:
+def test_other_cuts_and_speeds_replace_the_old_features(prepared: Path, tmp_path: Path) -> None:
     cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
     output = output_of(tmp_path)
     store_features(cuts, output, num_jobs=1)
@@ -107,6 +107,8 @@ def test_other_cuts_replace_the_old_features(prepared: Path, tmp_path: Path) -> 
     (new,) = output.parent.glob("feats_*")
     assert old != new
     assert [item["id"] for item in read_items(output)] == [cut.id for cut in cuts[:2]]
+    store_features(cuts[:2], output, speeds=SPEEDS, num_jobs=1)
+    assert len(list(read_items(output))) == 6
 
 
 def test_unreadable_audio_is_reported_and_tried_again(
@@ -137,16 +139,17 @@ def test_segments_of_a_long_recording(
     tmp_path: Path, make_speech: Callable[..., np.ndarray]
 ) -> None:
     samples = make_speech(4, 1)
-    soundfile.write(tmp_path / "talk.wav", samples, 16000, subtype="FLOAT")
+    channels = np.stack([make_speech(4, 2), samples], axis=1)
+    soundfile.write(tmp_path / "talk.wav", channels, 16000, subtype="FLOAT")
     manifests = tmp_path / "manifests"
     recording = {
         "id": "talk",
-        "sources": [{"type": "file", "channels": [0], "source": str(tmp_path / "talk.wav")}],
+        "sources": [{"type": "file", "channels": [0, 1], "source": str(tmp_path / "talk.wav")}],
         "sampling_rate": 16000,
         "num_samples": 64000,
         "duration": 4.0,
     }
-    segment = {"recording_id": "talk", "channel": 0, "text": "A"}
+    segment = {"recording_id": "talk", "channel": 1, "text": "A"}
     write_items(manifests / "x_recordings_a.jsonl.gz", [recording])
     write_items(
         manifests / "x_supervisions_a.jsonl.gz",
@@ -157,7 +160,9 @@ def test_segments_of_a_long_recording(
     )
     output = tmp_path / "fbank/x_cuts_a.jsonl.gz"
     store_features(manifest_cuts(manifests, "x", "a"), output, speeds=SPEEDS, num_jobs=1)
-    features = {cut.id: cut.load_features() for cut in CutSet.from_file(output)}
+    cuts = list(CutSet.from_file(output))
+    assert all(cut.supervisions[0].start == 0 for cut in cuts)  # counted from the cut's
+    features = {cut.id: cut.load_features() for cut in cuts}
     np.testing.assert_allclose(features["u1"], extract(samples[8000:24000]), atol=0.016)
     np.testing.assert_allclose(features["u2"], extract(samples[32000:56000]), atol=0.016)
     assert len(features["u2_sp1.1"]) == round(150 / 1.1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,11 @@ def test_files_that_were_moved_are_found_beside_the_manifest(tmp_path: Path) -> 
         read_icefall_codes([manifest], tmp_path / "all.h5", info=INFO, utterances=IDS)
 
 
-def test_lhotse_reads_what_we_write_and_so_do_we(tmp_path: Path) -> None:
-    codes = random_codes()
+@pytest.mark.parametrize("shift", [0.02, 0.04])
+def test_lhotse_reads_what_we_write_and_so_do_we(tmp_path: Path, shift: float) -> None:
+    codes, info = random_codes(), replace(INFO, frame_rate=1 / shift)
     path = tmp_path / "ours.h5"
-    with write_codes(path, info=INFO, total_frames=sum(map(len, codes.values()))) as writer:
+    with write_codes(path, info=info, total_frames=sum(map(len, codes.values()))) as writer:
         for name, array in codes.items():
             writer.write(name, array)
     source = tmp_path / "cuts.jsonl.gz"
@@ -93,9 +95,9 @@ def test_lhotse_reads_what_we_write_and_so_do_we(tmp_path: Path) -> None:
         MonoCut(
             id=name,
             start=start,  # of a segment in a long recording
-            duration=0.02 * len(codes[name]),
+            duration=shift * len(codes[name]),
             channel=0,
-            supervisions=[SupervisionSegment(name, name, 0, 0.02 * len(codes[name]))],
+            supervisions=[SupervisionSegment(name, name, 0, shift * len(codes[name]))],
         )
         for name, start in zip(IDS, (0, 3.5, 20.0), strict=True)
     ).to_file(source)
@@ -103,11 +105,11 @@ def test_lhotse_reads_what_we_write_and_so_do_we(tmp_path: Path) -> None:
     write_icefall_codes(CodeStore(path), source, output)
     cuts = CutSet.from_file(output)
     for cut in cuts:
-        assert cut.codebook_indexes.frame_shift == 0.02
+        assert cut.codebook_indexes.frame_shift == shift
         np.testing.assert_array_equal(cut.load_codebook_indexes(), codes[cut.id])
-        half = cut.codebook_indexes.load(start=cut.start, duration=0.4)
+        half = cut.codebook_indexes.load(start=cut.start, duration=20 * shift)
         np.testing.assert_array_equal(half, codes[cut.id][:20])
-    read_icefall_codes([output], tmp_path / "again.h5", info=INFO, utterances=IDS)
+    read_icefall_codes([output], tmp_path / "again.h5", info=info, utterances=IDS)
     again = CodeStore(tmp_path / "again.h5")
     for name, array in codes.items():
         np.testing.assert_array_equal(again[name], array)

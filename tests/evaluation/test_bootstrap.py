@@ -52,6 +52,17 @@ def test_blocks_that_err_together_widen_the_interval() -> None:
     assert by_speaker.high - by_speaker.low > 5 * (by_utterance.high - by_utterance.low)
 
 
+def test_errors_and_words_of_a_block_are_added_up() -> None:
+    counts, sums = (
+        [ErrorCounts(substitutions=errors, words=words) for errors, words in table]
+        for table in (
+            [(1, 5), (2, 3), (0, 7), (0, 1), (0, 1), (0, 3)],
+            [(1, 6), (2, 4), (0, 10)],
+        )
+    )
+    assert wer_interval(counts, blocks=list("abcabc")) == wer_interval(sums)
+
+
 def test_nothing_to_resample() -> None:
     assert all(math.isnan(bound) for bound in wer_interval([]))
     assert all(math.isnan(bound) for bound in wer_interval([ErrorCounts(insertions=3)] * 4))

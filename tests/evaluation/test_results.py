@@ -189,6 +189,10 @@ def test_comparison(root: Path) -> None:
             assert rates.difference.difference == pytest.approx(100 * part * 10 / 40)
             assert rates.difference.interval.low > 0
             assert rates.difference.better < 0.01
+    # They differ in the utterances of one of four speakers.
+    by_speaker = compare(smaller, baseline, by_speaker=True)[0].words.difference.interval
+    by_utterance = found[0].words.difference.interval
+    assert by_speaker.low < by_utterance.low and by_utterance.high < by_speaker.high
     rows = differences_table("baseline", {"smaller": found}).splitlines()
     cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
     assert (cells[3], cells[5]) == ("+6.25", "+50.0 %")
@@ -198,6 +202,19 @@ def test_comparison(root: Path) -> None:
     path.write_text(path.read_text().replace("ref=['one'", "ref=['won'", 1))
     found = compare(smaller, baseline, by_speaker=False)
     assert [c.result["method"] for c in found] == ["modified_beam_search"]
+
+
+@pytest.mark.parametrize(("name", "other"), [("smaller", "baseline"), ("baseline", "smaller")])
+def test_of_several_decodings_the_last_is_compared(root: Path, name: str, other: str) -> None:
+    for kind, ending in (("recogs", "txt"), ("result", "json")):
+        source = root / other / "greedy_search" / f"{kind}-test-epoch-3-avg-1.{ending}"
+        # Its suffix comes before that of the earlier one.
+        text = source.read_text().replace("epoch-3", "epoch-10").replace("01-03", "01-09")
+        path = root / name / "greedy_search" / f"{kind}-test-epoch-10-avg-1.{ending}"
+        path.write_text(text)
+    smaller, baseline = (e for e in read_experiments(root) if e.results)
+    greedy, beam = compare(smaller, baseline, by_speaker=False)
+    assert greedy.words.difference.difference == 0 < beam.words.difference.difference
 
 
 def test_page(root: Path) -> None:
@@ -218,6 +235,26 @@ def test_page(root: Path) -> None:
         "Decoded on cpu, 2 threads.",
     ):
         assert text in page
+
+
+def test_the_real_time_factor_is_that_of_the_slowest_set(root: Path) -> None:
+    path = root / "smaller" / "greedy_search" / "result-test-epoch-3-avg-1.json"
+    result = json.loads(path.read_text())
+    for name, factor in (("dev", 0.05), ("other", 0.001)):
+        other = path.with_name(f"result-{name}-epoch-3-avg-1.json")
+        other.write_text(json.dumps({**result, "set": name, "rtf": factor}))
+    experiments = [e for e in read_experiments(root) if e.results]
+    row = results_table(experiments, by_speaker=False).splitlines()[2]
+    assert "| 0.0500 |" in row
+
+
+def test_the_hardware_is_that_of_the_last_start(root: Path) -> None:
+    path = root / "smaller" / "environment.json"
+    (start,) = json.loads(path.read_text())
+    path.write_text(json.dumps([start, {**start, "cpu": "another CPU"}]))
+    experiments = [e for e in read_experiments(root) if e.name == "smaller"]
+    page = results_page("demo", experiments, None, {}, by_speaker=False, pictures=[])
+    assert "another CPU" in page and "some CPU" not in page
 
 
 def test_pictures(root: Path, tmp_path: Path) -> None:

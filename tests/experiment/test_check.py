@@ -173,6 +173,8 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
     "experiment",
     [
         ExperimentConfig(),
+        ExperimentConfig(loss=LossConfig(lm_scale=0.5, am_scale=0.5)),
+        ExperimentConfig(distillation=DistillationConfig(method="l2", layer=12)),
         _averaged(avg=2, keep_epochs=3),
         _averaged(avg=3, keep_epochs=1),
         _averaged(avg=2, keep_epochs=2, use_averaged_model=False),
