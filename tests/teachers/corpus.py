@@ -119,7 +119,7 @@ class Flawed(Spectra):
         self.fault = fault
 
     def output_lens(self, lens: Tensor) -> Tensor:
-        return super().output_lens(lens) + (self.fault == "lens")
+        return super().output_lens(lens) + {"lens": 1, "longer": -1}.get(self.fault, 0)
 
     def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
         output = super().forward(waveforms, lens)
@@ -127,6 +127,8 @@ class Flawed(Spectra):
         match self.fault:
             case "lens":
                 output.lens = output.lens - 1
+            case "longer":
+                output.lens = output.lens + 1
             case "rows":
                 output.lens = output.lens[:1]
             case "layer":

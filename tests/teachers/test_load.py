@@ -48,6 +48,7 @@ def test_any_module_can_be_plugged_in() -> None:
     output = teacher(wave, torch.tensor([480, 320]))
     assert torch.equal(output.layers[1], 3 * wave.reshape(2, 3, 160))
     assert teacher.ctc is None and not output.layers[1].requires_grad
+    assert not teacher.training
     with pytest.raises(UserError, match="lacks dim, num_layers, frame_rate"):
         load_teacher("python:tiny_teacher_plugin:wrong", [1])
     with pytest.raises(UserError, match="cannot be imported"):
@@ -58,6 +59,7 @@ def test_any_module_can_be_plugged_in() -> None:
     "fault, message",
     [
         ("lens", "makes 50 frames of 16000 samples, but its output_lens says 51"),
+        ("longer", "makes 50 frames of 16000 samples, but its output_lens says 49"),
         ("rows", "returns lens of 1 utterances for 2"),
         ("layer", r"returns layers \[7\], but not layer 1, which is wanted"),
         ("dim", r"layer 1 of shape \(2, 50, 11\), but its lens and dim say \(2, 50, 12\)"),

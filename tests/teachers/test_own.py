@@ -13,7 +13,7 @@ from mvqkd.experiment.config import ExperimentConfig, ModelConfig
 from mvqkd.models import Transducer
 from mvqkd.models.taps import Taps
 from mvqkd.teachers import load_teacher
-from mvqkd.training.checkpoint import PRETRAINED, save_checkpoint
+from mvqkd.training.checkpoint import PRETRAINED, epoch_path, load_checkpoint, save_checkpoint
 
 
 def save_student(folder: Path, **options: object) -> Transducer:
@@ -43,7 +43,7 @@ def save_student(folder: Path, **options: object) -> Transducer:
 def test_an_experiment_s_encoder_is_a_teacher(
     tmp_path: Path, waveforms: list[torch.Tensor], streaming: bool
 ) -> None:
-    options = {"causal": True, "chunk_size": [4], "left_context": 8} if streaming else {}
+    options = {"causal": True, "chunk_size": [4, 2], "left_context": 8} if streaming else {}
     student = save_student(tmp_path / "exp", **options)
     teacher = load_teacher(f"mvqkd:{tmp_path / 'exp'}", [0, 2])
     assert (teacher.dim, teacher.num_layers, teacher.frame_rate) == (16, 3, 25.0)
@@ -66,6 +66,30 @@ def test_an_experiment_s_encoder_is_a_teacher(
         for layer in (0, 2):
             x = output.layers[layer][row, : output.lens[row]]
             torch.testing.assert_close(x, taps[f"layers.{layer}"][0], atol=1e-5, rtol=1e-4)
+
+
+def test_weights_of_epochs_are_averaged_as_in_decoding(
+    tmp_path: Path, waveforms: list[torch.Tensor]
+) -> None:
+    save_student(tmp_path)
+    state = load_checkpoint(tmp_path / PRETRAINED)
+
+    def scaled(factor: float) -> dict[str, torch.Tensor]:
+        return {
+            name: factor * value if value.is_floating_point() else value
+            for name, value in state["model"].items()
+        }
+
+    # The weights were those of the student in the first epoch, and 1.5 of them in the second.
+    for epoch, factor in ((1, 1.0), (2, 1.25)):
+        average = {"average": scaled(factor), "average_count": epoch}
+        save_checkpoint(epoch_path(tmp_path, epoch), {**state, **average})
+    wave, lens = waveforms[0][None], torch.tensor([len(waveforms[0])])
+    for avg, factor in ((1, 1.5), (2, 1.25)):
+        found = load_teacher(f"mvqkd:{tmp_path}?epoch=2&avg={avg}", [3])(wave, lens)
+        save_checkpoint(tmp_path / PRETRAINED, {**state, "model": scaled(factor)})
+        expected = load_teacher(f"mvqkd:{tmp_path}", [3])(wave, lens)
+        torch.testing.assert_close(found.layers[3], expected.layers[3])
 
 
 def test_an_untrained_experiment_is_refused(tmp_path: Path) -> None:
