@@ -7,7 +7,7 @@ to a head: `CodebookHead` (MVQ-KD) or `RegressionHead` (l1, l2, cosine, KLD). So
 itself (`LiveEmbeddings`).
 """
 
-from mvqkd.distillation.codebook import CodebookHead, JointCodebookHead
+from mvqkd.distillation.codebook import CodebookHead, JointCodebookHead, TiedCodebookHead
 from mvqkd.distillation.layer import LayerDistillation
 from mvqkd.distillation.regression import RegressionHead
 from mvqkd.distillation.targets import (
@@ -26,4 +26,5 @@ __all__ = [
     "RegressionHead",
     "StoredCodes",
     "StoredEmbeddings",
+    "TiedCodebookHead",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +29,44 @@ class CodebookHead(nn.Module):
         cross-entropies in nats, over W."""
         logits = self.logits(x).unflatten(1, (-1, self.codebook_size))
         return _cross_entropy(logits, indexes)
+
+
+class TiedCodebookHead(nn.Module):
+    """Every index on its own, with the quantizer's own entries as classes: one linear layer
+    predicts an embedding e, and entry k of codebook q has the logit
+    scale_q * <e, centers[q, k]> + bias_qk.
+
+    That is what Gaussian noise around e makes likely, as far as codebooks share no directions;
+    scale and bias learn the rest. Entries that stand for nearly the same are likely together, which
+    a head whose classes begin as strangers has to learn from the data; and it has fewer weights:
+    D x (teacher frames x E) instead of D x (teacher frames x Q x K).
+
+    Args:
+        dim: D, width of the student's layer.
+        ratio: teacher frames of a student frame.
+        centers: (Q, K, E) entries of the quantizer; they are not trained.
+    """
+
+    def __init__(self, dim: int, ratio: int, centers: Tensor) -> None:
+        super().__init__()
+        num_codebooks, self.codebook_size, embedding_dim = centers.shape
+        self.predict = nn.Linear(dim, ratio * embedding_dim)
+        # In units of the embeddings' deviation, so that nothing depends on the teacher's.
+        deviation = centers.double().square().mean(1).sum(0).mean().sqrt()
+        self.centers: Tensor
+        self.register_buffer("centers", (centers / deviation).float())
+        # Small: entries begin about equally likely.
+        self.log_scale = nn.Parameter(torch.full((ratio, num_codebooks, 1), math.log(0.1)))
+        self.bias = nn.Parameter(torch.zeros(ratio, num_codebooks, self.codebook_size))
+
+    def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
+        """As `CodebookHead.forward`; indexes of successive teacher frames follow each other."""
+        ratio, *sizes = self.bias.shape
+        embeddings = self.predict(x).unflatten(1, (ratio, -1))
+        products = F.linear(embeddings, self.centers.flatten(0, 1)).unflatten(2, sizes)
+        with torch.autocast(x.device.type, enabled=False):
+            logits = products.float() * self.log_scale.exp() + self.bias
+        return _cross_entropy(logits.flatten(1, 2), indexes)
 
 
 class JointCodebookHead(nn.Module):

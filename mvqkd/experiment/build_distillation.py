@@ -29,6 +29,7 @@ from mvqkd.distillation import (
     RegressionHead,
     StoredCodes,
     StoredEmbeddings,
+    TiedCodebookHead,
 )
 from mvqkd.distillation.targets import Targets
 from mvqkd.experiment.config import DistillationConfig, ModelConfig
@@ -79,6 +80,7 @@ class Distillation:
         self.description: dict[str, Any]
         """What the targets are and take on disk (`bytes_per_hour`, of audio); JSON-able."""
         self._statistics: tuple[Tensor, float] | None = None
+        self._quantizer: Quantizer | None = None
         self._targets: StoredCodes | DecodedCodes | StoredEmbeddings | LiveEmbeddings
         if config.learns_from == "codes":
             self._open_codes(files)
@@ -90,7 +92,7 @@ class Distillation:
     def _open_codes(self, files: TeachingFiles) -> None:
         config = self._config
         store = CodeStore(config.targets or files.codes)
-        quantizer = self._quantizer(files)
+        quantizer = self._quantizer = self._open_quantizer(files)
         store.require(
             ids=self._train_lens,
             quantizer_id=quantizer.id if quantizer else None,
@@ -112,13 +114,14 @@ class Distillation:
         decoded = DecodedCodes(store, quantizer, student_rate=STUDENT_RATE, delay=config.delay)
         self._use(decoded, store, quantizer.dim)
 
-    def _quantizer(self, files: TeachingFiles) -> Quantizer | None:
-        """Of the codes. Those from elsewhere may come without, unless they are to be decoded."""
-        if not self._config.targets:
+    def _open_quantizer(self, files: TeachingFiles) -> Quantizer | None:
+        """Of the codes. Those from elsewhere may come without, if nothing but the codes is used."""
+        config = self._config
+        if not config.targets:
             return Quantizer.load(files.quantizer)
-        if self._config.method == "mvq":
+        if config.method == "mvq" and config.prediction != "tied":
             return None
-        return load_quantizer(self._config.quantizer or files.quantizer)
+        return load_quantizer(config.quantizer or files.quantizer)
 
     def _open_embeddings(self, files: TeachingFiles) -> None:
         config = self._config
@@ -174,8 +177,7 @@ class Distillation:
         config, dim = self._config, self._model.dim
         head: nn.Module
         if config.method == "mvq":
-            kind = JointCodebookHead if config.prediction == "joint" else CodebookHead
-            head = kind(dim, self._width, self.description["codebook_size"])
+            head = self._codebook_head()
         else:
             assert config.method != "none" and self._statistics is not None
             mean, scale = self._statistics
@@ -193,6 +195,14 @@ class Distillation:
             validates=self._validates,
         )
         return {config.method: loss}
+
+    def _codebook_head(self) -> nn.Module:
+        config, dim = self._config, self._model.dim
+        if config.prediction == "tied":
+            assert self._quantizer is not None
+            return TiedCodebookHead(dim, self._targets.ratio, self._quantizer.centers)
+        kind = JointCodebookHead if config.prediction == "joint" else CodebookHead
+        return kind(dim, self._width, self.description["codebook_size"])
 
 
 def embedding_statistics(

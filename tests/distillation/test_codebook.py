@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from mvqkd.distillation import CodebookHead, JointCodebookHead
+from mvqkd.distillation import CodebookHead, JointCodebookHead, TiedCodebookHead
 
 
 def test_independent_loss_is_the_mean_negative_log_probability_of_each_index() -> None:
@@ -25,6 +25,53 @@ def test_independent_loss_is_the_mean_negative_log_probability_of_each_index() -
             logits = weight @ x[row] + head.logits.bias[4 * place : 4 * place + 4]
             total -= math.log(float(logits.detach().softmax(0)[indexes[row, place]]))
         assert float(found[row]) == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_tied_logits_are_products_of_a_predicted_embedding_with_the_entries() -> None:
+    torch.manual_seed(0)
+    centers = torch.randn(2, 4, 3, dtype=torch.float64)
+    head = TiedCodebookHead(5, 2, centers)
+    torch.nn.init.normal_(head.bias)
+    torch.nn.init.normal_(head.log_scale)
+    # Whatever the teacher's units are.
+    louder = TiedCodebookHead(5, 2, 100 * centers)
+    louder.load_state_dict(
+        {k: v for k, v in head.state_dict().items() if k != "centers"}, strict=False
+    )
+    deviation = centers.square().mean(1).sum(0).mean().sqrt()
+    x, indexes = (
+        torch.randn(4, 5),
+        torch.tensor([[1, 3, 2, 0], [0, 0, 1, 1], [3, 2, 0, 1], [2, 1, 1, 3]]),
+    )
+    found = head(x, indexes).detach()
+    for row in range(4):
+        total = 0.0
+        for place, index in enumerate(indexes[row].tolist()):
+            frame, q = divmod(place, 2)
+            embedding = head.predict(x[row])[3 * frame : 3 * frame + 3]
+            products = (centers[q] / deviation).float() @ embedding
+            logits = head.log_scale[frame, q].exp() * products + head.bias[frame, q]
+            total -= float(logits.detach().log_softmax(0)[index])
+        assert float(found[row]) == pytest.approx(total / 4, rel=1e-5)
+    assert_close(louder(x, indexes).detach(), found)
+
+
+def test_tied_entries_begin_equally_likely_and_find_their_place() -> None:
+    torch.manual_seed(0)
+    centers = torch.randn(2, 8, 6)
+    head = TiedCodebookHead(6, 1, centers)
+    indexes = torch.randint(8, (64, 2))
+    x = centers[0][indexes[:, 0]] + centers[1][indexes[:, 1]]
+    start = head(x, indexes).detach().mean()
+    assert float(start) == pytest.approx(math.log(8), abs=0.15)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+    for _ in range(100):
+        loss = head(x, indexes).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.3 * float(start)
+    assert not head.centers.requires_grad
 
 
 def test_joint_loss_is_that_of_each_index_given_those_before_it() -> None:

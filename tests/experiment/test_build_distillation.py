@@ -14,7 +14,13 @@ import torch
 
 from mvqkd.data.codes import CodesInfo, write_codes
 from mvqkd.data.embeddings import EmbeddingsInfo, write_embeddings
-from mvqkd.distillation import CodebookHead, JointCodebookHead, LayerDistillation, RegressionHead
+from mvqkd.distillation import (
+    CodebookHead,
+    JointCodebookHead,
+    LayerDistillation,
+    RegressionHead,
+    TiedCodebookHead,
+)
 from mvqkd.errors import UserError
 from mvqkd.experiment import build_distillation
 from mvqkd.experiment.build_distillation import Distillation, embedding_statistics
@@ -122,6 +128,9 @@ def test_codes_become_a_codebook_loss(files, cuts, open_) -> None:
     assert not loss.validates  # there are no codes of the dev cuts
     (joint,) = open_(prediction="joint").build().values()
     assert isinstance(joint.head, JointCodebookHead)
+    (tied,) = open_(prediction="tied").build().values()
+    assert isinstance(tied.head, TiedCodebookHead)
+    assert tied.head.centers.shape == (2, 4, 12) and len(tied.head.bias) == 2
 
 
 def test_a_loss_with_targets_of_all_dev_cuts_is_validated(files, cuts, open_) -> None:
@@ -260,6 +269,8 @@ def test_a_missing_or_damaged_quantizer_is_named(files, cuts, open_) -> None:
     with pytest.raises(UserError, match=r"quantizer-layer-2-cb2.pt is missing"):
         open_()
     open_(targets=str(path))  # codes from elsewhere need none
+    with pytest.raises(UserError, match=r"quantizer-layer-2-cb2.pt is missing"):
+        open_(targets=str(path), prediction="tied")
 
 
 def test_differences_of_length_are_told(files, cuts, open_, caplog) -> None:
