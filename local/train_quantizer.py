@@ -110,6 +110,7 @@ def main() -> None:
                 f"{options.output} was trained on other embeddings, or with other options",
                 remedy="remove it and the codes made with it, or give another --output",
             )
+    # Without its report it is trained again, to the same.
     if options.output.is_file() and report_path.is_file():
         report = json.loads(report_path.read_text())
         logging.info("%s is trained already", options.output)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from lhotse import AudioSource, Recording
+from lhotse import AudioSource, Recording, set_audio_duration_mismatch_tolerance
 
 _BLOCK = 1 << 20
 # libsndfile silently shortens WAV and Ogg files that were cut; its log tells. 0 and 0xFFFFFFFF
@@ -29,6 +32,24 @@ class Fault(Exception):
         super().__init__(kind, detail)
         self.kind = kind
         self.detail = detail
+
+
+@lru_cache(maxsize=1)
+def refuse_short_audio() -> None:
+    """Make lhotse, in this process, raise for audio that is more than 10 ms shorter than its
+    manifest says.
+
+    Otherwise it fills up to half a second with mirrored speech. Rounding in resampling and speed
+    perturbation is a few samples.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it logs the new tolerance, and warns of any below its own
+    try:
+        with warnings.catch_warnings():  # action= came with Python 3.11
+            warnings.simplefilter("ignore")
+            set_audio_duration_mismatch_tolerance(0.01)
+    finally:
+        logging.disable(disabled)
 
 
 def probe_file(recording_id: str, path: Path) -> Recording:
@@ -81,6 +102,7 @@ def probe_recording(recording: Recording) -> Recording:
         if rate != recording.sampling_rate:
             raise Fault("audio not as in the manifest", f"{rate} Hz, not {recording.sampling_rate}")
     else:
+        refuse_short_audio()
         try:
             samples = recording.load_audio().shape[1]
         except Exception as error:  # lhotse's backends raise anything

@@ -6,8 +6,6 @@ the defaults of lhotse's `Fbank`, which sherpa-onnx computes on devices.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lhotse import Fbank, FbankConfig, set_audio_duration_mismatch_tolerance
+from lhotse import Fbank, FbankConfig
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 from numpy.typing import NDArray
 
+from mvqkd.data.audio import refuse_short_audio
 from mvqkd.data.index import open_index
 from mvqkd.errors import UserError
 
@@ -45,7 +44,7 @@ def read_audio(cut: Cut) -> NDArray[np.float32]:
     Raises:
         UserError: the audio is missing, damaged, or shorter than the manifest says.
     """
-    _refuse_short_audio()
+    refuse_short_audio()
     try:
         samples = cut.load_audio()
     except Exception as error:  # decoders raise anything
@@ -54,18 +53,6 @@ def read_audio(cut: Cut) -> NDArray[np.float32]:
             remedy="restore the corpus, or validate it again: ./run.sh --stage 1",
         ) from error
     return np.ascontiguousarray(samples[0], dtype=np.float32)
-
-
-@lru_cache(maxsize=1)
-def _refuse_short_audio() -> None:
-    """In this process: lhotse fills up with mirrored speech, up to half a second, unless it is told
-    otherwise. Rounding in resampling and speed perturbation is a few samples."""
-    with warnings.catch_warnings():  # it warns of every tolerance below its own, and logs the new
-        warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        set_audio_duration_mismatch_tolerance(0.01)
-        logging.disable(before)
 
 
 def load_features(cut_json: dict[str, Any], manifest: Path) -> NDArray[np.float32]:

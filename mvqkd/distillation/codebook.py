@@ -39,7 +39,8 @@ class TiedCodebookHead(nn.Module):
     That is what Gaussian noise around e makes likely, as far as codebooks share no directions;
     scale and bias learn the rest. Entries that stand for nearly the same are likely together, which
     a head whose classes begin as strangers has to learn from the data; and it has fewer weights:
-    D x (teacher frames x E) instead of D x (teacher frames x Q x K).
+    D x (teacher frames x E) instead of D x (teacher frames x Q x K). Not in the paper; the loss is
+    its equation 5, as that of `CodebookHead`.
 
     Args:
         dim: D, width of the student's layer.
@@ -60,7 +61,8 @@ class TiedCodebookHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(ratio, num_codebooks, self.codebook_size))
 
     def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
-        """As `CodebookHead.forward`; indexes of successive teacher frames follow each other."""
+        """As `CodebookHead.forward`, W = ratio * Q: indexes of successive teacher frames follow
+        each other."""
         ratio, *sizes = self.bias.shape
         embeddings = self.predict(x).unflatten(1, (ratio, -1))
         products = F.linear(embeddings, self.centers.flatten(0, 1)).unflatten(2, sizes)

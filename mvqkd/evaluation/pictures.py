@@ -94,7 +94,8 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
         by_speaker: intervals that resample speakers, where there are such.
 
     Returns:
-        whether there are two amounts of storage to compare; otherwise nothing is drawn.
+        whether there are two amounts of storage to compare, and error rates; otherwise nothing is
+        drawn.
     """
     # To three digits: the sizes of two dumps of the same codes differ by their headers.
     amounts = {
@@ -114,6 +115,8 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
         }.values()
         if result["wer"] is not None
     ]
+    if not results:
+        return False
     sets = sorted({result["set"] for _, result in results})
     figure = Figure(figsize=(1 + 4.6 * len(sets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
@@ -124,22 +127,14 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
     ]
     gap = 0.045 * (max(rates) - min(rates))
     for ax, name in zip(axes, sets, strict=True):
-        columns: dict[float, list[tuple[float, str]]] = {}
+        labels: dict[float, list[tuple[float, str]]] = {}  # of an amount, one above the other
         for experiment, result in results:
             if result["set"] == name:
                 amount, rate = amounts[experiment.name], result["wer"]
-                columns.setdefault(amount, []).append((rate, f"{experiment.name}  {rate:.2f}"))
-                if amount > 0:
-                    _draw_stored(ax, amount, result, by_speaker)
-                else:
-                    ax.axhline(rate, color=_GREY, linewidth=1.2, linestyle="--")
-        for amount, labels in columns.items():
-            heights = apart([rate for rate, _ in labels], gap)
-            for height, (_, label) in zip(heights, labels, strict=True):
-                if amount > 0:
-                    _label_at(ax, (amount, height), label)
-                else:
-                    _beside(ax, height, label)
+                labels.setdefault(amount, []).append((rate, f"{experiment.name}  {rate:.2f}"))
+                _draw_stored(ax, amount, result, by_speaker)
+        for amount, column in labels.items():
+            _label_stored(ax, amount, column, gap)
         ax.set_xscale("log")
         ax.set_xlim(limits)
         ax.xaxis.set_major_formatter("{x:g}")
@@ -278,16 +273,29 @@ def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_spea
 
 
 def _draw_stored(ax: Axes, amount: float, result: dict[str, Any], by_speaker: bool) -> None:
+    """A point with its interval; without a teacher, for which nothing is stored, a line across."""
+    if amount == 0:
+        ax.axhline(result["wer"], color=_GREY, linewidth=1.2, linestyle="--")
+        return
     interval = interval_of(result, by_speaker=by_speaker)
     if interval is not None:
         ax.plot([amount, amount], interval, color=COLOURS[0], linewidth=2.2, solid_capstyle="butt")
     ax.plot(amount, result["wer"], MARKERS[0], color=COLOURS[0], markersize=7)
 
 
-def _label_at(ax: Axes, place: tuple[float, float], text: str) -> None:
-    ax.annotate(
-        text, place, xytext=(6, 0), textcoords="offset points", va="center", fontsize="small"
-    )
+def _label_stored(ax: Axes, amount: float, labels: list[tuple[float, str]], gap: float) -> None:
+    for height, (_, text) in zip(apart([rate for rate, _ in labels], gap), labels, strict=True):
+        if amount == 0:
+            _beside(ax, height, text)
+            continue
+        ax.annotate(
+            text,
+            (amount, height),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+        )
 
 
 def _curve(ax: Axes, lines: Sequence[dict[str, Any]], key: str, **style: Any) -> None:

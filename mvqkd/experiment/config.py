@@ -179,7 +179,8 @@ class DistillationConfig:
     """Steps of training the quantizer; 0: its own default."""
     quantizer: str = ""
     """File of a quantizer that was made elsewhere, to take instead of training one: of this package
-    or a state dict of `multi_quantization`, which icefall's recipe saves."""
+    or a state dict of `multi_quantization`, which icefall's recipe saves. With codes as `targets`:
+    the one that they are of, for whatever needs more than the codes."""
 
     @property
     def learns_from(self) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
 
+from mvqkd.data.audio import Fault, probe_recording
 from mvqkd.data.jsonl import read_items
 from mvqkd.data.manifests import prepare_manifests, prepare_musan
 from mvqkd.data.parts import ROLES, recorded_parts, stored_parts
@@ -372,6 +373,16 @@ def test_recordings_not_as_their_manifest_says(corpus: Path, tmp_path: Path) -> 
         "audio not as in the manifest": [items[0]["id"]],
         "audio missing": [items[1]["id"]],
     }
+
+
+def test_audio_behind_a_transform_is_not_filled_up(tmp_path: Path, make_speech: MakeSpeech) -> None:
+    path, samples = tmp_path / "talk.wav", make_speech(1.0, 1)
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    recording = Recording.from_file(path).perturb_speed(1.1)
+    assert probe_recording(recording) is recording
+    soundfile.write(path, samples[:12000], 16000, subtype="FLOAT")  # 0.25 s are gone
+    with pytest.raises(Fault):
+        probe_recording(recording)
 
 
 def test_errors(corpus: Path, tmp_path: Path) -> None:
