@@ -4,11 +4,13 @@
         --embeddings data/mini_librispeech/teachers/<teacher>/embeddings/layer-4 \\
         --output data/opq-8
     ./run.sh --recipe egs/mini_librispeech --stage 8 --exp mvq --variant opq \\
-        --distillation.targets data/opq-8 --distillation.teacher "hf:<teacher>"
+        --distillation.targets data/opq-8 --distillation.quantizer data/opq-8/quantizer.pt \\
+        --distillation.teacher "hf:<teacher>"
 
 Fits one of the quantizers of `benchmarks/quantizer.py` on frames of the stored embeddings (those of
 all utterances, which stage 5 extracts for the experiments `l1` and `l2`), encodes every utterance
-with that quantizer's own search, and writes a folder of codes as `local/dump_codes.py` does.
+with that quantizer's own search, and writes a folder of codes as `local/dump_codes.py` does, with
+the codebooks beside them in our format, for methods that need to know what the codes stand for.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import time
 from pathlib import Path
 
 import torch
-from quantizer_peers import METHODS, fit
+from quantizer_peers import METHODS, direct_sum, fit
 from tqdm import tqdm
 
 from mvqkd.data.codes import CodesInfo, write_codes
 from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.data.ragged import shard_path
+from mvqkd.quantization import Quantizer
 
 
 def main() -> None:
@@ -47,12 +50,16 @@ def main() -> None:
     coder = fit(options.method, x[order], options.num_codebooks, options.seed)
     print(f"fitted on {len(x)} frames in {time.process_time() - begin:.0f} s of processor time")
 
-    name = f"{options.method}-{options.num_codebooks} {options.seed}"
+    centers = direct_sum(coder, options.num_codebooks)
+    shared = centers.mean(dim=1, keepdim=True)
+    quantizer = Quantizer(
+        shared.sum(dim=(0, 1)), centers - shared, metadata={"method": options.method}
+    )
     info = CodesInfo(
         teacher=store.info.teacher,
         layer=store.info.layer,
         frame_rate=store.info.frame_rate,
-        quantizer_id=hashlib.sha256(name.encode()).hexdigest()[:8],
+        quantizer_id=quantizer.id,
         num_codebooks=options.num_codebooks,
     )
     path = shard_path(options.output, "codes", 0, 1)
@@ -65,6 +72,7 @@ def main() -> None:
             writer.write(utterance, codes.numpy())
             error += float((rows - coder.decode(codes)).square().sum())
             energy += float((rows - mean).square().sum())
+    quantizer.save(options.output / "quantizer.pt")
     print(f"{path}: relative error {error / energy:.4f} on all utterances")
 
 

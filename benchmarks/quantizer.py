@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quantizer_peers import METHODS, Ours, fit, installed
+from quantizer_peers import METHODS, Ours, direct_sum, fit, installed
 from quantizer_report import draw, write_table
 
 from mvqkd.data.embeddings import EmbeddingStore
@@ -134,22 +134,10 @@ def measure(method: str, data: Data | Gaussian, num_codebooks: int, seed: int, o
         codes_of = {part: coder.encode(rows).numpy() for part, rows in x.items()}
         np.savez_compressed(
             out / f"{method}-{num_codebooks}.npz",
-            centers=_centers(coder, num_codebooks),
+            centers=direct_sum(coder, num_codebooks).numpy(),
             **codes_of,
         )
     (out / f"{method}-{num_codebooks}.json").write_text(json.dumps(result, indent=1))
-
-
-def _centers(coder: object, num_codebooks: int) -> np.ndarray:
-    """Row [q, k] is what entry k of codebook q adds, up to one constant vector per codebook. All
-    decoders here are sums over codebooks, so decoding one-hot differences finds it."""
-    codes = torch.zeros(num_codebooks, 256, num_codebooks, dtype=torch.uint8)
-    for q in range(num_codebooks):
-        codes[q, :, q] = torch.arange(256)
-    zero = coder.decode(torch.zeros(1, num_codebooks, dtype=torch.uint8))
-    centers = coder.decode(codes.flatten(0, 1)).view(num_codebooks, 256, -1) - zero
-    centers[0] += zero
-    return centers.numpy()
 
 
 def probe(data: Data, result: Path, steps: int) -> None:

@@ -85,6 +85,19 @@ class Ours:
         return self.quantizer.decode(codes)
 
 
+def direct_sum(coder: Coder, num_codebooks: int) -> Tensor:
+    """What every entry adds to a decoded frame: (Q, 256, D), up to one constant vector for each
+    codebook. All decoders here are sums over codebooks, so decoding one-hot differences finds it.
+    """
+    codes = torch.zeros(num_codebooks, 256, num_codebooks, dtype=torch.uint8)
+    for q in range(num_codebooks):
+        codes[q, :, q] = torch.arange(256)
+    zero = coder.decode(torch.zeros(1, num_codebooks, dtype=torch.uint8))
+    centers = coder.decode(codes.flatten(0, 1)).view(num_codebooks, 256, -1) - zero
+    centers[0] += zero
+    return centers
+
+
 METHODS = (
     "ours",
     "multi_quantization-2k+2k",

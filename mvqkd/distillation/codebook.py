@@ -52,7 +52,9 @@ class TiedCodebookHead(nn.Module):
         super().__init__()
         num_codebooks, self.codebook_size, embedding_dim = centers.shape
         self.predict = nn.Linear(dim, ratio * embedding_dim)
-        # In units of the embeddings' deviation, so that nothing depends on the teacher's.
+        # What all entries of a codebook share adds the same to all their logits. The rest, in units
+        # of the embeddings' deviation, so that nothing depends on the teacher's.
+        centers = centers - centers.mean(1, keepdim=True)
         deviation = centers.double().square().mean(1).sum(0).mean().sqrt()
         self.centers: Tensor
         self.register_buffer("centers", (centers / deviation).float())

@@ -33,11 +33,12 @@ def test_tied_logits_are_products_of_a_predicted_embedding_with_the_entries() ->
     head = TiedCodebookHead(5, 2, centers)
     torch.nn.init.normal_(head.bias)
     torch.nn.init.normal_(head.log_scale)
-    # Whatever the teacher's units are.
-    louder = TiedCodebookHead(5, 2, 100 * centers)
+    # Whatever the teacher's units are, and whatever all entries of a codebook share.
+    louder = TiedCodebookHead(5, 2, 100 * (centers + torch.randn(2, 1, 3)))
     louder.load_state_dict(
         {k: v for k, v in head.state_dict().items() if k != "centers"}, strict=False
     )
+    centers = centers - centers.mean(1, keepdim=True)
     deviation = centers.square().mean(1).sum(0).mean().sqrt()
     x, indexes = (
         torch.randn(4, 5),
