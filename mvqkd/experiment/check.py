@@ -111,6 +111,18 @@ def _check_distillation(experiment: ExperimentConfig) -> None:
             f"distillation.source is {config.source}, but mvq predicts stored codebook indexes",
             remedy="--distillation.source codes, or another --distillation.method",
         )
+    if config.prediction != "independent" and config.method != "mvq":
+        raise UserError(
+            f"distillation.prediction is {config.prediction}, but {config.method} predicts no "
+            "codebook indexes",
+            remedy="--distillation.prediction independent, or --distillation.method mvq",
+        )
+    if config.rate_weight and config.learns_from != "codes":
+        raise UserError(
+            f"distillation.rate_weight is {config.rate_weight:g}, but the source "
+            f"{config.learns_from} has no codes to choose",
+            remedy="--distillation.rate_weight 0, or --distillation.source codes",
+        )
     if config.targets and config.learns_from == "teacher":
         raise UserError(
             f"distillation.targets is {config.targets}, but with the source teacher none are read",

@@ -150,6 +150,20 @@ def _averaged(*, num_epochs=3, keep_epochs=-1, **decoding) -> ExperimentConfig:
             "targets is codes",
             "targets ''",
         ),
+        (
+            ExperimentConfig(
+                distillation=DistillationConfig(method="l2", layer=6, prediction="tied")
+            ),
+            "l2 predicts no codebook",
+            "prediction independent",
+        ),
+        (
+            ExperimentConfig(
+                distillation=DistillationConfig(method="l2", layer=6, rate_weight=0.01)
+            ),
+            "source embeddings has no codes",
+            "rate_weight 0",
+        ),
         (_averaged(avg=4), "not as many epochs", "--decoding.avg 3 or less"),
         (_averaged(epoch=2, avg=3), "not as many epochs", "--decoding.avg 2 or less"),
         (_averaged(epoch=4), "decoding.epoch is 4", "--decoding.epoch 3 or less"),
@@ -175,6 +189,12 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
         ExperimentConfig(),
         ExperimentConfig(loss=LossConfig(lm_scale=0.5, am_scale=0.5)),
         ExperimentConfig(distillation=DistillationConfig(method="l2", layer=12)),
+        ExperimentConfig(
+            distillation=DistillationConfig(method="mvq", layer=6, prediction="joint")
+        ),
+        ExperimentConfig(
+            distillation=DistillationConfig(method="l2", layer=6, source="codes", rate_weight=0.01)
+        ),
         _averaged(avg=2, keep_epochs=3),
         _averaged(avg=3, keep_epochs=1),
         _averaged(avg=2, keep_epochs=2, use_averaged_model=False),
