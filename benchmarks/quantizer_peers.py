@@ -135,6 +135,7 @@ def _fit_reference(kind: str, x: Tensor, num_codebooks: int, seed: int) -> Coder
     import random
 
     from multi_quantization import QuantizerTrainer
+    from tqdm import tqdm
 
     first, second = (int(steps[:-1]) * 1000 for steps in kind.split("+"))
     torch.manual_seed(seed)
@@ -146,8 +147,10 @@ def _fit_reference(kind: str, x: Tensor, num_codebooks: int, seed: int) -> Coder
         phase_one_iters=first,
         phase_two_iters=second,
     )
-    while not trainer.done():
-        trainer.step(x[torch.randint(len(x), (600,))])
+    with tqdm(total=first + second, unit="step", mininterval=10) as progress:
+        while not trainer.done():
+            trainer.step(x[torch.randint(len(x), (600,))])
+            progress.update()
     return Reference(trainer.get_quantizer())
 
 
