@@ -1,7 +1,9 @@
 """Compare quantizers side by side: reconstruction, time, and what a student can predict.
 
     ./run.sh --recipe egs/mini_librispeech --corpus-dir <corpus> --exp mvq --stop-stage 5
-    OMP_NUM_THREADS=1 python benchmarks/quantizer.py \\
+    export LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libjemalloc.so.2
+    export OMP_NUM_THREADS=1 MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1
+    python benchmarks/quantizer.py \\
         --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \\
         --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \\
         --num-codebooks 4 8 16 32 --output results --skip multi_quantization-10k+10k
@@ -14,7 +16,9 @@ out as well, together with their copies at other speeds. Speakers are the first 
 LibriSpeech-like ids. `--gaussian 256` measures on independent Gaussian frames instead, where theory
 knows the least possible error of any quantizer. Times are processor seconds summed over threads
 (with one thread: of the clock, if nothing else runs), so that other work on the machine disturbs
-them less than it would a clock.
+them less than it would a clock. The allocator (`apt install libjemalloc2`) is for the peers:
+glibc's gives memory of large temporaries back at once, and half of multi_quantization's time is
+then spent on getting it again.
 """
 
 from __future__ import annotations
