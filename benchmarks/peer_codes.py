@@ -55,6 +55,7 @@ def main() -> None:
     quantizer = Quantizer(
         shared.sum(dim=(0, 1)), centers - shared, metadata={"method": options.method}
     )
+    quantizer.save(options.output / "quantizer.pt")  # before the codes, which are never without it
     info = CodesInfo(
         teacher=store.info.teacher,
         layer=store.info.layer,
@@ -72,7 +73,6 @@ def main() -> None:
             writer.write(utterance, codes.numpy())
             error += float((rows - coder.decode(codes)).square().sum())
             energy += float((rows - mean).square().sum())
-    quantizer.save(options.output / "quantizer.pt")
     print(f"{path}: relative error {error / energy:.4f} on all utterances")
 
 

@@ -115,13 +115,14 @@ class Distillation:
         self._use(decoded, store, quantizer.dim)
 
     def _open_quantizer(self, files: TeachingFiles) -> Quantizer | None:
-        """Of the codes. Those from elsewhere may come without, if nothing but the codes is used."""
+        """Of the codes. Those from elsewhere may come without, if nothing but the codes is used;
+        one that is named is theirs in any case."""
         config = self._config
         if not config.targets:
             return Quantizer.load(files.quantizer)
-        if config.method == "mvq" and config.prediction != "tied":
-            return None
-        return load_quantizer(config.quantizer or files.quantizer)
+        if config.quantizer or config.method != "mvq" or config.prediction == "tied":
+            return load_quantizer(config.quantizer or files.quantizer)
+        return None
 
     def _open_embeddings(self, files: TeachingFiles) -> None:
         config = self._config

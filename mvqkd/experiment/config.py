@@ -180,7 +180,7 @@ class DistillationConfig:
     quantizer: str = ""
     """File of a quantizer that was made elsewhere, to take instead of training one: of this package
     or a state dict of `multi_quantization`, which icefall's recipe saves. With codes as `targets`:
-    the one that they are of, for whatever needs more than the codes."""
+    the one that they are of, which is checked; needed for whatever uses more than the codes."""
 
     @property
     def learns_from(self) -> str:

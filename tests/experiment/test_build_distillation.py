@@ -260,6 +260,21 @@ def test_codes_from_elsewhere_have_the_rate_weight_that_is_asked_for(files, cuts
         open_(targets=path, rate_weight=0.02)
 
 
+@pytest.mark.parametrize("prediction", ["independent", "tied"])
+def test_codes_from_elsewhere_are_of_the_quantizer_that_is_named(
+    files, cuts, open_, tmp_path, prediction
+) -> None:
+    path = str(make_codes(files, cuts))
+    own, other = tmp_path / "own.pt", tmp_path / "other.pt"
+    files.quantizer.rename(own)
+    Quantizer(torch.zeros(12), torch.randn(2, 4, 12)).save(other)
+    open_(targets=path, quantizer=str(own), prediction=prediction)
+    with pytest.raises(UserError, match="quantizer_id"):
+        open_(targets=path, quantizer=str(other), prediction=prediction)
+    with pytest.raises(UserError, match=r"none.pt is missing"):
+        open_(targets=path, quantizer=str(tmp_path / "none.pt"), prediction=prediction)
+
+
 def test_a_missing_or_damaged_quantizer_is_named(files, cuts, open_) -> None:
     path = make_codes(files, cuts)
     files.quantizer.write_bytes(files.quantizer.read_bytes()[:100])

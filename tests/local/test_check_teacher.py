@@ -15,13 +15,17 @@ from tests.local.programs import run
 from tests.teachers.corpus import URI, make_corpus
 
 
+@pytest.fixture
+def other_cuts(tmp_path: Path) -> Path:
+    return make_corpus(tmp_path / "test", [0.8, 0.6], name="test", seed=5)
+
+
 def test_check_teacher_prints_a_row_for_each_layer(
-    tmp_path: Path, cuts: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cuts: Path, other_cuts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    test_cuts = make_corpus(tmp_path / "test", [0.8, 0.6], name="test", seed=5)
     run(
         "check_teacher",
-        *("--teacher", URI, "--layers", 1, "--train-cuts", cuts, "--test-cuts", test_cuts),
+        *("--teacher", URI, "--layers", 1, "--train-cuts", cuts, "--test-cuts", other_cuts),
         *("--steps", 2, "--output", tmp_path / "check.md"),
     )
     table = capsys.readouterr().out
@@ -35,18 +39,17 @@ def test_check_teacher_prints_a_row_for_each_layer(
         found = embed(teacher, audio, range(len(audio)), device=cpu, max_duration=100.0)
         return [(layers[1].half(), audio.text(number)) for number, layers in found]
 
-    result = probe(heard(cuts), heard(test_cuts), steps=2)
+    result = probe(heard(cuts), heard(other_cuts), steps=2)
     assert f"| layer 1 | 12 | 50 | {result.characters.wer:.1f} | {result.loss:.2f} |" in table
 
 
 def test_check_teacher_scores_what_a_recognizer_hears(
-    tmp_path: Path, cuts: Path, capsys: pytest.CaptureFixture[str]
+    cuts: Path, other_cuts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    test_cuts = make_corpus(tmp_path / "test", [0.8, 0.6], name="test", seed=5)
     run(
         "check_teacher",
         *("--teacher", "python:tests.teachers.corpus:recognizer", "--layers", 3, "--steps", 1),
-        *("--train-cuts", cuts, "--test-cuts", test_cuts),
+        *("--train-cuts", cuts, "--test-cuts", other_cuts),
     )
     # It hears "b" of "b a" and of "ab ba".
     assert "[3 / 4, 0 ins, 2 del, 1 sub" in capsys.readouterr().out
