@@ -33,20 +33,23 @@ def fbank() -> Fbank:
 
 
 def extract(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features (T, 80) of samples (S,) in [-1, 1] at 16 kHz; T = round(S / 160)."""
-    with torch.inference_mode():
+    """Features (T, 80) of samples (S,) in [-1, 1] at 16 kHz; T = round(S / 160). The same under
+    autocast."""
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         return fbank().extract(samples, SAMPLE_RATE)
 
 
 def read_audio(cut: Cut) -> NDArray[np.float32]:
     """Samples (S,) of a cut with one channel at 16 kHz, after its transforms (resampling, speed).
+    The same under autocast: those transforms are convolutions.
 
     Raises:
         UserError: the audio is missing, damaged, or shorter than the manifest says.
     """
     refuse_short_audio()
     try:
-        samples = cut.load_audio()
+        with torch.autocast("cpu", enabled=False):
+            samples = cut.load_audio()
     except Exception as error:  # decoders raise anything
         raise UserError(
             f"the audio of utterance {cut.id} cannot be read: {_first_line(error)}",

@@ -60,7 +60,7 @@ class OnlineFbank:
             return self._nothing()
         num_frames = 1 + (len(self._samples) - WINDOW) // SHIFT
         needed = (num_frames - 1) * SHIFT + WINDOW
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             frames = self._fbank(self._samples[None, :needed])[0]
         self._samples = self._samples[num_frames * SHIFT :]
         self._num_frames += num_frames

@@ -7,6 +7,7 @@ from pathlib import Path
 import kaldi_native_fbank
 import numpy as np
 import pytest
+import torch
 from lhotse import CutSet
 
 from mvqkd.data.features import extract, load_features, read_audio
@@ -39,6 +40,15 @@ def test_equals_kaldi(make_speech: Callable[..., np.ndarray], num_samples: int) 
 def test_silence_is_at_the_same_floor_as_kaldis() -> None:
     silence = np.zeros(16000, np.float32)
     np.testing.assert_allclose(extract(silence), kaldi_features(silence), atol=1e-4)
+
+
+def test_audio_and_features_are_the_same_under_autocast(prepared: Path) -> None:
+    for cut in CutSet.from_jsonl_lazy(prepared / "fbank/tiny_cuts_train-tiny.jsonl.gz"):
+        samples = read_audio(cut)
+        features = extract(samples)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            np.testing.assert_array_equal(read_audio(cut), samples)
+            np.testing.assert_array_equal(extract(samples), features)
 
 
 def test_stored_features_are_those_of_the_audio(prepared: Path) -> None:

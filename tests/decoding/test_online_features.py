@@ -27,6 +27,13 @@ def test_pieces_give_the_features_of_the_whole(num_samples: int, step: int) -> N
     torch.testing.assert_close(pieces, torch.as_tensor(whole), atol=2e-4, rtol=1e-5)
 
 
+def test_features_are_the_same_under_autocast() -> None:
+    samples = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 0.1
+    features = online(samples, [1000] * 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(online(samples, [1000] * 4), features)
+
+
 def test_frames_come_as_soon_as_their_windows_have_arrived() -> None:
     fbank = OnlineFbank()
     # Frame t spans the samples 160 t - 120 .. 160 t + 279.
