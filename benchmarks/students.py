@@ -156,16 +156,7 @@ def build_one(
         distillation.build if distillation else None,
     ).to(world.device)
     objective.train()
-    updater = Updater(
-        objective,
-        build.build_optimizer(experiment.optimizer, objective),
-        world=world,
-        seed=experiment.training.seed,
-        precision=experiment.training.precision,
-        clip_grad_norm=experiment.optimizer.clip_grad_norm,
-        augment=build.build_augmentation(experiment.data),
-        log_dir=Path(log_dir),
-    )
+    updater = build.build_updater(experiment, objective, world=world, log_dir=Path(log_dir))
     return Contestant(
         name, updater, distillation.description["bytes_per_hour"] if distillation else 0.0
     )

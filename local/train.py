@@ -110,7 +110,6 @@ def train(
     from mvqkd.training.logs import log_to
     from mvqkd.training.pretrained import begin_with, write_pretrained
     from mvqkd.training.trainer import Trainer
-    from mvqkd.training.update import Updater
 
     # Before the processes meet: the first one's refusal ends them all.
     own: AbstractContextManager[None] = nullcontext()
@@ -152,16 +151,7 @@ def train(
             "%.2f M parameters, of which the student has %.2f M",
             *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.student)),
         )
-        updater = Updater(
-            objective,
-            build.build_optimizer(experiment.optimizer, objective),
-            world=world,
-            seed=experiment.training.seed,
-            precision=experiment.training.precision,
-            clip_grad_norm=experiment.optimizer.clip_grad_norm,
-            augment=build.build_augmentation(experiment.data),
-            log_dir=exp_dir / "log",
-        )
+        updater = build.build_updater(experiment, objective, world=world, log_dir=exp_dir / "log")
         trainer = Trainer(
             updater,
             experiment.training,

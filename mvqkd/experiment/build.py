@@ -26,8 +26,10 @@ from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.losses.lattice import choose_backend
 from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
 from mvqkd.training import schedule
+from mvqkd.training.distributed import World
 from mvqkd.training.objective import Objective
 from mvqkd.training.optimizer import build_adamw
+from mvqkd.training.update import Updater
 from mvqkd.training.validation import Transcribe
 
 
@@ -161,6 +163,22 @@ def build_augmentation(config: DataConfig) -> SpecAugment | None:
         max_masked_fraction=config.max_masked_fraction,
         num_frequency_masks=config.num_frequency_masks,
         frequency_mask_size=config.frequency_mask_size,
+    )
+
+
+def build_updater(
+    config: ExperimentConfig, objective: Objective, *, world: World, log_dir: Path
+) -> Updater:
+    """What takes the steps of a training; `objective` is on the device of `world`."""
+    return Updater(
+        objective,
+        build_optimizer(config.optimizer, objective),
+        world=world,
+        seed=config.training.seed,
+        precision=config.training.precision,
+        clip_grad_norm=config.optimizer.clip_grad_norm,
+        augment=build_augmentation(config.data),
+        log_dir=log_dir,
     )
 
 
