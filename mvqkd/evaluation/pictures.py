@@ -22,6 +22,7 @@ from mvqkd.files import atomic_path
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "D", "^", "v", "P", "X"]
 _GREY = "#666666"
+_LABEL_WIDTH = 0.3  # of the width of a panel, about
 _LABELS = {
     "learning_rate": "learning rate",
     "grad_norm": "gradient norm before clipping",
@@ -127,17 +128,18 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
     ]
     gap = 0.045 * (max(rates) - min(rates))
     for ax, name in zip(axes, sets, strict=True):
-        labels: dict[float, list[tuple[float, str]]] = {}  # of an amount, one above the other
+        labels: list[tuple[float, float, str]] = []
         for experiment, result in results:
             if result["set"] == name:
                 amount, rate = amounts[experiment.name], result["wer"]
-                labels.setdefault(amount, []).append((rate, f"{experiment.name}  {rate:.2f}"))
+                labels.append((amount, rate, f"{experiment.name}  {rate:.2f}"))
                 _draw_stored(ax, amount, result, by_speaker)
-        for amount, column in labels.items():
-            _label_stored(ax, amount, column, gap)
+        _label_stored(ax, labels, gap, (limits[1] / limits[0]) ** _LABEL_WIDTH)
         ax.set_xscale("log")
         ax.set_xlim(limits)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 30 else (1,)))
         ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(f"{name}, {method}", loc="left", fontweight="bold")
         ax.set_xlabel("stored of the teacher, MB for an hour of audio")
         ax.grid(color="#eeeeee")
@@ -283,19 +285,33 @@ def _draw_stored(ax: Axes, amount: float, result: dict[str, Any], by_speaker: bo
     ax.plot(amount, result["wer"], MARKERS[0], color=COLOURS[0], markersize=7)
 
 
-def _label_stored(ax: Axes, amount: float, labels: list[tuple[float, str]], gap: float) -> None:
-    for height, (_, text) in zip(apart([rate for rate, _ in labels], gap), labels, strict=True):
-        if amount == 0:
-            _beside(ax, height, text)
-            continue
-        ax.annotate(
-            text,
-            (amount, height),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize="small",
-        )
+def _label_stored(
+    ax: Axes, labels: list[tuple[float, float, str]], gap: float, width: float
+) -> None:
+    """Write (amount, rate, text) beside their points, those that would touch apart from each other:
+    of amounts that differ by less than the factor `width`."""
+    amounts = sorted({amount for amount, _, _ in labels})
+    columns: list[list[float]] = []
+    for amount in amounts:
+        if columns and columns[-1][-1] > 0 and amount < columns[-1][-1] * width:
+            columns[-1].append(amount)
+        else:
+            columns.append([amount])
+    for column in columns:
+        own = [label for label in labels if label[0] in column]
+        heights = apart([rate for _, rate, _ in own], gap)
+        for height, (amount, _, text) in zip(heights, own, strict=True):
+            if amount == 0:
+                _beside(ax, height, text)
+                continue
+            ax.annotate(
+                text,
+                (amount, height),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="small",
+            )
 
 
 def _curve(ax: Axes, lines: Sequence[dict[str, Any]], key: str, **style: Any) -> None:
