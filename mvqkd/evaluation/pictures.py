@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mvqkd.evaluation.gather import Experiment, by_time, interval_of
@@ -311,6 +312,7 @@ def _label_stored(
                 textcoords="offset points",
                 va="center",
                 fontsize="small",
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )
 
 
