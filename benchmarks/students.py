@@ -41,6 +41,7 @@ from mvqkd.experiment import build
 from mvqkd.experiment.build_distillation import Distillation
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.parser import ExperimentParser
+from mvqkd.experiment.program import run_program
 from mvqkd.experiment.teaching import teaching_files
 from mvqkd.training.distributed import World
 from mvqkd.training.update import Updater
@@ -103,19 +104,17 @@ def main() -> None:
             experiment, cuts, lang_dir, musan=None, rank=0, world_size=1
         )
         batches = list(itertools.islice(loader, options.batches))
-        times: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+        times: list[list[float]] = [[] for _ in contestants]
         passes = [(warm, n, batch) for warm in (True, False) for n, batch in enumerate(batches)]
         for warm, number, batch in tqdm(passes, unit="batch", smoothing=0):
-            for contestant in contestants:
+            for contestant, own in zip(contestants, times, strict=True):
                 seconds = contestant.step(batch, number)
                 if not warm:
-                    times[contestant.name].append(seconds)
-    first = times[contestants[0].name]
+                    own.append(seconds)
     rows = []
-    for contestant in contestants:
-        own = times[contestant.name]
+    for contestant, own in zip(contestants, times, strict=True):
         speeds = [batch.seconds / t for batch, t in zip(batches, own, strict=True)]
-        ratios = [mine / reference for mine, reference in zip(own, first, strict=True)]
+        ratios = [mine / reference for mine, reference in zip(own, times[0], strict=True)]
         parameters = sum(p.numel() for p in contestant.updater.objective.parameters())
         rows.append(
             [
@@ -163,4 +162,4 @@ def build_one(
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from mvqkd.evaluation.bootstrap import speakers, wer_interval
@@ -162,6 +164,29 @@ def test_of_several_decodings_the_last_is_drawn_against_storage(
         path.write_text(json.dumps(json.loads(path.read_text()) | {"wer": None}))
     experiments = [e for e in read_experiments(root) if e.results]
     assert not draw_storage(root / "storage.png", experiments, by_speaker=False)
+
+
+@pytest.mark.parametrize(("amount", "touches"), [(2.88e6, True), (138e6, False)])
+def test_labels_of_neighbouring_amounts_are_apart(
+    root: Path, monkeypatch: pytest.MonkeyPatch, amount: float, touches: bool
+) -> None:
+    for name, stored in (("few", 1.44e6), ("more", amount), ("most", 138e6)):
+        write_experiment(root, name, 10, 3_000_000)
+        (root / name / "teaching.json").write_text(json.dumps({"bytes_per_hour": stored}))
+    heights: dict[str, float] = {}
+    annotate = Axes.annotate
+
+    def record(ax: Axes, text: str, xy: tuple[float, float], **style: Any) -> Any:
+        heights[text.split()[0]] = xy[1]
+        return annotate(ax, text, xy, **style)
+
+    monkeypatch.setattr(Axes, "annotate", record)
+    experiments = [e for e in read_experiments(root) if e.results and e.teaching]
+    assert draw_storage(root / "storage.png", experiments, by_speaker=False)
+    rate = experiments[0].results[0]["wer"]
+    assert {experiment.results[0]["wer"] for experiment in experiments} == {rate}
+    assert (heights["few"] != rate) == touches
+    assert heights["few"] != heights["more"]
 
 
 def test_a_commit_that_was_changed_once_is_marked(root: Path) -> None:
