@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import time
 from pathlib import Path
 
 import torch
+from cached_refinement import cached_refinement
 from quantizer_peers import METHODS, direct_sum, fit
 from tqdm import tqdm
 
@@ -46,9 +46,8 @@ def main() -> None:
     frames = EmbeddingFrames(store, ids[: options.train_utterances])
     x = frames.read(0, frames.num_frames).float()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(options.seed))
-    begin = time.process_time()
-    coder = fit(options.method, x[order], options.num_codebooks, options.seed)
-    print(f"fitted on {len(x)} frames in {time.process_time() - begin:.0f} s of processor time")
+    coder, seconds = fit(options.method, x[order], options.num_codebooks, options.seed)
+    print(f"fitted on {len(x)} frames in {seconds:.0f} s of processor time")
 
     centers = direct_sum(coder, options.num_codebooks)
     shared = centers.mean(dim=1, keepdim=True)
@@ -66,7 +65,8 @@ def main() -> None:
     path = shard_path(options.output, "codes", 0, 1)
     error = energy = 0.0
     mean = x.mean(dim=0)
-    with write_codes(path, info=info, total_frames=store.total_frames) as writer:
+    total = store.total_frames
+    with write_codes(path, info=info, total_frames=total) as writer, cached_refinement():
         for utterance in tqdm(store, unit="utterance"):
             rows = torch.tensor(store[utterance]).float()
             codes = coder.encode(rows)

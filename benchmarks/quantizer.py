@@ -31,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cached_refinement import cached_refinement
 from quantizer_peers import METHODS, Ours, direct_sum, fit, installed
 from quantizer_report import draw, write_table
 
@@ -109,14 +110,15 @@ def relative_error(x: torch.Tensor, x_hat: torch.Tensor, mean: torch.Tensor) -> 
     return float((x - x_hat).square().sum() / (x - mean).square().sum())
 
 
-def measure(method: str, data: Data | Gaussian, num_codebooks: int, seed: int, out: Path) -> None:
-    """Fit, encode, decode; keep numbers and the codes of all utterances."""
+def measure(
+    method: str, data: Data | Gaussian, num_codebooks: int, seed: int, out: Path, *, keep: bool
+) -> None:
+    """Fit, encode, decode; keep the numbers and, with `keep`, the codes of all utterances."""
     x = {part: torch.cat(rows) for part, rows in data.x.items()}
     order = torch.randperm(len(x["train"]), generator=torch.Generator().manual_seed(seed))
-    begin = time.process_time()
-    coder = fit(method, x["train"][order], num_codebooks, seed)
+    coder, seconds = fit(method, x["train"][order], num_codebooks, seed)
     result: dict[str, object] = {"method": method, "bytes": num_codebooks}
-    result["train_seconds"] = time.process_time() - begin
+    result["train_seconds"] = seconds
     result["threads"] = torch.get_num_threads()
     mean = x["train"].mean(dim=0)
     efforts = {"": coder}
@@ -125,21 +127,26 @@ def measure(method: str, data: Data | Gaussian, num_codebooks: int, seed: int, o
         fast, thorough = Ours(coder.quantizer, 2, 1), Ours(coder.quantizer, 16, 2)
         efforts |= {" fast": fast, " thorough": thorough}
     coder.encode(x["held_out"][:512])  # compiled, and warm
+    codes = {}
     for name, effort in efforts.items():
         begin = time.process_time()
-        codes = effort.encode(x["held_out"])
-        result["encode_per_second" + name] = len(codes) / (time.process_time() - begin)
-        result["error" + name] = relative_error(x["held_out"], effort.decode(codes), mean)
-        other = effort.decode(effort.encode(x["other_speakers"]))
-        result["error_other" + name] = relative_error(x["other_speakers"], other, mean)
-    entropy = code_entropy(code_counts(coder.encode(x["held_out"]), 256))
+        codes[name] = {"held_out": effort.encode(x["held_out"])}
+        seconds = time.process_time() - begin
+        result["encode_per_second" + name] = len(x["held_out"]) / seconds
+        with cached_refinement():
+            codes[name]["other_speakers"] = effort.encode(x["other_speakers"])
+        for part, suffix in (("held_out", ""), ("other_speakers", "_other")):
+            x_hat = effort.decode(codes[name][part])
+            result["error" + suffix + name] = relative_error(x[part], x_hat, mean)
+    entropy = code_entropy(code_counts(codes[""]["held_out"], 256))
     result["entropy"] = entropy.mean().item()
-    if data.features:
-        codes_of = {part: coder.encode(rows).numpy() for part, rows in x.items()}
+    if keep:
+        with cached_refinement():
+            codes[""]["train"] = coder.encode(x["train"])
         np.savez_compressed(
             out / f"{method}-{num_codebooks}.npz",
             centers=direct_sum(coder, num_codebooks).numpy(),
-            **codes_of,
+            **{part: rows.numpy() for part, rows in codes[""].items()},
         )
     (out / f"{method}-{num_codebooks}.json").write_text(json.dumps(result, indent=1))
 
@@ -186,7 +193,15 @@ def main() -> None:
     parser.add_argument("--skip", nargs="+", default=[], choices=METHODS)
     parser.add_argument("--train-frames", type=int, default=200_000)
     parser.add_argument("--test-frames", type=int, default=20_000)
-    parser.add_argument("--probe-steps", type=int, default=1000, help="0: do not train the probe")
+    parser.add_argument(
+        "--probe-at",
+        type=int,
+        nargs="*",
+        default=[8],
+        metavar="BYTES",
+        help="rates that are probed",
+    )
+    parser.add_argument("--probe-steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
@@ -197,6 +212,7 @@ def main() -> None:
     else:
         data = Data(args.embeddings, args.cuts, args.train_frames, args.test_frames)
     for num_codebooks in args.num_codebooks:
+        probed = isinstance(data, Data) and bool(data.features) and num_codebooks in args.probe_at
         for method in args.methods:
             if method in args.skip:
                 continue
@@ -204,15 +220,16 @@ def main() -> None:
                 print(f"{method} is not installed: skipped", file=sys.stderr)
                 continue
             result = args.output / f"{method}-{num_codebooks}.json"
-            if not result.exists():
+            codes_kept = result.with_suffix(".npz").exists()
+            if not result.exists() or (probed and not codes_kept):
                 print(f"{method}, {num_codebooks} bytes", file=sys.stderr, flush=True)
-                measure(method, data, num_codebooks, args.seed, args.output)
+                measure(method, data, num_codebooks, args.seed, args.output, keep=probed)
             known = json.loads(result.read_text()).get("probe_steps")
-            if isinstance(data, Data) and data.features and known != args.probe_steps > 0:
+            if isinstance(data, Data) and probed and known != args.probe_steps:
                 print(f"{method}, {num_codebooks} bytes: probe", file=sys.stderr, flush=True)
                 probe(data, result, args.probe_steps)
     reference = args.output / "regression.json"
-    if isinstance(data, Data) and data.features and args.probe_steps and not reference.exists():
+    if isinstance(data, Data) and data.features and args.probe_at and not reference.exists():
         error = regression_error(
             data.features["train"],
             data.x["train"],

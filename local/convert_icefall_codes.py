@@ -4,7 +4,7 @@
     fbank=data/x/fbank/librispeech_cuts_train-clean-100.jsonl.gz
     icefall=vq_fbank_layer36_cb8/librispeech_cuts_train-clean-100.jsonl.gz
     python local/convert_icefall_codes.py from-icefall --cuts $fbank --icefall $icefall \\
-        --codes data/x/codes/icefall.h5
+        --quantizer quantizer.pt --codes data/x/codes/icefall.h5
     python local/convert_icefall_codes.py to-icefall --cuts $fbank --icefall $icefall \\
         --codes data/x/codes
 """
@@ -20,6 +20,7 @@ from mvqkd.data.icefall_codes import read_icefall_codes, write_icefall_codes
 from mvqkd.data.jsonl import read_items
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import run_program
+from mvqkd.quantization import load_quantizer
 
 
 def main() -> None:
@@ -36,7 +37,11 @@ def main() -> None:
     add("--layer", type=int, default=36, help="of the teacher (%(default)s)")
     add("--frame-rate", type=float, default=50.0, help="of the codes, Hz (%(default)s)")
     add("--num-codebooks", type=int, default=8, help="(%(default)s)")
-    add("--quantizer-id", default="icefall", help="of the quantizer, if you know it (%(default)s)")
+    add(
+        "--quantizer",
+        type=Path,
+        help="that made icefall's codes, if you have it; `tied` heads and `l2_codes` need it",
+    )
     options = parser.parse_args()
 
     if options.direction == "to-icefall":
@@ -47,12 +52,22 @@ def main() -> None:
             write_icefall_codes(store, cuts, output)
             logging.info("%s", output)
         return
+    quantizer_id = "icefall"
+    if options.quantizer:
+        quantizer = load_quantizer(options.quantizer)
+        if quantizer.num_codebooks != options.num_codebooks:
+            raise UserError(
+                f"{options.quantizer} has {quantizer.num_codebooks} codebooks, "
+                f"the codes are to have {options.num_codebooks}",
+                remedy="give the quantizer that made them, or --num-codebooks",
+            )
+        quantizer_id = quantizer.id
     utterances = dict.fromkeys(item["id"] for path in options.cuts for item in read_items(path))
     info = CodesInfo(
         teacher=options.teacher,
         layer=options.layer,
         frame_rate=options.frame_rate,
-        quantizer_id=options.quantizer_id,
+        quantizer_id=quantizer_id,
         num_codebooks=options.num_codebooks,
     )
     others = read_icefall_codes(options.icefall, options.codes, info=info, utterances=utterances)

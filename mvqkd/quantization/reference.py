@@ -122,13 +122,14 @@ def reference_encode(state: Mapping[str, Tensor], x: Tensor, *, passes: int = 5)
     num_codebooks, size, dim = centers.shape
     scale = (state["logits_scale"] * _SCALE_SPEED).exp()
     rows = x.reshape(-1, dim).float()
-    chunk = max(1, 2**24 // (num_codebooks * 16 * dim))
+    # On a CPU what a pass keeps of a frame is read again from the cache, not from memory.
+    chunk = max(1, (2**24 if x.is_cuda else 2**21) // (num_codebooks * 16 * dim))
     found = [torch.empty(0, num_codebooks, dtype=torch.long, device=x.device)]
     for part in rows.split(chunk):
         logits = F.linear(part * scale, state["to_logits.weight"], state["to_logits.bias"])
         codes = logits.view(-1, num_codebooks, size).argmax(dim=2)
         for _ in range(passes):
-            codes = _refine(part, codes, centers)
+            codes = refine(part, codes, centers)
         found.append(codes)
     return torch.cat(found).to(torch.uint8).view(*x.shape[:-1], num_codebooks)
 
@@ -143,42 +144,56 @@ def _centers(state: Mapping[str, Tensor]) -> Tensor:
     return centers
 
 
-def _refine(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
-    """One pass. Proposals of a group of L codebooks: codes (T, P, L), the change they make to the
-    reconstruction (T, P, D), and the squared error if this group alone changed (T, P)."""
-    num_codebooks, size, _ = centers.shape
-    current = torch.stack([centers[q][codes[:, q]] for q in range(num_codebooks)], dim=1)
+def refine(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
+    """One pass of the package's `Quantizer._refine_indexes`.
+
+    Proposals of a group of codebooks are kept as the change that they make to the reconstruction
+    and as the squared error if this group alone changed. Which proposals of its halves one is made
+    of is followed back at the end.
+
+    Args:
+        x: frames (T, D).
+        codes: (T, Q) int64, Q a power of 2.
+        centers: (Q, K, D).
+
+    Returns:
+        (T, Q) int64.
+    """
+    num_frames, (num_codebooks, size, dim) = len(x), centers.shape
+    rows = centers.reshape(-1, dim)
+    first_row = size * torch.arange(num_codebooks, device=x.device)[:, None]
+    current = rows[(codes + first_row[:, 0]).flatten()].view(num_frames, num_codebooks, dim)
     error = current.sum(dim=1) - x
-    before = error.square().sum(dim=1)[:, None]
-    groups = []
-    for q in range(num_codebooks):
-        rest = error - current[:, q]
-        costs = rest.square().sum(dim=1)[:, None] + centers[q].square().sum(dim=1)
-        costs = costs + 2 * rest @ centers[q].T
-        costs, best = costs.sort(dim=1)
-        keep = best[:, : _kept(1, size)]
-        groups.append(
-            (keep[:, :, None], centers[q][keep] - current[:, q, None], costs[:, : keep.shape[1]])
-        )
-    while len(groups) > 1:
-        joined = []
-        for (codes_a, delta_a, cost_a), (codes_b, delta_b, cost_b) in zip(
-            groups[0::2], groups[1::2], strict=True
-        ):
-            pairs = 2 * delta_a @ delta_b.transpose(1, 2)
-            pairs += cost_a[:, :, None] + cost_b[:, None] - before[:, :, None]
-            width = codes_a.shape[2] + codes_b.shape[2]
-            best = pairs.flatten(1).argsort(dim=1)[:, : _kept(width, size)]
-            a, b = best // cost_b.shape[1], best % cost_b.shape[1]
-            joined.append(
-                (
-                    torch.cat([_pick(codes_a, a), _pick(codes_b, b)], dim=2),
-                    _pick(delta_a, a) + _pick(delta_b, b),
-                    pairs.flatten(1).gather(1, best),
-                )
-            )
-        groups = joined
-    return groups[0][0][:, 0]
+    before = error.square().sum(dim=1)[:, None, None]
+    rest = error[:, None] - current
+    costs = torch.bmm(rest.transpose(0, 1), centers.transpose(1, 2)).mul_(2)
+    costs += centers.square().sum(dim=2)[:, None]
+    costs, kept = costs.topk(min(_kept(1, size), size), dim=2, largest=False)
+    costs = costs.transpose(0, 1) + rest.square().sum(dim=2, keepdim=True)
+    kept = kept.transpose(0, 1)  # (T, Q, kept)
+    deltas = rows[(kept + first_row).flatten()].view(*kept.shape, dim) - current[:, :, None]
+    halves = []
+    groups, width = num_codebooks, 1
+    while groups > 1:
+        groups, width, proposals = groups // 2, 2 * width, deltas.shape[2]
+        left, right = (deltas[:, side::2].flatten(0, 1) for side in (0, 1))
+        pairs = torch.bmm(left, right.transpose(1, 2)).mul_(2)
+        pairs = pairs.view(num_frames, groups, proposals, proposals)
+        pairs += costs[:, 0::2, :, None]
+        pairs += costs[:, 1::2, None]
+        costs = pairs.flatten(2) - before
+        number = 1 if groups == 1 else min(_kept(width, size), proposals**2)
+        costs, best = costs.topk(number, dim=2, largest=False)
+        halves.append((best // proposals, best % proposals))
+        if groups > 1:
+            first = torch.arange(len(left), device=x.device).view(num_frames, groups, 1) * proposals
+            deltas = left.reshape(-1, dim)[(halves[-1][0] + first).flatten()]
+            deltas += right.reshape(-1, dim)[(halves[-1][1] + first).flatten()]
+            deltas = deltas.view(*best.shape, dim)
+    chosen = torch.zeros(num_frames, 1, 1, dtype=torch.long, device=x.device)
+    for pair in reversed(halves):
+        chosen = torch.cat([half.gather(2, chosen) for half in pair], dim=2).view(num_frames, -1, 1)
+    return kept.gather(2, chosen)[:, :, 0]
 
 
 def _kept(width: int, size: int) -> int:
@@ -188,8 +203,3 @@ def _kept(width: int, size: int) -> int:
         width //= 4
         kept *= 2
     return min(kept, 128)
-
-
-def _pick(values: Tensor, index: Tensor) -> Tensor:
-    """Rows (T, P', ...) of values (T, P, ...) at index (T, P')."""
-    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
