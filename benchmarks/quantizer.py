@@ -2,7 +2,7 @@
 
     ./run.sh --recipe egs/mini_librispeech --corpus-dir <corpus> --exp mvq --stop-stage 5
     export LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libjemalloc.so.2
-    export OMP_NUM_THREADS=1 MALLOC_CONF=dirty_decay_ms:-1,muzzy_decay_ms:-1
+    export OMP_NUM_THREADS=1 MALLOC_CONF=dirty_decay_ms:30000
     python benchmarks/quantizer.py \\
         --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \\
         --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \\
