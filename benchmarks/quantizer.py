@@ -6,7 +6,7 @@
     python benchmarks/quantizer.py \\
         --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \\
         --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \\
-        --num-codebooks 4 8 16 32 --output results --skip multi_quantization-10k+10k
+        --output benchmarks/results/quantizer --skip multi_quantization-10k+10k
 
 Embeddings are those that stage 5 of a recipe extracts, features those of stage 2. Every (method,
 bytes) pair is measured once and kept in the output folder, so that the command can be stopped and
@@ -38,6 +38,7 @@ from quantizer_report import draw, write_table
 from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.data.features import FeatureReader
 from mvqkd.data.labelled import SPEED
+from mvqkd.files import atomic_path, write_json
 from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.predictability import predictability, regression_error
 from mvqkd.quantization.probe import CodeProbe
@@ -52,7 +53,7 @@ class Data:
         self, embeddings: Path, manifests: list[Path], train_frames: int, test_frames: int
     ) -> None:
         store = EmbeddingStore(embeddings)
-        self.name = f"{store.info.teacher}, layer {store.info.layer}"
+        self.name = f"{store.info.teacher.rsplit('/')[-1]}, layer {store.info.layer}"
         split = _split({name: len(store[name]) for name in store}, train_frames, test_frames)
         self.x = {
             part: [torch.from_numpy(np.array(store[name])).float() for name in chosen]
@@ -143,12 +144,13 @@ def measure(
     if keep:
         with cached_refinement():
             codes[""]["train"] = coder.encode(x["train"])
-        np.savez_compressed(
-            out / f"{method}-{num_codebooks}.npz",
-            centers=direct_sum(coder, num_codebooks).numpy(),
-            **{part: rows.numpy() for part, rows in codes[""].items()},
-        )
-    (out / f"{method}-{num_codebooks}.json").write_text(json.dumps(result, indent=1))
+        with atomic_path(out / f"{method}-{num_codebooks}.npz") as path:
+            np.savez_compressed(
+                path,
+                centers=direct_sum(coder, num_codebooks).numpy(),
+                **{part: rows.numpy() for part, rows in codes[""].items()},
+            )
+    write_json(out / f"{method}-{num_codebooks}.json", result)
 
 
 def probe(data: Data, result: Path, steps: int) -> None:
@@ -177,7 +179,7 @@ def probe(data: Data, result: Path, steps: int) -> None:
     ratio = float(x.square().sum() / (x - mean).square().sum())
     facts["posterior_error"] = (found.reconstruction_error or 0.0) * ratio
     facts["probe_steps"] = steps
-    result.write_text(json.dumps(facts, indent=1))
+    write_json(result, facts)
 
 
 def main() -> None:
@@ -220,12 +222,12 @@ def main() -> None:
                 print(f"{method} is not installed: skipped", file=sys.stderr)
                 continue
             result = args.output / f"{method}-{num_codebooks}.json"
-            codes_kept = result.with_suffix(".npz").exists()
-            if not result.exists() or (probed and not codes_kept):
+            known = json.loads(result.read_text()) if result.exists() else {}
+            to_probe = probed and known.get("probe_steps") != args.probe_steps
+            if not known or (to_probe and not result.with_suffix(".npz").exists()):
                 print(f"{method}, {num_codebooks} bytes", file=sys.stderr, flush=True)
-                measure(method, data, num_codebooks, args.seed, args.output, keep=probed)
-            known = json.loads(result.read_text()).get("probe_steps")
-            if isinstance(data, Data) and probed and known != args.probe_steps:
+                measure(method, data, num_codebooks, args.seed, args.output, keep=to_probe)
+            if isinstance(data, Data) and to_probe:
                 print(f"{method}, {num_codebooks} bytes: probe", file=sys.stderr, flush=True)
                 probe(data, result, args.probe_steps)
     reference = args.output / "regression.json"
@@ -237,7 +239,7 @@ def main() -> None:
             data.x["held_out"],
             num_steps=args.probe_steps,
         )
-        reference.write_text(json.dumps({"regression_error": error}))
+        write_json(reference, {"regression_error": error})
     results = [json.loads(p.read_text()) for p in sorted(args.output.glob("*-*.json"))]
     write_table(data.name, args.gaussian, results, args.output / "table.md")
     draw(data.name, args.gaussian, results, args.output / "rate_distortion.png")
