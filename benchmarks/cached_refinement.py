@@ -17,8 +17,6 @@ from torch import Tensor
 
 from mvqkd.quantization.reference import refine
 
-_FRAMES = 8
-
 
 @contextmanager
 def cached_refinement() -> Iterator[None]:
@@ -29,10 +27,8 @@ def cached_refinement() -> Iterator[None]:
     from multi_quantization import Quantizer
 
     @torch.no_grad()
-    def in_parts(quantizer: Quantizer, x: Tensor, indexes: Tensor) -> Tensor:
-        centers = quantizer.get_centers()
-        parts = zip(x.split(_FRAMES), indexes.split(_FRAMES), strict=True)
-        return torch.cat([refine(*part, centers) for part in parts])
+    def within_caches(quantizer: Quantizer, x: Tensor, indexes: Tensor) -> Tensor:
+        return refine(x, indexes, quantizer.get_centers())
 
-    with mock.patch.object(Quantizer, "_refine_indexes", in_parts):
+    with mock.patch.object(Quantizer, "_refine_indexes", within_caches):
         yield

@@ -20,6 +20,7 @@ from mvqkd.quantization.frames import Frames, as_frames, shuffled_batches
 from mvqkd.quantization.quantizer import Quantizer, read_tensors
 
 _SCALE_SPEED = 10.0
+_FRAMES = 512  # encoded at a time
 _KEYS = ("to_logits.weight", "to_logits.bias", "centers", "logits_scale", "centers_scale", "id_buf")
 
 
@@ -122,10 +123,8 @@ def reference_encode(state: Mapping[str, Tensor], x: Tensor, *, passes: int = 5)
     num_codebooks, size, dim = centers.shape
     scale = (state["logits_scale"] * _SCALE_SPEED).exp()
     rows = x.reshape(-1, dim).float()
-    # On a CPU what a pass keeps of a frame is read again from the cache, not from memory.
-    chunk = max(1, (2**24 if x.is_cuda else 2**21) // (num_codebooks * 16 * dim))
     found = [torch.empty(0, num_codebooks, dtype=torch.long, device=x.device)]
-    for part in rows.split(chunk):
+    for part in rows.split(_FRAMES):
         logits = F.linear(part * scale, state["to_logits.weight"], state["to_logits.bias"])
         codes = logits.view(-1, num_codebooks, size).argmax(dim=2)
         for _ in range(passes):
@@ -147,10 +146,6 @@ def _centers(state: Mapping[str, Tensor]) -> Tensor:
 def refine(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
     """One pass of the package's `Quantizer._refine_indexes`.
 
-    Proposals of a group of codebooks are kept as the change that they make to the reconstruction
-    and as the squared error if this group alone changed. Which proposals of its halves one is made
-    of is followed back at the end.
-
     Args:
         x: frames (T, D).
         codes: (T, Q) int64, Q a power of 2.
@@ -159,41 +154,74 @@ def refine(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
     Returns:
         (T, Q) int64.
     """
-    num_frames, (num_codebooks, size, dim) = len(x), centers.shape
+    num_codebooks, size, dim = centers.shape
     rows = centers.reshape(-1, dim)
-    first_row = size * torch.arange(num_codebooks, device=x.device)[:, None]
-    current = rows[(codes + first_row[:, 0]).flatten()].view(num_frames, num_codebooks, dim)
+    first_row = size * torch.arange(num_codebooks, device=x.device)
+    current = rows[(codes + first_row).flatten()].view(len(x), num_codebooks, dim)
     error = current.sum(dim=1) - x
-    before = error.square().sum(dim=1)[:, None, None]
     rest = error[:, None] - current
     costs = torch.bmm(rest.transpose(0, 1), centers.transpose(1, 2)).mul_(2)
     costs += centers.square().sum(dim=2)[:, None]
     costs, kept = costs.topk(min(_kept(1, size), size), dim=2, largest=False)
     costs = costs.transpose(0, 1) + rest.square().sum(dim=2, keepdim=True)
-    kept = kept.transpose(0, 1)  # (T, Q, kept)
-    deltas = rows[(kept + first_row).flatten()].view(*kept.shape, dim) - current[:, :, None]
+    kept = kept.transpose(0, 1)
+    # On a CPU, of so few frames at a time that their changes stay in the cache.
+    step = max(1, (2**24 if x.is_cuda else 2**19) // (kept[0].numel() * dim))
+    chosen = [
+        _join(
+            rows.index_select(0, (proposals + first_row[:, None]).flatten())
+            .view(*proposals.shape, dim)
+            .sub_(now[:, :, None]),
+            cost,
+            e.square().sum(dim=1),
+            size,
+        )
+        for proposals, now, cost, e in zip(
+            *(values.split(step) for values in (kept, current, costs, error)), strict=True
+        )
+    ]
+    return kept.gather(2, torch.cat(chosen))[:, :, 0]
+
+
+def _join(deltas: Tensor, costs: Tensor, before: Tensor, size: int) -> Tensor:
+    """Which of its proposals each codebook should take, where the best are kept of pairs of
+    codebooks, of pairs of such pairs, and so on.
+
+    Args:
+        deltas: (T, Q, P, D), the change that a proposal makes to the reconstruction.
+        costs: (T, Q, P), the squared error if it is the only change.
+        before: (T,), the squared error without a change.
+        size: entries of a codebook.
+
+    Returns:
+        (T, Q, 1) int64, less than P.
+    """
+    num_frames, groups, _, dim = deltas.shape
     halves = []
-    groups, width = num_codebooks, 1
+    width = 1
     while groups > 1:
         groups, width, proposals = groups // 2, 2 * width, deltas.shape[2]
-        left, right = (deltas[:, side::2].flatten(0, 1) for side in (0, 1))
-        pairs = torch.bmm(left, right.transpose(1, 2)).mul_(2)
+        halved = deltas.view(-1, 2, proposals, dim)
+        pairs = torch.bmm(halved[:, 0], halved[:, 1].transpose(1, 2)).mul_(2)
         pairs = pairs.view(num_frames, groups, proposals, proposals)
         pairs += costs[:, 0::2, :, None]
         pairs += costs[:, 1::2, None]
-        costs = pairs.flatten(2) - before
+        costs = pairs.flatten(2) - before[:, None, None]
         number = 1 if groups == 1 else min(_kept(width, size), proposals**2)
         costs, best = costs.topk(number, dim=2, largest=False)
         halves.append((best // proposals, best % proposals))
         if groups > 1:
-            first = torch.arange(len(left), device=x.device).view(num_frames, groups, 1) * proposals
-            deltas = left.reshape(-1, dim)[(halves[-1][0] + first).flatten()]
-            deltas += right.reshape(-1, dim)[(halves[-1][1] + first).flatten()]
+            first = torch.arange(len(halved), device=best.device) * (2 * proposals)
+            first = first.view(num_frames, groups, 1)
+            rows = halved.view(-1, dim)
+            deltas = rows.index_select(0, (halves[-1][0] + first).flatten())
+            deltas += rows.index_select(0, (halves[-1][1] + first + proposals).flatten())
             deltas = deltas.view(*best.shape, dim)
-    chosen = torch.zeros(num_frames, 1, 1, dtype=torch.long, device=x.device)
+    # Which proposals of its halves a proposal is made of, followed back from the only one left.
+    chosen = torch.zeros(num_frames, 1, 1, dtype=torch.long, device=costs.device)
     for pair in reversed(halves):
         chosen = torch.cat([half.gather(2, chosen) for half in pair], dim=2).view(num_frames, -1, 1)
-    return kept.gather(2, chosen)[:, :, 0]
+    return chosen
 
 
 def _kept(width: int, size: int) -> int:
