@@ -154,6 +154,8 @@ def refine(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
     Returns:
         (T, Q) int64.
     """
+    if len(x) == 0:
+        return codes
     num_codebooks, size, dim = centers.shape
     rows = centers.reshape(-1, dim)
     first_row = size * torch.arange(num_codebooks, device=x.device)

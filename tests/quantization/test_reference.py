@@ -29,6 +29,10 @@ def test_codes_are_the_packages_own(num_codebooks, passes):
     assert (found == expected).float().mean() > 0.995  # ties within rounding may differ
 
 
+def test_of_no_frames_there_are_no_codes():
+    assert reference_encode(package_quantizer(4).state_dict(), torch.empty(0, 20)).shape == (0, 4)
+
+
 def test_loaded_quantizers_decode_alike_and_search_better():
     theirs = package_quantizer(4)
     ours = from_reference(theirs.state_dict())
