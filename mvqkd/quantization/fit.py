@@ -31,6 +31,10 @@ BATCH_FRAMES = 1024
 # Batches whose codes are found together, at the centers before the first of them: the products of
 # all pairs of centers cost as much as the codes of 2000 frames (Q = 8, D = 384).
 BATCHES_PER_SEARCH = 4
+# Hypotheses of the search that training learns from. With one, centers learn to serve codes that a
+# better search would not choose. 4 take 2 to 3 % off the error for a quarter more time (4, 8 and 16
+# bytes of Whisper tiny.en); 8 and 16 take no more off.
+BEAM_SIZE = 4
 NUM_STEPS = 2000
 
 
@@ -104,10 +108,10 @@ def fit_centers(
 
 
 def _codes(x: Tensor, centers: Tensor) -> Tensor:
-    """Codes (T, Q) int64 by a search that is cheap enough to learn with."""
+    """Codes (T, Q) int64 by a search that is cheap enough to learn from."""
     pairwise = pairwise_costs(centers)
     codes = [
-        search(unary_costs(part, centers), pairwise, beam_size=1, sweeps=1)
+        search(unary_costs(part, centers), pairwise, beam_size=BEAM_SIZE, sweeps=1)
         for part in x.split(1024)
     ]
     return torch.cat(codes).long()

@@ -14,7 +14,7 @@ import numpy as np
 def _search(unary, pairwise, beam_size, sweeps, codes):
     """Write codes (T, Q) of frames with costs `unary` (T, Q, K) and `pairwise` (Q, K, Q, K)."""
     num_frames, num_codebooks, size = unary.shape
-    row = np.empty(size, dtype=np.float32)
+    rows = np.empty((beam_size, size), dtype=np.float32)  # of every hypothesis, the current step
     # Hypotheses before and after a step, best first.
     old = np.zeros((beam_size, num_codebooks), dtype=np.int64)
     new = np.zeros((beam_size, num_codebooks), dtype=np.int64)
@@ -31,27 +31,37 @@ def _search(unary, pairwise, beam_size, sweeps, codes):
             others = q if first else num_codebooks
             count = 0
             for b in range(filled):
-                if not first:
-                    # Hypotheses that differ in codebook q only would give the same children.
-                    twin = False
-                    for a in range(b):
-                        same = True
-                        for p in range(num_codebooks):
-                            if p != q and old[a, p] != old[b, p]:
-                                same = False
-                                break
-                        if same:
-                            twin = True
-                            break
-                    if twin:
-                        continue
-                for k in range(size):
-                    row[k] = unary[t, q, k]
-                for p in range(others):
-                    if p != q:
-                        pair = pairwise[p, old[b, p], q]
-                        for k in range(size):
-                            row[k] += pair[k]
+                # Most hypotheses of a beam differ in few codes, so that a row is sooner made from
+                # the row of another than from its parts; and every part left out is one less
+                # read from a table that, for 16 codebooks and more, no cache holds.
+                like, fewest = -1, others
+                for a in range(b):
+                    differences = 0
+                    for p in range(others):
+                        if p != q and old[a, p] != old[b, p]:
+                            differences += 1
+                    if differences < fewest:
+                        like, fewest = a, differences
+                if fewest == 0 and like >= 0:
+                    continue  # they differ in codebook q only: the same children
+                row = rows[b]
+                if 2 * fewest < others:
+                    for k in range(size):
+                        row[k] = rows[like, k]
+                    for p in range(others):
+                        if p != q and old[like, p] != old[b, p]:
+                            more = pairwise[p, old[b, p], q]
+                            less = pairwise[p, old[like, p], q]
+                            for k in range(size):
+                                row[k] += more[k] - less[k]
+                else:
+                    for k in range(size):
+                        row[k] = unary[t, q, k]
+                    for p in range(others):
+                        if p != q:
+                            pair = pairwise[p, old[b, p], q]
+                            for k in range(size):
+                                row[k] += pair[k]
                 base = old_cost[b]
                 if not first:
                     base -= row[old[b, q]]

@@ -64,9 +64,10 @@ def test_single_sweeps_are_iterated_conditional_modes():
         assert (errors(x, centers, changed) >= before - 1e-4).all()
 
 
+@pytest.mark.parametrize("num_codebooks", [3, 12])
 @pytest.mark.parametrize(("beam_size", "sweeps"), [(1, 0), (1, 2), (5, 0), (5, 2), (300, 1)])
-def test_compiled_and_torch_find_the_same_codes(beam_size, sweeps):
-    x, centers = problem(num_codebooks=3, size=256, dim=16, frames=50)
+def test_compiled_and_torch_find_the_same_codes(beam_size, sweeps, num_codebooks):
+    x, centers = problem(num_codebooks=num_codebooks, size=256, dim=16, frames=50)
     costs = unary_costs(x, centers), pairwise_costs(centers)
     a = search(*costs, beam_size=beam_size, sweeps=sweeps)
     b = search_torch(*costs, beam_size=beam_size, sweeps=sweeps)
