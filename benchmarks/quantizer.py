@@ -10,7 +10,7 @@
 
 Embeddings are those that stage 5 of a recipe extracts, features those of stage 2. Every (method,
 bytes) pair is measured once and kept in the output folder, so that the command can be stopped and
-repeated; `table.md` and `rate_distortion.png` are written from what is there. Utterances are split
+repeated; `tables.md` and `rate_distortion.png` are written from what is there. Utterances are split
 by speaker: a fifth of the speakers is never trained on, and a tenth of the other utterances is held
 out as well, together with their copies at other speeds. Speakers are the first part of
 LibriSpeech-like ids. `--gaussian 256` measures on independent Gaussian frames instead, where theory
@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from cached_refinement import cached_refinement
 from quantizer_peers import METHODS, Ours, direct_sum, fit, installed, user_seconds
-from quantizer_report import draw, write_table
+from quantizer_report import draw, write_tables
 
 from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.data.features import FeatureReader
@@ -242,10 +242,14 @@ def main() -> None:
             num_steps=args.probe_steps,
         )
         write_json(reference, {"regression_error": error})
-    results = [json.loads(p.read_text()) for p in sorted(args.output.glob("*-*.json"))]
-    write_table(data.name, args.gaussian, results, args.output / "table.md")
+    kept = [json.loads(p.read_text()) for p in sorted(args.output.glob("*-*.json"))]
+    results = {(r["method"], r["bytes"]): r for r in kept}
+    regression = None
+    if reference.exists():
+        regression = json.loads(reference.read_text())["regression_error"]
+    write_tables(data.name, args.gaussian, results, regression, args.output / "tables.md")
     draw(data.name, args.gaussian, results, args.output / "rate_distortion.png")
-    print((args.output / "table.md").read_text())
+    print((args.output / "tables.md").read_text())
 
 
 if __name__ == "__main__":

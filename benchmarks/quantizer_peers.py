@@ -105,15 +105,15 @@ def user_seconds() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
-METHODS = (
-    "ours",
-    "multi_quantization-2k+2k",
-    "multi_quantization-10k+10k",
-    "faiss-PQ",
-    "faiss-OPQ",
-    "faiss-RQ",
-    "faiss-LSQ",
-)
+METHODS = {
+    "ours": "ours",
+    "multi_quantization-2k+2k": "multi_quantization, 2k + 2k steps",
+    "multi_quantization-10k+10k": "multi_quantization, 10k + 10k steps",
+    "faiss-PQ": "faiss ProductQuantizer",
+    "faiss-OPQ": "faiss OPQ",
+    "faiss-RQ": "faiss ResidualQuantizer, beam 16",
+    "faiss-LSQ": "faiss LocalSearchQuantizer",
+}
 
 
 def installed(method: str) -> bool:

@@ -1,4 +1,4 @@
-"""The table and the picture of `benchmarks/quantizer.py`."""
+"""The tables and the picture of `benchmarks/quantizer.py`."""
 
 from __future__ import annotations
 
@@ -14,51 +14,118 @@ def gaussian_bound(dim: int, num_codebooks: int) -> float:
     return 2.0 ** (-2 * 8 * num_codebooks / dim)
 
 
-def _rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(results, key=lambda r: (r["bytes"], METHODS.index(r["method"])))
+Results = dict[tuple[str, int], dict[str, Any]]
 
 
-def write_table(name: str, gaussian: int | None, results: list[dict[str, Any]], path: Path) -> None:
-    """Write Markdown: one row per method and rate, ratios against ours."""
-    lines = [
-        f"Relative error on held-out frames of {name}.",
-        "",
-        "| bytes | quantizer | error | other speakers | / ours | train, core s "
-        "| encode, frames per core s | entropy, bits | captured, bits (least/most) "
-        "| error from posteriors |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    ours = {r["bytes"]: r for r in results if r["method"] == "ours"}
-    bounded = set()
-    for r in _rows(results):
-        if gaussian and r["bytes"] not in bounded:
-            bounded.add(r["bytes"])
-            bound = gaussian_bound(gaussian, r["bytes"])
-            lines.append(f"| {r['bytes']} | Shannon's bound | {bound:.4f} | | | | | | | |")
-        base = ours.get(r["bytes"])
-        ratio = f"{r['error'] / base['error']:.3f}" if base else ""
-        captured = posterior = ""
-        if "captured" in r:
-            low, high = r["captured_range"]
-            captured = f"{r['captured']:.2f} ({low:.1f}/{high:.1f})"
-            posterior = f"{r['posterior_error']:.3f}"
-        lines.append(
-            f"| {r['bytes']} | {r['method']} | {r['error']:.4f} | {r['error_other']:.4f} | {ratio} "
-            f"| {r['train_seconds']:.0f} | {r['encode_per_second']:.0f} | {r['entropy']:.2f} "
-            f"| {captured} | {posterior} |"
-        )
-        for effort in (" fast", " thorough"):
-            if "error" + effort in r and base:
-                error = r["error" + effort]
-                lines.append(
-                    f"| {r['bytes']} | {r['method']},{effort} search | {error:.4f} "
-                    f"| {r['error_other' + effort]:.4f} | {error / base['error']:.3f} | "
-                    f"| {r['encode_per_second' + effort]:.0f} | | | |"
-                )
+def write_tables(
+    name: str, gaussian: int | None, results: Results, regression: float | None, path: Path
+) -> None:
+    """Write Markdown: errors, times, and what is told of codes. A row for every method, a column
+    for every rate.
+
+    Args:
+        name: what was quantized.
+        gaussian: dimensions of independent Gaussian frames; None for other frames.
+        results: of pairs of method and bytes.
+        regression: error of a regression on the frames themselves, if they have features.
+        path: the file.
+    """
+    rates = sorted({rate for _, rate in results})
+    lines = [f"Frames of {name}.", "", *_errors(gaussian, results, rates)]
+    lines += ["", *_times(results, rates)]
+    for rate in rates:
+        lines += _predictability(results, rate)
+    if regression is not None:
+        lines += ["", f"Regression on the frames themselves: error {regression:.3f}."]
     path.write_text("\n".join(lines) + "\n")
 
 
-def draw(name: str, gaussian: int | None, results: list[dict[str, Any]], path: Path) -> None:
+def _methods(results: Results) -> list[str]:
+    return [method for method in METHODS if any(method == m for m, _ in results)]
+
+
+def _row(name: str, cells: list[str]) -> str:
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _values(results: Results, method: str, key: str, rates: list[int], style: str) -> list[str]:
+    found = [results.get((method, rate), {}).get(key) for rate in rates]
+    return ["" if value is None else format(value, style) for value in found]
+
+
+def _efforts(results: Results, method: str, key: str) -> list[str]:
+    """Endings of keys: of the default search and, where they were measured, the other two."""
+    rows = [r for (m, _), r in results.items() if m == method]
+    return ["", *(e for e in (" fast", " thorough") if any(key + e in r for r in rows))]
+
+
+def _errors(gaussian: int | None, results: Results, rates: list[int]) -> list[str]:
+    head = ["relative error, bytes a frame", *map(str, rates)]
+    lines = [_row(head[0], head[1:]), "|---|" + "---:|" * len(rates)]
+    if gaussian:
+        bounds = [f"{gaussian_bound(gaussian, rate):.4f}" for rate in rates]
+        lines.append(_row("Shannon's bound", bounds))
+    for method in _methods(results):
+        for effort in _efforts(results, method, "error"):
+            name = METHODS[method] + (f",{effort} search" if effort else "")
+            lines.append(_row(name, _values(results, method, "error" + effort, rates, ".4f")))
+    for method in _methods(results):
+        for suffix, kind in (("", ""), ("_other", ", other speakers")):
+            ratios = []
+            for rate in rates:
+                ours, peer = results.get(("ours", rate)), results.get((method, rate))
+                key = "error" + suffix
+                ratios.append(f"{ours[key] / peer[key]:.3f}" if ours and peer else "")
+            if method != "ours" and any(ratios):
+                lines.append(_row(f"ours / {METHODS[method]}{kind}", ratios))
+    return lines
+
+
+def _times(results: Results, rates: list[int]) -> list[str]:
+    keys = {"train_seconds": "training, core s", "encode_per_second": "encoding, frames per core s"}
+    head = [
+        f"{title}: {rate}" if rate == rates[0] else str(rate)
+        for title in keys.values()
+        for rate in rates
+    ]
+    lines = [_row("", head), "|---|" + "---:|" * len(head)]
+    for method in _methods(results):
+        for effort in _efforts(results, method, "encode_per_second"):
+            name = METHODS[method] + (f",{effort} search" if effort else "")
+            train = _values(results, method, "train_seconds" + effort, rates, ".0f")
+            encode = _values(results, method, "encode_per_second" + effort, rates, ".0f")
+            lines.append(_row(name, train + encode))
+    for method in _methods(results):
+        ratios = []
+        for key, style in zip(keys, (".3f", ".1f"), strict=True):
+            for rate in rates:
+                ours, peer = results.get(("ours", rate)), results.get((method, rate))
+                ratios.append(format(ours[key] / peer[key], style) if ours and peer else "")
+        if method != "ours" and any(ratios):
+            lines.append(_row(f"ours / {METHODS[method]}", ratios))
+    return lines
+
+
+def _predictability(results: Results, rate: int) -> list[str]:
+    lines = []
+    for method in _methods(results):
+        r = results.get((method, rate), {})
+        if "captured" in r:
+            low, high = r["captured_range"]
+            told = [f"{r['entropy']:.2f}", f"{r['captured']:.2f}", f"{low:.1f} to {high:.1f}"]
+            lines.append(_row(METHODS[method], [*told, f"{r['posterior_error']:.3f}"]))
+    if not lines:
+        return []
+    head = [
+        "entropy, bits",
+        "captured",
+        "of the codebooks, least and most",
+        "error from posteriors",
+    ]
+    return ["", _row(f"{rate} bytes", head), "|---|---:|---:|---|---:|", *lines]
+
+
+def draw(name: str, gaussian: int | None, results: Results, path: Path) -> None:
     """Draw error against rate, one line per method."""
     import matplotlib
 
@@ -66,12 +133,11 @@ def draw(name: str, gaussian: int | None, results: list[dict[str, Any]], path: P
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for method in METHODS:
-        points = [(r["bytes"], r["error"]) for r in _rows(results) if r["method"] == method]
-        if points:
-            style = {"linewidth": 2.5, "color": "black"} if method == "ours" else {}
-            axes.plot(*zip(*points, strict=True), marker="o", label=method, **style)
-    rates = sorted({r["bytes"] for r in results})
+    for method in _methods(results):
+        points = sorted((rate, r["error"]) for (m, rate), r in results.items() if m == method)
+        style = {"linewidth": 2.5, "color": "black"} if method == "ours" else {}
+        axes.plot(*zip(*points, strict=True), marker="o", label=METHODS[method], **style)
+    rates = sorted({rate for _, rate in results})
     if gaussian:
         bounds = [gaussian_bound(gaussian, rate) for rate in rates]
         axes.plot(rates, bounds, "k--", label="Shannon's bound")
