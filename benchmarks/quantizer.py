@@ -131,7 +131,7 @@ def measure(
     codes = {}
     for name, effort in efforts.items():
         begin, passes, seconds = user_seconds(), 0, 0.0
-        while seconds < 2:
+        while seconds < 1:
             effort.encode(timed)
             passes, seconds = passes + 1, user_seconds() - begin
         result["encode_per_second" + name] = passes * len(timed) / seconds
