@@ -45,7 +45,7 @@ def _methods(results: Results) -> list[str]:
 
 
 def _row(name: str, cells: list[str]) -> str:
-    return f"| {name} | {' | '.join(cells)} |"
+    return f"| {f'{name} ' if name else ''}| {' | '.join(cells)} |"
 
 
 def _values(results: Results, method: str, key: str, rates: list[int], style: str) -> list[str]:
@@ -69,8 +69,9 @@ def _errors(gaussian: int | None, results: Results, rates: list[int]) -> list[st
         for effort in _efforts(results, method, "error"):
             name = METHODS[method] + (f",{effort} search" if effort else "")
             lines.append(_row(name, _values(results, method, "error" + effort, rates, ".4f")))
+    parts = [("", "")] if gaussian else [("", ""), ("_other", ", other speakers")]
     for method in _methods(results):
-        for suffix, kind in (("", ""), ("_other", ", other speakers")):
+        for suffix, kind in parts:
             ratios = []
             for rate in rates:
                 ours, peer = results.get(("ours", rate)), results.get((method, rate))
