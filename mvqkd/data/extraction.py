@@ -9,9 +9,7 @@ ends with the same bytes.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -36,6 +34,7 @@ from mvqkd.data.jsonl import fingerprint, read_items, stem, write_items
 from mvqkd.data.report import Report, read_report
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
+from mvqkd.workers import end_with_parent
 
 _VERSION = 1
 _SHARD_SIZE = 200
@@ -280,9 +279,7 @@ def _extract_missing(name: str, shards: Sequence[_Shard], num_jobs: int) -> floa
     begin = time.monotonic()
     with (
         tqdm(total=hours, desc=f"features of {name}", bar_format=_BAR) as bar,
-        ProcessPoolExecutor(
-            max(1, min(num_jobs, len(missing))), initializer=_begin_worker, initargs=(os.getpid(),)
-        ) as pool,
+        ProcessPoolExecutor(max(1, min(num_jobs, len(missing))), initializer=_begin_worker) as pool,
     ):
         futures = {pool.submit(_extract_shard, shard): shard for shard in missing}
         try:
@@ -303,16 +300,9 @@ def _extract_missing(name: str, shards: Sequence[_Shard], num_jobs: int) -> floa
     return hours
 
 
-def _begin_worker(parent: int) -> None:
-    """One thread for each process; and none outlives a parent that was killed."""
-    torch.set_num_threads(1)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _begin_worker() -> None:
+    torch.set_num_threads(1)  # the processes share the cores
+    end_with_parent()
 
 
 def _extract_shard(shard: _Shard) -> None:

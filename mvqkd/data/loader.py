@@ -28,6 +28,7 @@ from mvqkd.data.plan import (
     within_limit,
 )
 from mvqkd.errors import UserError
+from mvqkd.workers import end_with_parent
 
 
 class PlannedBatch(NamedTuple):
@@ -85,10 +86,11 @@ class _Utterances(Dataset[Batch | UserError]):
         return cut["id"], features, transcript(cut), index.tokens(i)
 
 
-def _leave_process_group(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     """A signal to the whole group of processes (`timeout`, batch systems) shall reach the training,
     which writes a checkpoint, and not kill its workers meanwhile. Workers end when it ends."""
     os.setpgrp()
+    end_with_parent()
 
 
 class BatchLoader:
@@ -127,7 +129,7 @@ class BatchLoader:
             prefetch_factor=4 if num_workers > 0 else None,
             multiprocessing_context=start_method if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_process_group,
+            worker_init_fn=_begin_worker,
             # Otherwise every iteration would draw a number from the global generator.
             generator=torch.Generator(),
         )

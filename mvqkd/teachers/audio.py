@@ -21,6 +21,7 @@ from mvqkd.data.index import open_index, transcript
 from mvqkd.data.jsonl import stem
 from mvqkd.errors import UserError
 from mvqkd.teachers.interface import SAMPLE_RATE, Embeddings, Teacher
+from mvqkd.workers import end_with_parent
 
 
 class AudioCuts:
@@ -112,6 +113,10 @@ class AudioBatch:
     """(N,) int64 valid samples."""
 
 
+def _begin_worker(worker: int) -> None:
+    end_with_parent()
+
+
 def audio_batches(
     cuts: AudioCuts, numbers: Sequence[int], *, max_duration: float, num_workers: int = 0
 ) -> Iterator[AudioBatch]:
@@ -137,6 +142,7 @@ def audio_batches(
         _Batches(cuts, batches),
         batch_size=None,
         num_workers=num_workers,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator(),
     )
     for batch in loader:
