@@ -6,7 +6,7 @@
     python benchmarks/quantizer.py \\
         --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \\
         --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \\
-        --output benchmarks/results/quantizer --skip multi_quantization-10k+10k
+        --output benchmarks/results/quantizer --skip multi_quantization-10k+10k faiss-LSQ5
 
 Embeddings are those that stage 5 of a recipe extracts, features those of stage 2. Every (method,
 bytes) pair is measured once and kept in the output folder, so that the command can be stopped and
