@@ -19,6 +19,7 @@ from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_f
 from mvqkd.data.parts import manifest_parts
 from mvqkd.data.report import read_report
 from mvqkd.experiment.program import at_least, flatten, list_option, run_program
+from mvqkd.locks import own_folder
 
 SPEEDS = (1.0, 0.9, 1.1)
 
@@ -51,7 +52,15 @@ def main() -> None:
     )
     parser.add_argument("--strict", action="store_true", help="stop when audio is unreadable")
     options = parser.parse_args()
-    manifests, fbank = options.data_dir / "manifests", options.data_dir / "fbank"
+    fbank = options.data_dir / "fbank"
+    # A run that waited finds done what the other one did.
+    with own_folder(fbank, work="extraction of features"):
+        compute(options, fbank)
+
+
+def compute(options: argparse.Namespace, fbank: Path) -> None:
+    """All parts, one after the other."""
+    manifests = options.data_dir / "manifests"
     train_parts = manifest_parts(flatten(options.train_parts), manifests, options.prefix)
     eval_parts = manifest_parts(flatten(options.parts), manifests, options.prefix)
     for part in dict.fromkeys(train_parts + eval_parts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from mvqkd.errors import UserError
 
 
 @contextmanager
-def own_folder(folder: Path, *, work: str, remedy: str) -> Iterator[None]:
+def own_folder(folder: Path, *, work: str, remedy: str = "") -> Iterator[None]:
     """Keep other runs out of a folder, which two of them would fill with each other's files.
 
     The lock is the process's own and goes with it, however it ends; the file `.lock` stays.
@@ -21,7 +22,7 @@ def own_folder(folder: Path, *, work: str, remedy: str) -> Iterator[None]:
     Args:
         folder: is made if it is not there.
         work: what runs there, for the message: "training".
-        remedy: for the message.
+        remedy: for the message; without one, wait for the other's end.
 
     Raises:
         UserError: another process holds the lock.
@@ -34,10 +35,11 @@ def own_folder(folder: Path, *, work: str, remedy: str) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # what systems say of a lock that is held
             file.seek(0)
-            raise UserError(
-                f"another {work} is at work in {folder}: process {file.read().strip()}",
-                remedy=remedy,
-            ) from None
+            problem = f"another {work} is at work in {folder}: process {file.read().strip()}"
+            if remedy:
+                raise UserError(problem, remedy=remedy) from None
+            logging.info("%s; waiting for its end", problem)
+            fcntl.lockf(file, fcntl.LOCK_EX)
         file.truncate(0)
         print(f"{os.getpid()} on {platform.node()}", file=file, flush=True)
         yield

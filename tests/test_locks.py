@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,30 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         other.kill()
     with own_folder(tmp_path, **OPTIONS):
         assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
+
+
+def test_without_a_remedy_a_second_run_waits(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from mvqkd.locks import own_folder\n"
+        "with own_folder(Path(sys.argv[1]), work=''):\n"
+        "    print('mine', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+                )
+            )
+            for _ in range(2)
+        )
+        assert first.stdout is not None and second.stdout is not None
+        owner = select.select([first.stdout, second.stdout], [], [], 60)[0]
+        assert len(owner) == 1
+        waiting = second if owner[0] is first.stdout else first
+        assert waiting.stdout is not None
+        assert not select.select([waiting.stdout], [], [], 1)[0]
+        (first if waiting is second else second).kill()
+        assert waiting.stdout.readline() == "mine\n"
+        waiting.kill()

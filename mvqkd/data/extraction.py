@@ -9,6 +9,7 @@ ends with the same bytes.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -144,12 +145,14 @@ def store_features(
     stamp = fingerprint(_VERSION, items, list(speeds), config, _TICK_POWER, _SHARD_SIZE)
     name = stem(output)
     folder = output.with_name(f"feats_{name}-{stamp[:8]}")
-    if read_report(_report_path(output)).get("audio", audio) != audio:
-        logging.info("%s: the audio has changed since its features were extracted", name)
-        _report_path(output).unlink()  # first: a run that is killed goes on with the new ones
-        shutil.rmtree(folder, ignore_errors=True)
-    if _is_done(output, stamp, _sizes(folder)):
+    changed = read_report(_report_path(output)).get("audio", audio) != audio
+    if not changed and _is_done(output, stamp, _sizes(folder)):
         return
+    if changed:
+        logging.info("%s: the audio has changed since its features were extracted", name)
+        # First: a run that is killed goes on with the new ones.
+        _report_path(output).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     shards = [
         _Shard(items[first : first + _SHARD_SIZE], tuple(speeds), folder / f"{number:06d}")
@@ -232,8 +235,10 @@ def _write(
     hours = round(sum(item["duration"] for item in cuts) / 3600, 4)
     facts = {"cuts": len(cuts), "hours": hours, "fingerprint": stamp, "sizes": sizes}
     report.write(path, **facts, audio=audio)
-    for old in output.parent.glob(f"feats_{stem(output)}-*"):
-        if old != folder:
+    # Not of a part whose name begins with this one's: dev and dev-other.
+    own = re.compile(rf"feats_{re.escape(stem(output))}-[0-9a-f]{{8}}")
+    for old in output.parent.iterdir():
+        if own.fullmatch(old.name) and old != folder:
             shutil.rmtree(old)
 
 

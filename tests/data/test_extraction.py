@@ -111,6 +111,20 @@ def test_other_cuts_and_speeds_replace_the_old_features(prepared: Path, tmp_path
     assert len(list(read_items(output))) == 6
 
 
+def test_parts_whose_names_begin_alike_leave_each_other_alone(
+    prepared: Path, tmp_path: Path
+) -> None:
+    cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
+    short, long = (tmp_path / f"fbank/tiny_cuts_{part}.jsonl.gz" for part in ("dev", "dev-other"))
+    store_features(cuts, short, num_jobs=1)
+    store_features(cuts, long, num_jobs=1)
+    before = {name: data for name, data in files(tmp_path).items() if "dev-other" in name}
+    store_features(cuts[:2], short, num_jobs=1)
+    after = {name: data for name, data in files(tmp_path).items() if "dev-other" in name}
+    assert after == before
+    assert len(list(short.parent.glob("feats_*"))) == 2
+
+
 def test_unreadable_audio_is_reported_and_tried_again(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,11 +67,11 @@ def run(
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All but what an interrupted process leaves under a temporary name."""
+    """All but what a process leaves of itself: temporary names, the lock with its number."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".tmp-")
+        if path.is_file() and not path.name.startswith((".tmp-", ".lock"))
     }
 
 
