@@ -35,7 +35,16 @@ class OnlineFbank:
         self._samples = torch.zeros(0)
 
     def accept(self, samples: Tensor) -> Tensor:
-        """Samples (S,) in [-1, 1] at 16 kHz -> the frames (T, C) that they complete; T may be 0."""
+        """Samples (S,) in [-1, 1] at 16 kHz -> the frames (T, C) that they complete; T may be 0.
+
+        Raises:
+            ValueError: samples are integers, as sound cards give them, or of several channels.
+        """
+        if samples.ndim != 1 or not samples.is_floating_point():
+            raise ValueError(
+                f"samples must be (S,) floating-point numbers in [-1, 1], not {samples.dtype} of "
+                f"shape {tuple(samples.shape)}: divide 16-bit integers by 32768, choose a channel"
+            )
         before = self._num_samples
         self._num_samples += len(samples)
         self._samples = torch.cat([self._samples, samples.to(torch.float32).cpu()])

@@ -34,7 +34,8 @@ class Session(Generic[State]):
         """Samples (S,) in [-1, 1] at 16 kHz, any number of them.
 
         Raises:
-            ValueError: the session is finished, or was given features before.
+            ValueError: the session is finished, or was given features before, or samples are
+                integers or of several channels.
         """
         if self._fbank is None:
             if len(self._features):

@@ -82,6 +82,14 @@ def check_training(experiment: ExperimentConfig) -> None:
             "decoding.methods has ctc_greedy_search, but loss.ctc_scale is 0: there is no CTC head",
             remedy="--loss.ctc_scale 0.3, or another method",
         )
+    decoding = experiment.decoding
+    if "modified_beam_search" in decoding.methods and decoding.nbest > decoding.beam_size:
+        raise UserError(
+            f"decoding.nbest is {decoding.nbest}, but a beam of {decoding.beam_size} has no more "
+            f"than {decoding.beam_size} hypotheses",
+            remedy=f"--decoding.beam_size {decoding.nbest}, or --decoding.nbest "
+            f"{decoding.beam_size}",
+        )
     if data.musan_snr[0] > data.musan_snr[1]:
         raise UserError(
             f"data.musan_snr is {data.musan_snr}: the lower end of a range comes first",

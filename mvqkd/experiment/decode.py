@@ -152,7 +152,7 @@ def build_search(config: DecodingConfig, method: str, model: Transducer) -> Sear
             return ModifiedBeamSearch(
                 model,
                 beam_size=config.beam_size,
-                nbest=max(1, min(config.nbest, config.beam_size)),
+                nbest=max(1, config.nbest),
                 blank_penalty=penalty,
             )
         if method == "ctc_greedy_search":

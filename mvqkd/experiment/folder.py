@@ -83,7 +83,7 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
 
     Raises:
         UserError: the folder's experiment differs in a field that has to stay as it is for what the
-            weights mean, or was fed with other data.
+            weights mean, or was fed with other data; or it has no checkpoint to go on from.
     """
     config_path, data_path = exp_dir / _CONFIG, exp_dir / _DATA
     if not config_path.is_file():
@@ -105,7 +105,23 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
             "to begin anew",
         )
     out_of_date = any(line.startswith((*_AVERAGING, _LENGTH)) for line in changed)
-    return (exp_dir / _PRETRAINED).is_file() and not out_of_date
+    if (exp_dir / _PRETRAINED).is_file() and not out_of_date:
+        return True
+    _refuse_lost_checkpoints(exp_dir)
+    return False
+
+
+def _refuse_lost_checkpoints(exp_dir: Path) -> None:
+    """A training without checkpoints begins anew, over the epochs that are there."""
+    epochs = {path.name for path in exp_dir.glob("epoch-*.pt")}
+    # The first one is written before there need be a checkpoint.
+    if epochs - {"epoch-1.pt"} and not any(exp_dir.glob("checkpoint-*.pt")):
+        raise UserError(
+            f"{exp_dir} has {len(epochs)} epoch-N.pt, but no checkpoint-<step>.pt to go on from",
+            remedy="put the newest one back; or decode these epochs, with run.sh: --stage 9; or "
+            "train in another folder, with run.sh: --variant NAME (--training.init begins with "
+            f"weights of this one); or delete {exp_dir} to begin anew",
+        )
 
 
 def _other_data(saved: dict[str, Any], data: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -36,6 +37,11 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         if not isinstance(end.code, int):  # None, or words that the interpreter prints
             raise
         status = end.code
+    except Exception:
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            raise
+        traceback.print_exc()
+        status = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _leave_at_once(status)
     sys.exit(status)
@@ -51,9 +57,10 @@ def _with_command(text: str) -> str:
 def _leave_at_once(status: int) -> NoReturn:
     """End a process of torchrun without taking the interpreter down.
 
-    The threads of gloo live on after destroy_process_group; one of them that wants the lock of an
-    interpreter that is ending aborts the process ("terminate called without an active exception"),
-    and a training that was done counts as failed. Seen once in some tens of trainings.
+    One that fails must not wait for the others, which wait for it in a collective. And the threads
+    of gloo live on after destroy_process_group; one of them that wants the lock of an interpreter
+    that is ending aborts the process ("terminate called without an active exception"), and a
+    training that was done counts as failed. Seen once in some tens of trainings.
     """
     logging.shutdown()
     sys.stdout.flush()

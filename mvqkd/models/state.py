@@ -30,8 +30,9 @@ class EncoderState(NamedTuple):
 
     def unstack(self) -> list[EncoderState]:
         """One state of batch size 1 for each stream; the inverse of `stack`."""
+        # Copies: a part of the batch's tensors would keep the states of all its streams alive.
         return [
-            EncoderState(*parts)
+            EncoderState(*(part.clone() for part in parts))
             for parts in zip(
                 self.attention.split(1, dim=2),
                 self.convolution.split(1, dim=2),

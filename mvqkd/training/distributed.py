@@ -98,8 +98,12 @@ def start_world(device: str | None = None) -> Iterator[World]:
     dist.init_process_group(backend, timeout=_TIMEOUT, device_id=chosen if kind == "cuda" else None)
     try:
         yield World(rank=dist.get_rank(), size=size, device=chosen)
-    finally:
+    except SystemExit:  # which all processes came to together
         dist.destroy_process_group()
+        raise
+    # Not after another exception: nccl ends a group together, and the processes that wait in a
+    # collective for this one would never come. It leaves at once instead, see `run_program`.
+    dist.destroy_process_group()
 
 
 def _end_with_launcher() -> None:

@@ -8,6 +8,7 @@ never stopped.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -193,8 +194,6 @@ class Trainer:
             dynamic_ncols=True,
         ) as bar:
             while True:
-                if config.valid_interval and progress.step % config.valid_interval == 0:
-                    self._validate()
                 group = list(islice(batches, config.accumulate))
                 having, frames, seconds, stop = self._agree(group, interruption)
                 if stop:
@@ -213,6 +212,10 @@ class Trainer:
                 bar.update(len(group))
                 if progress.step % config.log_interval == 0:
                     self._report(bar)
+                # Before the checkpoint, which else would not know of it: a killed training would
+                # validate twice.
+                if config.valid_interval and progress.step % config.valid_interval == 0:
+                    self._validate()
                 if progress.step % config.save_interval == 0:
                     self._save_step()
 
@@ -319,9 +322,10 @@ class Trainer:
             transcribe=self._transcribe,
         )
         progress.validated_step = progress.step
-        best = progress.best_valid_loss is None or values["loss"] < progress.best_valid_loss
+        loss, least = values["loss"], progress.best_valid_loss
+        best = math.isfinite(loss) and (least is None or loss < least)
         if best:
-            progress.best_valid_loss = values["loss"]
+            progress.best_valid_loss = loss
         self._now()
         if self._log is None:
             return

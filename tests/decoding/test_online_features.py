@@ -51,3 +51,11 @@ def test_nothing_gives_nothing() -> None:
     fbank = OnlineFbank()
     assert fbank.accept(torch.randn(139)).shape == (0, 80)
     assert fbank.finish().shape == (0, 80)
+
+
+@pytest.mark.parametrize(
+    "samples", [torch.zeros(1600, dtype=torch.int16), torch.zeros(1, 1600), torch.zeros(1600, 2)]
+)
+def test_integers_and_channels_are_refused(samples: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"floating-point numbers in \[-1, 1\]"):
+        OnlineFbank().accept(samples)

@@ -122,6 +122,7 @@ def _averaged(*, num_epochs=3, keep_epochs=-1, **decoding) -> ExperimentConfig:
         (ExperimentConfig(loss=LossConfig(lm_scale=0.7, am_scale=0.6)), "more together", "0.4"),
         (ExperimentConfig(loss=LossConfig(ctc_warmup_steps=5)), "no CTC head", "ctc_scale"),
         (_averaged(methods=["ctc_greedy_search"]), "no CTC head", "ctc_scale"),
+        (_averaged(methods=["modified_beam_search"], nbest=9), "beam of 4", "beam_size 9"),
         (ExperimentConfig(data=DataConfig(musan_snr=[20, 10])), "lower end", "[10, 20]"),
         (ExperimentConfig(data=DataConfig(unlabelled_ratio=1)), "only distillation", "method"),
         (

@@ -181,6 +181,8 @@ def test_refusals(run: Callable[..., list[str]], tmp_path: Path) -> None:
         run(replace(CONFIG, avg=3))
     with pytest.raises(UserError, match="beam_size"):
         run(replace(CONFIG, methods=["modified_beam_search"], beam_size=0))
+    with pytest.raises(UserError, match="nbest=5 must be between 1 and beam_size=4"):
+        run(replace(CONFIG, methods=["modified_beam_search"], nbest=5))
     train_tokenizer(TEXTS, 22, tmp_path / "lang")
     with pytest.raises(UserError, match="trained with 24 tokens"):
         run(CONFIG)

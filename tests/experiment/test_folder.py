@@ -96,3 +96,39 @@ def test_unlabelled_parts_cannot_come_or_go(data: Path, tmp_path: Path) -> None:
         write_folder(tmp_path / str(number), experiment, before)
         with pytest.raises(UserError, match=r"data \(unlabelled\)"):
             check_folder(tmp_path / str(number), experiment, after)
+
+
+@pytest.mark.parametrize(
+    ("files", "lost"),
+    [
+        ([], False),
+        (["epoch-1.pt"], False),  # killed before there was a checkpoint
+        (["epoch-1.pt", "epoch-2.pt"], True),
+        (["epoch-7.pt"], True),
+        (["epoch-1.pt", "epoch-2.pt", "checkpoint-9.pt"], False),
+        (["epoch-1.pt", "epoch-2.pt", "pretrained.pt"], False),
+    ],
+)
+def test_epochs_are_not_trained_over_when_checkpoints_are_lost(
+    data: Path, tmp_path: Path, files: list[str], lost: bool
+) -> None:
+    exp, experiment = tmp_path / "exp", ExperimentConfig()
+    write_folder(exp, experiment, describe(data))
+    for name in files:
+        (exp / name).touch()
+    if not lost:
+        assert check_folder(exp, experiment, describe(data)) == ("pretrained.pt" in files)
+        return
+    with pytest.raises(UserError, match="no checkpoint-<step>") as error:
+        check_folder(exp, experiment, describe(data))
+    assert "--variant" in str(error.value.remedy)
+
+
+def test_a_finished_training_without_checkpoints_gets_no_longer(data: Path, tmp_path: Path) -> None:
+    exp, experiment = tmp_path / "exp", ExperimentConfig()
+    write_folder(exp, experiment, describe(data))
+    for name in ("epoch-1.pt", "epoch-2.pt", "pretrained.pt"):
+        (exp / name).touch()
+    experiment.training.num_epochs += 1
+    with pytest.raises(UserError, match="2 epoch-N"):
+        check_folder(exp, experiment, describe(data))

@@ -18,3 +18,9 @@ def test_unstack_is_the_inverse_of_stack() -> None:
         assert torch.equal(first, again)
     for first, again in zip(stacked, EncoderState.stack(parts), strict=True):
         assert torch.equal(first, again)
+
+
+def test_the_state_of_one_stream_does_not_keep_the_others_alive() -> None:
+    batch = EncoderState(torch.randn(2, 3, 50, 4), torch.randn(2, 5, 50, 4), torch.zeros(50))
+    for part in batch.unstack()[7]:
+        assert part.untyped_storage().nbytes() == part.nbytes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from mvqkd.data import SpecAugment
 from mvqkd.errors import UserError
-from mvqkd.training import checkpoint
+from mvqkd.training import checkpoint, trainer
 from mvqkd.training.distributed import World
 from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
@@ -77,10 +79,11 @@ def test_stopped_training_ends_as_one_that_never_stopped(tmp_path, stops, accumu
 
 
 def test_training_that_is_lost_between_checkpoints_is_repeated(tmp_path):
-    whole = _trainer(tmp_path / "whole", save_interval=4)
+    options = {"save_interval": 4, "valid_interval": 2}
+    whole = _trainer(tmp_path / "whole", **options)
     whole.run(Interruption())
 
-    killed = _trainer(tmp_path / "parts", save_interval=4)
+    killed = _trainer(tmp_path / "parts", **options)
     real_step = killed._step
 
     def step(*arguments):
@@ -92,10 +95,19 @@ def test_training_that_is_lost_between_checkpoints_is_repeated(tmp_path):
     with pytest.raises(SystemExit):
         killed.run(Interruption())
     assert checkpoint.steps(tmp_path / "parts") == [3, 4]
-    resumed = _trainer(tmp_path / "parts", save_interval=4)
+    resumed = _trainer(tmp_path / "parts", **options)
     resumed.run(Interruption())
     assert_same(weights(resumed.updater.objective), weights(whole.updater.objective))
     assert _metrics(tmp_path / "parts") == _metrics(tmp_path / "whole")
+
+
+def test_a_validation_that_is_not_finite_is_not_the_best(tmp_path, monkeypatch):
+    losses = iter([math.nan, 3.0, math.nan, 2.0])
+    monkeypatch.setattr(trainer, "validate", lambda *_, **__: ({"loss": next(losses)}, []))
+    found = _trainer(tmp_path, num_epochs=4)
+    assert found.run(Interruption())
+    assert found.progress.best_valid_loss == 2.0
+    assert checkpoint.load_checkpoint(tmp_path / "best-valid-loss.pt")["epoch"] == 4
 
 
 def test_finished_training_takes_no_step(tmp_path):
@@ -127,9 +139,9 @@ def test_other_batches_begin_the_epoch_anew_and_lengthen_the_schedule(tmp_path):
     _trainer(tmp_path / "parts", batching={"max_duration": 9}).run(StopAfter(2))
     for folder, stop in (("parts", 3), ("parts", None)):
         asked.clear()
-        trainer = _trainer(tmp_path / folder, train=FixedBatches(some_batches(5)), **options)
-        assert trainer.run(Interruption() if stop is None else StopAfter(stop)) == (stop is None)
-    assert trainer.progress.step == 2 + 2 * 5
+        other = _trainer(tmp_path / folder, train=FixedBatches(some_batches(5)), **options)
+        assert other.run(Interruption() if stop is None else StopAfter(stop)) == (stop is None)
+    assert other.progress.step == 2 + 2 * 5
     assert asked[0] == (6, 12)
     ends = [checkpoint.load_checkpoint(tmp_path / "parts" / f"epoch-{n}.pt") for n in (1, 2)]
     assert [end["step"] for end in ends] == [7, 12]
@@ -140,9 +152,9 @@ def test_other_batches_begin_the_epoch_anew_and_lengthen_the_schedule(tmp_path):
 )
 def test_training_goes_on_in_another_precision(tmp_path, before, after):
     make_trainer(tmp_path, updater_options={"precision": before}).run(StopAfter(2))
-    trainer = make_trainer(tmp_path, updater_options={"precision": after})
-    assert trainer.run(Interruption())
-    assert trainer.progress.step == 6
+    other = make_trainer(tmp_path, updater_options={"precision": after})
+    assert other.run(Interruption())
+    assert other.progress.step == 6
 
 
 def test_with_another_number_of_processes_the_epoch_begins_anew(tmp_path, caplog):
@@ -151,11 +163,11 @@ def test_with_another_number_of_processes_the_epoch_begins_anew(tmp_path, caplog
     state = checkpoint.load_checkpoint(path)
     assert (state["progress"]["batches"], state["batching"]["processes"]) == (2, 1)
     checkpoint.save_checkpoint(path, {**state, "batching": {"processes": 4}})
-    trainer = _trainer(tmp_path)
+    other = _trainer(tmp_path)
     with caplog.at_level("INFO"):
-        assert trainer.run(Interruption())
+        assert other.run(Interruption())
     assert "made with {'processes': 4}" in caplog.text
-    assert trainer.progress.step == 2 + 2 * len(trainer._train_batches)
+    assert other.progress.step == 2 + 2 * len(other._train_batches)
 
 
 def test_files_of_a_killed_process_are_removed(tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import socket
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -264,6 +265,22 @@ def _on_its_own_disk(rank, port, folder):
 
 def test_machines_that_do_not_share_the_folder_do_not_go_on(tmp_path):
     multiprocessing.spawn(_on_its_own_disk, (_free_port(), tmp_path), nprocs=2)
+
+
+@pytest.mark.parametrize(
+    ("end", "together"), [(None, True), (SystemExit(75), True), (RuntimeError("of one"), False)]
+)
+def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch, end, together):
+    """nccl's end of a group is one of all processes."""
+    ended = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: ended.append(True))
+    with pytest.raises(type(end)) if end else nullcontext(), start_world("cpu"):
+        if end:
+            raise end
+    assert bool(ended) == together
 
 
 def test_a_process_without_a_gpu_is_told_in_words(monkeypatch):
