@@ -373,9 +373,11 @@ if runs 5; then
             show "${extract[@]}" --num-utterances 0 --output "$(dirname "$embeddings")" \
                 --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
         else
+            # Not of parts without transcripts: they may be added to a quantizer and codes that are
+            # there, which another sample would not fit.
             # shellcheck disable=SC2046
             show "${extract[@]}" --num-utterances "$sample_utterances" \
-                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts $unlabelled_parts")
+                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts")
         fi
     done
 fi
@@ -389,7 +391,7 @@ if runs 6; then
         show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
             --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"} \
             ${imported_quantizer:+--import "$imported_quantizer"} \
-            --cuts $(manifests "$train_parts $unlabelled_parts")
+            --cuts $(manifests "$train_parts")
     done
 fi
 

@@ -110,14 +110,18 @@ def main() -> None:
                 f"{options.output} was trained on other embeddings, or with other options",
                 remedy="remove it and the codes made with it, or give another --output",
             )
-    # Without its report it is trained again, to the same.
+        logging.info("%s is trained already", options.output)
     if options.output.is_file() and report_path.is_file():
         report = json.loads(report_path.read_text())
-        logging.info("%s is trained already", options.output)
     else:
         store.require_finite()  # not after the training
-        quantizer, report = _make(store, train_ids, held_out_ids, options, metadata)
-        quantizer.save(options.output)
+        facts: dict = {"frames": None, "seconds": None}
+        if not options.output.is_file():
+            quantizer, facts = _make(EmbeddingFrames(store, train_ids), options, metadata)
+        report = _report(quantizer, store, held_out_ids, options, facts)
+        # One that is there stays, whatever became of its report: codes and students know its id.
+        if not options.output.is_file():
+            quantizer.save(options.output)
         _write(report, report_path)
     if options.cuts and report.get("probe_steps", options.probe_steps) != options.probe_steps:
         raise UserError(
@@ -142,22 +146,29 @@ def _write(report: dict, path: Path) -> None:
 
 
 def _make(
-    store: EmbeddingStore,
-    train_ids: list[str],
-    held_out_ids: list[str],
-    options: argparse.Namespace,
-    metadata: dict,
+    train: EmbeddingFrames, options: argparse.Namespace, metadata: dict
 ) -> tuple[Quantizer, dict]:
-    """A quantizer, trained or imported, and what is to be said of it."""
+    """A quantizer, trained or imported, and on how many frames in how many seconds."""
     begin = time.monotonic()
     if options.source is None:
-        train = EmbeddingFrames(store, train_ids)
-        quantizer = _fit(train, options, metadata)
-        frames = train.num_frames
+        quantizer, frames = _fit(train, options, metadata), train.num_frames
     else:
-        quantizer = _import(options.source, options, metadata)
-        frames = 0
-    seconds = time.monotonic() - begin
+        quantizer, frames = _import(options.source, options, metadata), 0
+    return quantizer, {"frames": frames, "seconds": round(time.monotonic() - begin, 1)}
+
+
+def _report(
+    quantizer: Quantizer,
+    store: EmbeddingStore,
+    held_out_ids: list[str],
+    options: argparse.Namespace,
+    training: dict,
+) -> dict:
+    """What is to be said of a quantizer.
+
+    Raises:
+        UserError: it was imported, and is of other embeddings.
+    """
     result = measure(quantizer, EmbeddingFrames(store, held_out_ids))
     if options.source is not None and result.relative_error >= 1:
         raise UserError(
@@ -165,10 +176,10 @@ def _make(
             f"relative error {result.relative_error:.2f}",
             remedy="give the quantizer of this teacher and layer",
         )
-    return quantizer, {
+    return {
         "id": quantizer.id,
-        "metadata": metadata,
-        "training": {"frames": frames, "seconds": round(seconds, 1)},
+        "metadata": quantizer.metadata,
+        "training": training,
         "held_out": {"utterances": len(held_out_ids), **asdict(result)},
     }
 
@@ -326,6 +337,8 @@ def describe(report: dict) -> str:
     training = report["training"]
     if "imported" in metadata:
         origin = f"from a file with SHA-256 {metadata['imported']}..."
+    elif training["seconds"] is None:
+        origin = "before this report was lost and made again"
     else:
         origin = f"on {training['frames']} frames, in {training['seconds']} s"
     return f"""# Quantizer {report["id"]}

@@ -1,10 +1,11 @@
-"""How often codes occur."""
+"""How often codes occur, and what the frames that have a code add up to."""
 
 from __future__ import annotations
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,3 +18,11 @@ def code_entropy(counts: Tensor) -> Tensor:
     """Entropy (Q,) in bits of the distributions with these counts (Q, K)."""
     p = counts.double() / counts.sum(dim=1, keepdim=True)
     return -torch.special.xlogy(p, p).sum(dim=1) / math.log(2)
+
+
+def sums_by_code(x: Tensor, codes: Tensor, size: int) -> Tensor:
+    """What the rows of x (T, D) with each of the codes (T,) int64 add up to, (K, D); the same in
+    every run."""
+    if x.is_cuda:  # index_add_ adds in the order in which threads arrive there
+        return F.one_hot(codes, size).to(x).T @ x
+    return x.new_zeros(size, x.shape[1]).index_add_(0, codes, x)

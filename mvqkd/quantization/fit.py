@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mvqkd.quantization.counts import code_counts
+from mvqkd.quantization.counts import code_counts, sums_by_code
 from mvqkd.quantization.frames import Frames, sample, shuffled_batches
 from mvqkd.quantization.search import pairwise_costs, search, unary_costs
 from mvqkd.quantization.start import product_start
@@ -54,7 +54,8 @@ def fit_centers(
         frames: at least K of them; about 100 000 or more for a good quantizer.
         num_codebooks: Q, 1 to 32.
         codebook_size: K, at most 256.
-        seed: the result is a function of the frames, the seed and the other arguments.
+        seed: the result is a function of the frames, the seed and the other arguments, on the same
+            machine and with as many threads; elsewhere sums round differently.
         num_steps: minibatch steps; None for the default.
         device: where to compute. Frames are read on the CPU.
         progress: called with (steps done, steps).
@@ -122,10 +123,8 @@ def _gradient(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
     residual = -x
     for q in range(len(centers)):
         residual = residual + centers[q][codes[:, q]]
-    gradient = torch.zeros_like(centers)
-    for q in range(len(centers)):
-        gradient[q].index_add_(0, codes[:, q], residual / len(x))
-    return gradient
+    residual = residual / len(x)
+    return torch.stack([sums_by_code(residual, column, centers.shape[1]) for column in codes.T])
 
 
 def _fix_gauge(centers: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class Quantizer(nn.Module):
         metadata: JSON-able facts to keep with the quantizer (teacher, layer, frame rate).
 
     Raises:
-        ValueError: shapes that are not a quantizer, or an id that is not 8 hexadecimal digits.
+        ValueError: shapes that are not a quantizer, an id that is not 8 hexadecimal digits, or
+            metadata that are not JSON-able.
     """
 
     mean: Tensor
@@ -69,7 +71,11 @@ class Quantizer(nn.Module):
         self.id = _digest(self.mean, self.centers) if id is None else id
         if len(self.id) != 8 or not set(self.id) <= set("0123456789abcdef"):
             raise ValueError(f"quantizer id {self.id!r} is not 8 hexadecimal digits")
-        self.metadata: dict[str, Any] = dict(metadata or {})
+        try:  # a file of them could not be read again
+            facts = json.loads(json.dumps(dict(metadata or {})))
+        except TypeError as error:
+            raise ValueError(f"metadata {metadata}: {error}") from error
+        self.metadata: dict[str, Any] = facts
         self._pairwise: tuple[object, Tensor] | None = None
 
     @classmethod
@@ -85,17 +91,19 @@ class Quantizer(nn.Module):
         progress: Callable[[int, int], None] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Quantizer:
-        """Learn a quantizer; see `mvqkd.quantization.fit.fit_centers` for method and arguments."""
-        mean, centers = fit_centers(
-            as_frames(embeddings),
-            num_codebooks=num_codebooks,
-            codebook_size=codebook_size,
-            seed=seed,
-            num_steps=num_steps,
-            device=torch.device(device),
-            progress=progress,
-        )
-        return cls(mean, centers, metadata=metadata)
+        """Learn a quantizer, which stays on `device`; see `mvqkd.quantization.fit.fit_centers` for
+        method and arguments."""
+        with torch.autocast(torch.device(device).type, enabled=False):
+            mean, centers = fit_centers(
+                as_frames(embeddings),
+                num_codebooks=num_codebooks,
+                codebook_size=codebook_size,
+                seed=seed,
+                num_steps=num_steps,
+                device=torch.device(device),
+                progress=progress,
+            )
+        return cls(mean, centers, metadata=metadata).to(device)
 
     @property
     def num_codebooks(self) -> int:
@@ -150,7 +158,8 @@ class Quantizer(nn.Module):
             if not finite.all():
                 bad = index * chunk + int((~finite).nonzero()[0])
                 raise ValueError(f"frame {bad} has NaN or infinite values")
-            unary = unary_costs(part - self.mean, self.centers)
+            with torch.autocast(part.device.type, enabled=False):
+                unary = unary_costs(part - self.mean, self.centers)
             if extra is not None:
                 unary += extra[index * chunk : index * chunk + len(part)]
             codes.append(search(unary, pairwise, beam_size=beam_size, sweeps=sweeps))
@@ -224,9 +233,11 @@ class Quantizer(nn.Module):
 
     def _pairwise_costs(self) -> Tensor:
         """Costs of pairs, kept until the centers change or move."""
-        key = (self.centers.data_ptr(), self.centers._version, self.centers.device)
+        version = 0 if self.centers.is_inference() else self.centers._version
+        key = (self.centers.data_ptr(), version, self.centers.device)
         if self._pairwise is None or self._pairwise[0] != key:
-            self._pairwise = (key, pairwise_costs(self.centers))
+            with torch.autocast(self.centers.device.type, enabled=False):
+                self._pairwise = (key, pairwise_costs(self.centers))
         return self._pairwise[1]
 
 

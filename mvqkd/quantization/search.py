@@ -45,7 +45,12 @@ def search(unary: Tensor, pairwise: Tensor, *, beam_size: int, sweeps: int) -> T
     Returns:
         (T, Q) uint8. On a CPU with numba installed a compiled loop does the work, otherwise torch;
         up to rounding they find the same codes.
+
+    Raises:
+        ValueError: no hypotheses, or a negative number of sweeps.
     """
+    if beam_size < 1 or sweeps < 0:
+        raise ValueError(f"beam_size={beam_size} must be positive and sweeps={sweeps} not negative")
     if unary.device.type == "cpu" and importlib.util.find_spec("numba") is not None:
         from mvqkd.quantization.search_numba import search as search_compiled
 

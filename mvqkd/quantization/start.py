@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from mvqkd.quantization.counts import sums_by_code
+
 _KMEANS_STEPS = 4  # before the first rotation
 
 
@@ -43,7 +45,7 @@ def product_start(
             costs = entries[q].square().sum(dim=1) - 2 * part @ entries[q].T
             nearest = costs.argmin(dim=1)
             counts = torch.bincount(nearest, minlength=size)[:, None]
-            sums = torch.zeros_like(entries[q]).index_add_(0, nearest, part)
+            sums = sums_by_code(part, nearest, size)
             # An entry that nobody chose moves to some frame.
             spare = part[torch.randint(num_frames, (size,), generator=generator).to(x.device)]
             entries[q] = torch.where(counts > 0, sums / counts.clamp(min=1), spare)

@@ -275,6 +275,12 @@ def test_from_embeddings_to_a_report_on_storage(
     with pytest.raises(UserError, match="with other options"):  # nor without its report
         run("train_quantizer", *options, "--seed", 1)
     assert (tmp_path / "q.pt").read_bytes() == before
+    # It stays what codes and students know, and is measured again.
+    run("train_quantizer", *options)
+    assert (tmp_path / "q.pt").read_bytes() == before
+    again = json.loads((tmp_path / "q.json").read_text())
+    assert (again["id"], again["held_out"]) == (report["id"], report["held_out"])
+    assert "report was lost" in (tmp_path / "q.md").read_text()
     (tmp_path / "q.json.away").rename(tmp_path / "q.json")
 
     with pytest.raises(UserError, match="trained for 2 steps, not 3"):
@@ -312,6 +318,19 @@ def test_from_embeddings_to_a_report_on_storage(
     size = sum(path.stat().st_size for path in (tmp_path / "codes").glob("*.h5"))
     hours = CodeStore(tmp_path / "codes").total_frames / 50 / 3600
     assert float(table["codes, 2 codebooks"][2]) == pytest.approx(size / hours / 1e6, abs=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_quantizer_is_trained_and_probed_on_a_gpu(tmp_path: Path, cuts: Path) -> None:
+    extract(cuts, tmp_path / "out", "--num-utterances", 0)
+    run(
+        "train_quantizer",
+        *("--embeddings", tmp_path / "out" / "layer-3", "--output", tmp_path / "q.pt"),
+        *("--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--probe-steps", 2),
+        *("--held-out", 0.2, "--cuts", cuts, "--device", "cuda"),
+    )
+    assert len(json.loads((tmp_path / "q.json").read_text())["tradeoff"]) == 5
 
 
 def test_the_probe_hears_utterances_spread_over_those_trained_on(

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer, TensorFrames, load_quantizer, measure
 from mvqkd.quantization import quantizer as quantizer_module
+from mvqkd.quantization.counts import sums_by_code
 from mvqkd.quantization.frames import BLOCK_FRAMES, sample
 
 SMALL = {"num_codebooks": 2, "codebook_size": 16, "num_steps": 60}
@@ -229,6 +231,39 @@ def test_wrong_shapes_are_refused(fitted):
         Quantizer(torch.zeros(4), torch.zeros(2, 256, 4), id="abc")
     with pytest.raises(ValueError, match="no frames"):
         measure(fitted, torch.zeros(0, 12))
+    with pytest.raises(ValueError, match="beam_size=0 must be positive"):
+        fitted.encode(torch.zeros(3, 12), beam_size=0)
+    with pytest.raises(ValueError, match="sweeps=-1 not negative"):
+        fitted.encode(torch.zeros(3, 12), sweeps=-1)
+    with pytest.raises(ValueError, match="not JSON serializable"):
+        Quantizer(fitted.mean, fitted.centers, metadata={"layer": np.int64(3)})
+
+
+def test_metadata_of_numpy_come_back(fitted, tmp_path):
+    quantizer = Quantizer(fitted.mean, fitted.centers, metadata={"frame_rate": np.float64(50)})
+    quantizer.save(tmp_path / "q.pt")
+    assert Quantizer.load(tmp_path / "q.pt").metadata == {"frame_rate": 50.0}
+
+
+def test_codes_do_not_depend_on_who_asks(fitted):
+    """In a training with autocast, and in inference mode."""
+    x, frames = clustered(400, seed=3), clustered()
+    expected = fitted.encode(x)
+    with torch.inference_mode():
+        quantizer = Quantizer(fitted.mean, fitted.centers)
+        assert torch.equal(quantizer.encode(x), expected)
+    quantizer = Quantizer(fitted.mean, fitted.centers)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(quantizer.encode(x), expected)
+        learned = Quantizer.fit(frames, **SMALL)
+    assert torch.equal(quantizer.encode(x), expected)
+    assert learned.id == fitted.id
+
+
+def test_sums_by_code():
+    x, codes = torch.randn(50, 3, dtype=torch.float64), torch.randint(6, (50,))
+    expected = torch.stack([x[codes == k].sum(dim=0) for k in range(7)])
+    torch.testing.assert_close(sums_by_code(x, codes, 7), expected)
 
 
 def test_too_few_or_equal_frames_are_refused():
@@ -286,5 +321,8 @@ def test_cuda_finds_the_same_codes(fitted):
     on_gpu = Quantizer(fitted.mean, fitted.centers).to("cuda")
     codes = on_gpu.encode(x.to("cuda")).cpu()
     assert (codes == fitted.encode(x)).float().mean() > 0.99
-    learned = Quantizer.fit(clustered(), **SMALL, device="cuda")
-    assert relative_error(learned, x) == pytest.approx(relative_error(fitted, x), rel=0.1)
+    learned = [Quantizer.fit(clustered(), **SMALL, device="cuda") for _ in range(2)]
+    assert learned[0].id == learned[1].id
+    assert learned[0].mean.is_cuda
+    error = relative_error(learned[0].cpu(), x)
+    assert error == pytest.approx(relative_error(fitted, x), rel=0.1)
