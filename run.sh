@@ -311,10 +311,11 @@ teaching() {  # experiment, options: sets variables, see local/teaching.py
         --data-dir "$data_dir" --exp-root "$exp_dir" "${@:2}" "${overrides[@]}") || exit
     eval "$assignments"
 }
-manifests() {  # parts -> their cuts
+manifests() {  # parts: sets cuts, an array of their manifests
     local part
+    cuts=()
     for part in $1; do
-        echo "$data_dir/fbank/${prefix}_cuts_$part.jsonl.gz"
+        cuts+=("$data_dir/fbank/${prefix}_cuts_$part.jsonl.gz")
     done
 }
 
@@ -352,10 +353,11 @@ if runs 4; then
         teaching "$experiment"
         check=$teacher_dir/check-layer-$teacher_layer.md
         if [ -z "$targets" ] && [ ! -f "$check" ]; then
-            # shellcheck disable=SC2046
+            manifests "$train_parts"
+            train_cuts=("${cuts[@]}")
+            manifests "$dev_parts"
             show python local/check_teacher.py --teacher "$teacher" --layers "$teacher_layer" \
-                --train-cuts $(manifests "$train_parts") --test-cuts $(manifests "$dev_parts") \
-                --output "$check"
+                --train-cuts "${train_cuts[@]}" --test-cuts "${cuts[@]}" --output "$check"
         fi
     done
 fi
@@ -365,19 +367,18 @@ if runs 5; then
         teaching "$experiment"
         [ -n "$learns_from" ] && [ -z "$targets" ] || continue
         announce 5 "of $experiment"
-        # shellcheck disable=SC2046
         extract=("${launcher[@]}" local/extract_embeddings.py --teacher "$teacher"
             --layers "$teacher_layer" --num-workers "$readers")
         if [ "$learns_from" = embeddings ]; then
-            # shellcheck disable=SC2046
+            manifests "$train_parts $unlabelled_parts $dev_parts"
             show "${extract[@]}" --num-utterances 0 --output "$(dirname "$embeddings")" \
-                --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
+                --cuts "${cuts[@]}"
         else
             # Not of parts without transcripts: they may be added to a quantizer and codes that are
             # there, which another sample would not fit.
-            # shellcheck disable=SC2046
+            manifests "$train_parts"
             show "${extract[@]}" --num-utterances "$sample_utterances" \
-                --output "$(dirname "$sample")" --cuts $(manifests "$train_parts")
+                --output "$(dirname "$sample")" --cuts "${cuts[@]}"
         fi
     done
 fi
@@ -387,11 +388,11 @@ if runs 6; then
         teaching "$experiment"
         [ "$learns_from" = codes ] && [ -z "$targets" ] || continue
         announce 6 "of $experiment"
-        # shellcheck disable=SC2046
+        manifests "$train_parts"
         show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
             --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"} \
             ${imported_quantizer:+--import "$imported_quantizer"} \
-            --cuts $(manifests "$train_parts")
+            --cuts "${cuts[@]}"
     done
 fi
 
@@ -400,10 +401,10 @@ if runs 7; then
         teaching "$experiment"
         [ "$learns_from" = codes ] && [ -z "$targets" ] || continue
         announce 7 "of $experiment"
-        # shellcheck disable=SC2046
+        manifests "$train_parts $unlabelled_parts $dev_parts"
         show "${launcher[@]}" local/dump_codes.py --quantizer "$quantizer" --teacher "$teacher" \
             --output "$codes" --num-workers "$readers" --rate-weight "$rate_weight" \
-            --cuts $(manifests "$train_parts $unlabelled_parts $dev_parts")
+            --cuts "${cuts[@]}"
     done
 fi
 

@@ -24,6 +24,7 @@ temporaries. For the same reason an allocator that keeps them for a while
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -104,6 +105,22 @@ def _split(lens: dict[str, int], train_frames: int, test_frames: int) -> dict[st
         before = np.cumsum([0, *(lens[name] for name in names[:-1])])
         chosen[part] = [name for name, b in zip(names, before, strict=True) if b < limit]
     return chosen
+
+
+def claim(out: Path, data: Data | Gaussian, seed: int) -> None:
+    """Note in a folder of results which frames they are of, or stop where they are of others."""
+    digest = hashlib.sha256()
+    for part in PARTS:
+        for rows in data.x[part]:
+            digest.update(rows.numpy().tobytes())
+    counts = {part: sum(map(len, data.x[part])) for part in PARTS}
+    facts = {"of": data.name, "frames": counts, "seed": seed, "sha256": digest.hexdigest()[:16]}
+    path = out / "frames.json"
+    if not path.exists() and not any(out.glob("*-*.json")):
+        write_json(path, facts)
+    found = json.loads(path.read_text()) if path.exists() else None
+    if found != facts:
+        sys.exit(f"{out} has results of {found}, not of {facts}: name another --output")
 
 
 def relative_error(x: torch.Tensor, x_hat: torch.Tensor, mean: torch.Tensor) -> float:
@@ -215,6 +232,7 @@ def main() -> None:
         data: Data | Gaussian = Gaussian(args.gaussian, args.train_frames, args.test_frames)
     else:
         data = Data(args.embeddings, args.cuts, args.train_frames, args.test_frames)
+    claim(args.output, data, args.seed)
     for num_codebooks in args.num_codebooks:
         probed = isinstance(data, Data) and bool(data.features) and num_codebooks in args.probe_at
         for method in args.methods:

@@ -69,6 +69,7 @@ def main() -> None:
         frame_rate=options.frame_rate,
         quantizer_id=quantizer_id,
         num_codebooks=options.num_codebooks,
+        encoder="multi_quantization",
     )
     others = read_icefall_codes(options.icefall, options.codes, info=info, utterances=utterances)
     logging.info(

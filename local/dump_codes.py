@@ -7,7 +7,8 @@
 
 Speed-perturbed copies get codes of their own, from their own audio. Writes
 <output>/codes-<part>-<k>-of-<n>.h5 and verifies them all at the end. Killed, the same command goes
-on with the shards that are missing. With --rate-weight, codes are chosen that the utterance's
+on with the shards that are missing. A quantizer of multi_quantization chooses codes as that package
+does, so that they go with published ones. With --rate-weight, codes are chosen that the utterance's
 features make likely, according to the probe that local/train_quantizer.py left beside the
 quantizer.
 """
@@ -89,6 +90,7 @@ def main() -> None:
         num_codebooks=quantizer.num_codebooks,
         codebook_size=quantizer.codebook_size,
         rate_weight=options.rate_weight,
+        encoder="mvqkd" if options.rate_weight else quantizer.encoder,
     )
     shards, names = divide_parts(cuts.parts, seconds, options.shard_hours)
     paths = prepare_folder(options.output, [f"codes-{name}" for name in names])

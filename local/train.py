@@ -57,6 +57,15 @@ def main() -> None:
         find_cuts(fbank, options.prefix, flatten(map(list_option, parts)))
         for parts in (options.train_parts, options.dev_parts, options.unlabelled_parts)
     )
+    # Experiments that learn nothing from them are the same with and without.
+    teaches = experiment.distillation.method != "none"
+    if unlabelled_cuts and teaches and not experiment.data.unlabelled_ratio:
+        logging.warning(
+            "data.unlabelled_ratio is 0: nothing is learned from the parts without transcripts "
+            "(--data.unlabelled_ratio 1: as many of their batches as others)"
+        )
+    if not (teaches and experiment.data.unlabelled_ratio):
+        unlabelled_cuts = []
     cuts = Cuts(train_cuts, dev_cuts, unlabelled_cuts, fbank / "musan_cuts.jsonl.gz")
     data = describe_data(cuts.train, cuts.dev, lang_dir, cuts.unlabelled)
     files = None
@@ -135,11 +144,6 @@ def train(
             write_folder(exp_dir, experiment, data)
             start = record_start(exp_dir, world.size)
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
-            if files is not None and cuts.unlabelled and not experiment.data.unlabelled_ratio:
-                logging.warning(
-                    "data.unlabelled_ratio is 0: nothing is learned from the parts without "
-                    "transcripts (--data.unlabelled_ratio 1: as many of their batches as others)"
-                )
         tokenizer = Tokenizer.load(lang_dir)
         description = build.student_description(experiment, tokenizer.vocab_size)
         objective = build.build_objective(

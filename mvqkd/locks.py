@@ -28,6 +28,9 @@ def own_folder(folder: Path, *, work: str, remedy: str = "") -> Iterator[None]:
         UserError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):  # finished, and read-only since: nobody writes there
+        yield
+        return
     # Appending, so that opening it does not erase who holds the lock.
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:

@@ -35,6 +35,12 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
 
 
+def test_what_is_read_only_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with own_folder(tmp_path, **OPTIONS):
+        assert not list(tmp_path.iterdir())
+
+
 def test_without_a_remedy_a_second_run_waits(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from mvqkd.locks import own_folder\n"

@@ -20,7 +20,7 @@ from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
 
 _DATASET = "codes"
-_REMEDY = "dump the codes: python local/dump_codes.py --help"
+_REMEDY = "dump the codes: ./run.sh --stage 7 --stop-stage 7, or local/dump_codes.py"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class CodesInfo:
     """K: every index is below it."""
     rate_weight: float = 0.0
     """With which they were chosen, see `mvqkd.quantization.predictable`; 0: the nearest codes."""
+    encoder: str = "mvqkd"
+    """Whose search chose them, see `Quantizer.encoder`: another one finds other codes."""
 
 
 @contextmanager

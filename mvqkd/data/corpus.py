@@ -62,7 +62,14 @@ def list_parts(corpus_dir: Path) -> dict[str, Part]:
     manifests: dict[str, dict[str, Path]] = {}
     for path in sorted(corpus_dir.iterdir()):
         if match := _MANIFEST.match(path.name):
-            manifests.setdefault(match["part"], {})[match["kind"]] = path
+            files = manifests.setdefault(match["part"], {})
+            if match["kind"] in files:
+                raise UserError(
+                    f"{corpus_dir} has two manifests of {match['kind']} of the part "
+                    f"{match['part']}: {files[match['kind']].name} and {path.name}",
+                    remedy="one folder for each corpus, or another name of the part",
+                )
+            files[match["kind"]] = path
     if manifests:
         return {part: _Manifests(files) for part, files in manifests.items()}
     root = corpus_dir / "LibriSpeech"
@@ -140,7 +147,10 @@ class _Manifests:
         if "recordings" in self.files and ("supervisions" in self.files or not labelled):
             for recording in _items(self.files["recordings"], Recording.from_dict):
                 if recording.id in recordings:
-                    raise UserError(f"{self.files['recordings']} has {recording.id} twice")
+                    raise UserError(
+                        f"{self.files['recordings']} has {recording.id} twice",
+                        remedy="give each recording an id of its own",
+                    )
                 recordings[recording.id] = recording
             segments = []
             if "supervisions" in self.files:

@@ -20,7 +20,9 @@ from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
 
 _DATASET = "embeddings"
-_REMEDY = "extract the embeddings: python local/extract_embeddings.py --help"
+_REMEDY = (
+    "extract the embeddings: ./run.sh --stage 5 --stop-stage 5, or local/extract_embeddings.py"
+)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from mvqkd.data.index import open_index
 from mvqkd.data.jsonl import fingerprint, read_items
 from mvqkd.data.loader import excluded_path
 from mvqkd.data.report import Report, read_report
-from mvqkd.data.tokenizer import UNK, Tokenizer, train_tokenizer
+from mvqkd.data.tokenizer import UNK, Tokenizer, train_tokenizer, write_tokens
 from mvqkd.errors import UserError
 from mvqkd.files import write_json, write_text
 
 
 def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: Path) -> Tokenizer:
-    """Train BPE on the transcripts of manifests, unless that was done before.
+    """Train BPE on the transcripts of manifests, unless that was done before, or `bpe.model` was
+    brought from elsewhere.
 
     Args:
         supervisions: `manifests/<prefix>_supervisions_<part>.jsonl.gz` of the training parts.
@@ -24,7 +25,8 @@ def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: P
         lang_dir: where `bpe.model`, `tokens.txt` and `bpe.report.json` go.
 
     Raises:
-        UserError: a manifest is missing, or the transcripts do not give that many tokens.
+        UserError: a manifest is missing, the transcripts do not give that many tokens, or a model
+            that was brought has another number.
     """
     for path in supervisions:
         if not path.is_file():
@@ -37,18 +39,36 @@ def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: P
     if done.get("fingerprint") == stamp and all(path.is_file() for path in outputs):
         logging.info("%s: done before, %d tokens", lang_dir, vocab_size)
         return Tokenizer.load(lang_dir)
-    if done:
+    if outputs[1].is_file() and done.get("brought", not report_path.is_file()):
+        return _take(lang_dir, vocab_size)
+    if done.get("fingerprint"):
         logging.warning(
             "%s is trained again, for other transcripts than before: models that were trained with "
             "the old one do not fit the new one",
             lang_dir / "bpe.model",
         )
-    report_path.unlink(missing_ok=True)
+    # A model with this report beside it was not brought, and is not whole.
+    write_json(report_path, {"vocab_size": vocab_size})
     tokenizer = train_tokenizer(texts, vocab_size, lang_dir)
     write_json(
         report_path, {"transcripts": len(texts), "vocab_size": vocab_size, "fingerprint": stamp}
     )
     logging.info("%s: %d tokens from %d transcripts", lang_dir, vocab_size, len(texts))
+    return tokenizer
+
+
+def _take(lang_dir: Path, vocab_size: int) -> Tokenizer:
+    """A model that was put there."""
+    tokenizer = Tokenizer.load(lang_dir)
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(
+            f"{lang_dir / 'bpe.model'} has {tokenizer.vocab_size} tokens, not {vocab_size}",
+            remedy=f"put it into lang_bpe_{tokenizer.vocab_size}, and --vocab-size "
+            f"{tokenizer.vocab_size}",
+        )
+    write_tokens(tokenizer, lang_dir)
+    write_json(lang_dir / "bpe.report.json", {"vocab_size": vocab_size, "brought": True})
+    logging.info("%s: %d tokens of a model that was brought", lang_dir, vocab_size)
     return tokenizer
 
 

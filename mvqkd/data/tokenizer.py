@@ -53,7 +53,7 @@ class Tokenizer:
         if tuple(tokenizer.tokens[:3]) != SPECIAL_TOKENS:
             raise UserError(
                 f"{path} begins with the tokens {tokenizer.tokens[:3]}, not {list(SPECIAL_TOKENS)}",
-                remedy="train it with ./run.sh --stage 3, or take one from an icefall recipe",
+                remedy="delete it and run ./run.sh --stage 3, or take one from an icefall recipe",
             )
         return tokenizer
 
@@ -105,11 +105,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path)
     except RuntimeError as error:
         raise _training_error(error, vocab_size) from None
     tokenizer = Tokenizer(model.getvalue())
-    lines = "".join(f"{token} {i}\n" for i, token in enumerate(tokenizer.tokens))
-    write_text(lang_dir / "tokens.txt", lines)
+    write_tokens(tokenizer, lang_dir)
     with atomic_path(lang_dir / "bpe.model") as partial:  # last: its presence means "done"
         partial.write_bytes(model.getvalue())
     return tokenizer
+
+
+def write_tokens(tokenizer: Tokenizer, lang_dir: Path) -> None:
+    """Write `tokens.txt`: `<token> <id>` in each line."""
+    lines = "".join(f"{token} {i}\n" for i, token in enumerate(tokenizer.tokens))
+    write_text(lang_dir / "tokens.txt", lines)
 
 
 def _training_error(error: RuntimeError, vocab_size: int) -> UserError:

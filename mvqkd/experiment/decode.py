@@ -35,7 +35,7 @@ from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summ
 from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score, spelled
 from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import DecodingConfig, Method
-from mvqkd.experiment.folder import code_version
+from mvqkd.experiment.folder import check_tokens_of, code_version
 from mvqkd.experiment.program import this_command
 from mvqkd.files import write_json, write_text
 from mvqkd.models import Transducer
@@ -216,6 +216,7 @@ def decode_experiment(
     """
     weights = Weights(exp_dir, config)
     chunks = choose_chunks(config, weights.description["model"])
+    check_tokens_of(exp_dir, lang_dir)
     for method in config.methods:
         suffix = weights.suffix + chunks.suffix + _search_suffix(config, method)
         for name, cuts in sets.items():
@@ -233,7 +234,7 @@ def decode_experiment(
                 raise UserError(
                     f"{exp_dir} was trained with {model.vocab_size} tokens, {lang_dir} has "
                     f"{tokenizer.vocab_size}",
-                    remedy="--vocab-size and --data-dir of the training",
+                    remedy="give --vocab-size and --data-dir of the training",
                 )
             decode = build_decoder(config, chunks, build_search(config, method, model), model)
             loader = eval_loader(cuts, max_duration=config.max_duration, num_workers=num_workers)

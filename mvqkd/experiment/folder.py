@@ -93,6 +93,8 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
     free: tuple[str, ...] = (*_NEUTRAL, *_MAY_CHANGE)
     if experiment.training.num_epochs > before.training.num_epochs:
         free += (_LENGTH,)
+    if before.distillation.method == experiment.distillation.method == "none":
+        free += ("distillation.",)
     different = [line for line in changed if not line.startswith(free)]
     if data_path.is_file():
         different += _other_data(json.loads(data_path.read_text(encoding="utf-8")), data)
@@ -101,8 +103,8 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
             f"{exp_dir} holds a training with another configuration:\n    "
             + "\n    ".join(different),
             remedy="train in another folder, with run.sh: --variant NAME (--training.init begins "
-            f"with the weights of this one), give the values of {config_path}, or delete {exp_dir} "
-            "to begin anew",
+            f"with the weights of this one), give the values of {config_path}, make the data again "
+            f"as they were, or delete {exp_dir} to begin anew",
         )
     out_of_date = any(line.startswith((*_AVERAGING, _LENGTH)) for line in changed)
     if (exp_dir / _PRETRAINED).is_file() and not out_of_date:
@@ -137,6 +139,25 @@ def _other_data(saved: dict[str, Any], data: dict[str, Any]) -> list[str]:
         for name in now
         if before.get(name, now[name]) != now[name]
     ]
+
+
+def check_tokens_of(exp_dir: Path, lang_dir: Path) -> None:
+    """Refuse another BPE model than the one of an experiment's training, of the same size or not.
+
+    Raises:
+        UserError: as above, or the model is missing.
+    """
+    path, model = exp_dir / _DATA, lang_dir / "bpe.model"
+    if not model.is_file():
+        raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    if saved.get("bpe_model_sha256", digest) != digest:
+        raise UserError(
+            f"{exp_dir} was trained with another BPE model than {model}",
+            remedy="give --vocab-size and --data-dir of the training; if the model was trained "
+            "again since, put the old one back, or train again",
+        )
 
 
 def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -14,12 +15,16 @@ from typing import NoReturn
 
 from mvqkd.errors import UserError
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+"""Errors that are nobody's defect."""
+
 
 def run_program(main: Callable[[], None]) -> NoReturn:
     """Run `main` with logging on, and exit.
 
-    A `UserError` is printed without traceback and exits with status 1, an interruption by Ctrl-C
-    with 130; everything else is a defect and keeps its traceback.
+    A `UserError`, a full disk or a folder that cannot be written to is printed without traceback
+    and exits with status 1, an interruption by Ctrl-C with 130; everything else is a defect and
+    keeps its traceback.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
@@ -37,10 +42,14 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         if not isinstance(end.code, int):  # None, or words that the interpreter prints
             raise
         status = end.code
-    except Exception:
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            remedy = "make room, or name a folder that can be written to; the same command goes on"
+            print(f"error: {UserError(str(error), remedy=remedy)}", file=sys.stderr)
+        elif "TORCHELASTIC_RUN_ID" in os.environ:
+            traceback.print_exc()
+        else:
             raise
-        traceback.print_exc()
         status = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _leave_at_once(status)

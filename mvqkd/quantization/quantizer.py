@@ -17,12 +17,14 @@ from mvqkd.files import atomic_path
 from mvqkd.quantization.fit import fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
 from mvqkd.quantization.search import pairwise_costs, search, unary_costs
+from mvqkd.quantization.search_reference import search_reference
 
 _FORMAT = "mvqkd.quantizer.1"
-_REMEDY = "remove it and train the quantizer: python local/train_quantizer.py --help"
+_REMEDY = "train the quantizer: ./run.sh --stage 6 --stop-stage 6, or local/train_quantizer.py"
 # Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
 # enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
+_BEAM_SIZE, _SWEEPS = 8, 1
 
 
 class Quantizer(nn.Module):
@@ -35,6 +37,9 @@ class Quantizer(nn.Module):
     Args:
         mean: (D,).
         centers: (Q, K, D), 1 <= Q <= 32, K <= 256.
+        guess: weight (Q * K, D) and bias (Q * K,) of the linear layer from which
+            `multi_quantization` begins to encode frames less their mean. A quantizer that has one
+            chooses codes as that package does, see `mvqkd.quantization.reference`.
         id: 8 hexadecimal digits that name this quantizer in every file of codes. Default: a digest
             of the tensors, so that the same fit has the same id, and other tensors another.
         metadata: JSON-able facts to keep with the quantizer (teacher, layer, frame rate).
@@ -46,6 +51,8 @@ class Quantizer(nn.Module):
 
     mean: Tensor
     centers: Tensor
+    guess_weight: Tensor | None
+    guess_bias: Tensor | None
 
     def __init__(
         self,
@@ -54,6 +61,7 @@ class Quantizer(nn.Module):
         *,
         id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        guess: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         if centers.ndim != 3 or mean.shape != centers.shape[2:]:
@@ -68,6 +76,9 @@ class Quantizer(nn.Module):
             )
         self.register_buffer("mean", mean.detach().float().clone())
         self.register_buffer("centers", centers.detach().float().clone())
+        weight, bias = guess or (None, None)
+        self.register_buffer("guess_weight", None if weight is None else weight.detach().clone())
+        self.register_buffer("guess_bias", None if bias is None else bias.detach().clone())
         self.id = _digest(self.mean, self.centers) if id is None else id
         if len(self.id) != 8 or not set(self.id) <= set("0123456789abcdef"):
             raise ValueError(f"quantizer id {self.id!r} is not 8 hexadecimal digits")
@@ -117,15 +128,34 @@ class Quantizer(nn.Module):
     def dim(self) -> int:
         return self.centers.shape[2]
 
+    @property
+    def guess(self) -> tuple[Tensor, Tensor] | None:
+        """Of a quantizer of `multi_quantization`, see the class."""
+        if self.guess_weight is None or self.guess_bias is None:
+            return None
+        return self.guess_weight, self.guess_bias
+
+    @property
+    def encoder(self) -> str:
+        """Whose search `encode` is: `mvqkd`, or `multi_quantization`."""
+        return "mvqkd" if self.guess is None else "multi_quantization"
+
     @torch.no_grad()
     def encode(
-        self, x: Tensor, *, beam_size: int = 8, sweeps: int = 1, penalty: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        beam_size: int | None = None,
+        sweeps: int | None = None,
+        penalty: Tensor | None = None,
     ) -> Tensor:
         """Codes of frames.
 
         Args:
             x: (..., D) of any floating-point type, on the quantizer's device; computed in float32.
-            beam_size, sweeps: effort of the search, see `mvqkd.quantization.search`.
+            beam_size, sweeps: effort of our search, see `mvqkd.quantization.search`; by default 8
+                and 1. A quantizer of `multi_quantization` has that package's search unless one of
+                these or a penalty is given.
             penalty: (..., Q, K) float32, what every code costs beside its squared error; see
                 `mvqkd.quantization.predictable`.
 
@@ -142,7 +172,8 @@ class Quantizer(nn.Module):
         rows = x.reshape(-1, self.dim)
         limit = _CHUNK_CPU if rows.device.type == "cpu" else _CHUNK_GPU
         chunk = max(64, limit // (self.num_codebooks * self.codebook_size))
-        pairwise = self._pairwise_costs()
+        ours = not (beam_size is None and sweeps is None and penalty is None)
+        guess = None if ours else self.guess
         extra = None
         if penalty is not None:
             extra = penalty.reshape(-1, self.num_codebooks, self.codebook_size)
@@ -159,10 +190,20 @@ class Quantizer(nn.Module):
                 bad = index * chunk + int((~finite).nonzero()[0])
                 raise ValueError(f"frame {bad} has NaN or infinite values")
             with torch.autocast(part.device.type, enabled=False):
+                if guess is not None:
+                    codes.append(search_reference(part - self.mean, self.centers, *guess))
+                    continue
                 unary = unary_costs(part - self.mean, self.centers)
             if extra is not None:
                 unary += extra[index * chunk : index * chunk + len(part)]
-            codes.append(search(unary, pairwise, beam_size=beam_size, sweeps=sweeps))
+            codes.append(
+                search(
+                    unary,
+                    self._pairwise_costs(),
+                    beam_size=_BEAM_SIZE if beam_size is None else beam_size,
+                    sweeps=_SWEEPS if sweeps is None else sweeps,
+                )
+            )
         stacked = torch.cat(codes) if codes else rows.new_empty(0, self.num_codebooks).byte()
         return stacked.view(*x.shape[:-1], self.num_codebooks)
 
@@ -200,6 +241,7 @@ class Quantizer(nn.Module):
                     "id": self.id,
                     "mean": self.mean.cpu(),
                     "centers": self.centers.cpu(),
+                    "guess": None if self.guess is None else tuple(x.cpu() for x in self.guess),
                     "metadata": self.metadata,
                 },
                 partial,
@@ -222,8 +264,16 @@ class Quantizer(nn.Module):
             UserError: they are something else.
         """
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise UserError(f"{path} is not a quantizer ({_FORMAT})", remedy=_REMEDY)
-        return cls(state["mean"], state["centers"], id=state["id"], metadata=state["metadata"])
+            raise UserError(
+                f"{path} is not a quantizer ({_FORMAT})", remedy=f"remove it, and {_REMEDY}"
+            )
+        return cls(
+            state["mean"],
+            state["centers"],
+            id=state["id"],
+            metadata=state["metadata"],
+            guess=state.get("guess"),
+        )
 
     def extra_repr(self) -> str:
         return (
@@ -252,7 +302,9 @@ def read_tensors(path: str | Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes of anything end in errors of any kind
-        raise UserError(f"{path} is damaged, or is no file of tensors", remedy=_REMEDY) from error
+        raise UserError(
+            f"{path} is damaged, or is no file of tensors", remedy=f"remove it, and {_REMEDY}"
+        ) from error
 
 
 def _digest(*tensors: Tensor) -> str:

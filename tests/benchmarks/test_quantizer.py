@@ -36,6 +36,9 @@ def test_gaussian_frames_cost_more_than_their_bound(benchmark, tmp_path):
     assert (tmp_path / "rate_distortion.png").stat().st_size > 0
     (tmp_path / "ours-1.json").write_text(json.dumps(result | {"error": 0.1234}))
     assert "| ours | 0.1234 |" in benchmark(*options)
+    options[1] = "5"  # other frames: not the same numbers under another name
+    with pytest.raises(SystemExit, match="independent Gaussian, 4 dimensions.*name another"):
+        benchmark(*options)
 
 
 @pytest.mark.parametrize("num_codebooks", [2, 8])

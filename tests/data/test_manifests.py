@@ -359,6 +359,16 @@ def test_segments_of_long_recordings(
     }
 
 
+def test_two_corpora_in_one_folder_are_not_one(corpus: Path, tmp_path: Path) -> None:
+    run(corpus, tmp_path, ["train-tiny"])
+    shutil.copy(
+        tmp_path / "manifests/x_recordings_train-tiny.jsonl.gz",
+        tmp_path / "manifests/y_recordings_train-tiny.jsonl.gz",
+    )
+    with pytest.raises(UserError, match=r"two manifests of recordings .*: x_rec.* and y_rec"):
+        run(tmp_path / "manifests", tmp_path / "again", ["train-tiny"])
+
+
 def test_recordings_not_as_their_manifest_says(corpus: Path, tmp_path: Path) -> None:
     run(corpus, tmp_path / "tree", ["dev-a"])
     path = tmp_path / "tree/manifests/x_recordings_dev-a.jsonl.gz"

@@ -13,7 +13,12 @@ from mvqkd.data.extraction import manifest_cuts, store_cuts, store_features
 from mvqkd.data.jsonl import read_items, write_items
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import ExperimentConfig
-from mvqkd.experiment.folder import check_folder, describe_data, write_folder
+from mvqkd.experiment.folder import (
+    check_folder,
+    check_tokens_of,
+    describe_data,
+    write_folder,
+)
 from tests.data.conftest import prepare, write_part
 
 TRAIN, DEV = "tiny_cuts_train-tiny.jsonl.gz", "tiny_cuts_dev-a.jsonl.gz"
@@ -132,3 +137,26 @@ def test_a_finished_training_without_checkpoints_gets_no_longer(data: Path, tmp_
     experiment.training.num_epochs += 1
     with pytest.raises(UserError, match="2 epoch-N"):
         check_folder(exp, experiment, describe(data))
+
+
+def test_the_teaching_of_experiments_without_a_teacher_changes_nothing(
+    data: Path, tmp_path: Path
+) -> None:
+    before, after = ExperimentConfig(), ExperimentConfig()
+    after.distillation.teacher = "hf:x"
+    write_folder(tmp_path / "exp", before, describe(data))
+    assert not check_folder(tmp_path / "exp", after, describe(data))
+    after.distillation.method = "mvq"
+    with pytest.raises(UserError, match="teacher: '' -> 'hf:x'"):
+        check_folder(tmp_path / "exp", after, describe(data))
+
+
+def test_another_bpe_model_of_the_same_size_is_refused(data: Path, tmp_path: Path) -> None:
+    exp, lang = tmp_path / "exp", data / "lang_bpe_30"
+    check_tokens_of(exp, lang)  # weights from elsewhere
+    write_folder(exp, ExperimentConfig(), describe(data))
+    check_tokens_of(exp, lang)
+    model = lang / "bpe.model"
+    model.write_bytes(model.read_bytes() + b" ")
+    with pytest.raises(UserError, match=r"another BPE model than .*lang_bpe_30"):
+        check_tokens_of(exp, lang)

@@ -22,6 +22,8 @@ from mvqkd.experiment.program import at_least, this_command
         ("print('stopped', end=''); sys.exit(75)", 75, "stopped"),
         ("sys.exit('last words')", 1, "last words"),
         ("raise ZeroDivisionError", 1, "Traceback"),
+        ("open('/nowhere/x')", 1, "Traceback"),
+        ("raise OSError(28, 'No space left on device', 'x.pt')", 1, "'x.pt'\n  remedy: make room"),
         ("logging.info('logged')", 0, "logged"),
     ],
 )

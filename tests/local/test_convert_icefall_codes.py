@@ -32,7 +32,7 @@ def test_codes_come_back_under_the_id_of_their_quantizer(
         item["id"]: rng.integers(0, 256, (round(50 * item["duration"]), 2), dtype=np.uint8)
         for item in read_items(cuts)
     }
-    info = CodesInfo("hf:x", 3, 50.0, Quantizer.load(quantizer).id, 2)
+    info = CodesInfo("hf:x", 3, 50.0, Quantizer.load(quantizer).id, 2, encoder="multi_quantization")
     total = sum(map(len, codes.values()))
     with write_codes(tmp_path / "codes.h5", info=info, total_frames=total) as writer:
         for name, rows in codes.items():

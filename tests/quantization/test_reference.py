@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from mvqkd.quantization import Quantizer
-from mvqkd.quantization.reference import from_reference, reference_encode, to_reference
+from mvqkd.quantization import Quantizer, load_quantizer
+from mvqkd.quantization.reference import from_reference, to_reference
+from mvqkd.quantization.search_reference import search_reference
 
 
 def package_quantizer(num_codebooks, dim=20):
@@ -22,27 +23,52 @@ def package_quantizer(num_codebooks, dim=20):
 @pytest.mark.parametrize("passes", [0, 1, 5])
 def test_codes_are_the_packages_own(num_codebooks, passes):
     theirs = package_quantizer(num_codebooks)
+    ours = from_reference(theirs.state_dict())
     x = torch.randn(100, 20)
     expected = theirs.encode(x, refine_indexes_iters=passes)
-    found = reference_encode(theirs.state_dict(), x, passes=passes)
+    found = search_reference(x - ours.mean, ours.centers, *ours.guess, passes=passes)
     assert found.dtype == torch.uint8
     assert (found == expected).float().mean() > 0.995  # ties within rounding may differ
 
 
 def test_of_no_frames_there_are_no_codes():
-    assert reference_encode(package_quantizer(4).state_dict(), torch.empty(0, 20)).shape == (0, 4)
+    ours = from_reference(package_quantizer(4).state_dict())
+    assert ours.encode(torch.empty(0, 20)).shape == (0, 4)
 
 
-def test_loaded_quantizers_decode_alike_and_search_better():
-    theirs = package_quantizer(4)
-    ours = from_reference(theirs.state_dict())
-    assert ours.id == theirs.get_id()
-    x = torch.randn(300, 20)
-    codes = theirs.encode(x)
-    torch.testing.assert_close(ours.decode(codes), theirs.decode(codes).detach())
-    error = (x - ours.decode(ours.encode(x, beam_size=16, sweeps=2))).square().sum()
-    assert error <= (x - ours.decode(codes)).square().sum()
+def trained_quantizer(x):
+    """One whose search finds other codes than ours does."""
+    package = pytest.importorskip("multi_quantization")
+    torch.manual_seed(0)
+    trainer = package.QuantizerTrainer(
+        dim=x.shape[1], bytes_per_frame=4, device=torch.device("cpu"),
+        phase_one_iters=40, phase_two_iters=40,
+    )  # fmt: skip
+    while not trainer.done():
+        trainer.step(x[torch.randint(len(x), (600,))])
+    return trainer.get_quantizer().eval()
+
+
+def test_loaded_quantizers_encode_and_decode_as_the_package_does(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    x = 2 + torch.randn(3000, 24, generator=generator) @ torch.randn(24, 24, generator=generator)
+    theirs = trained_quantizer(x[:2500])
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
+    x = x[2500:]
+    ours = load_quantizer(tmp_path / "theirs.pt")
+    assert (ours.id, ours.encoder) == (theirs.get_id(), "multi_quantization")
+    with torch.no_grad():
+        codes, decoded = theirs.encode(x), theirs.decode(theirs.encode(x))
+    assert (ours.encode(x) == codes).float().mean() > 0.995
+    assert (ours.encode(x, beam_size=8) == codes).float().mean() < 0.97
+    torch.testing.assert_close(ours.decode(codes), decoded)
     torch.testing.assert_close(ours.mean, theirs.get_data_mean())
+
+    # And so it does when it comes from our own file, or from a state dict that we wrote.
+    ours.save(tmp_path / "ours.pt")
+    assert torch.equal(load_quantizer(tmp_path / "ours.pt").encode(x), ours.encode(x))
+    again = from_reference(to_reference(ours, x, num_steps=0))
+    assert (again.encode(x) == codes).float().mean() > 0.995
 
 
 def test_written_quantizers_work_in_the_package():
@@ -64,7 +90,8 @@ def test_written_quantizers_work_in_the_package():
     energy = float((x - ours.mean).square().sum())
     assert error(theirs.encode(x, refine_indexes_iters=0)) < 0.4 * energy
     again = from_reference(theirs.state_dict())
-    assert (again.encode(x) == codes).float().mean() > 0.99
+    assert (again.encode(x, beam_size=8) == codes).float().mean() > 0.99
+    assert torch.equal(again.encode(x), theirs.encode(x).byte())
 
 
 def test_what_does_not_fit_is_refused():
