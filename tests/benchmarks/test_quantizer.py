@@ -37,7 +37,7 @@ def test_gaussian_frames_cost_more_than_their_bound(benchmark, tmp_path):
     (tmp_path / "ours-1.json").write_text(json.dumps(result | {"error": 0.1234}))
     assert "| ours | 0.1234 |" in benchmark(*options)
     options[1] = "5"  # other frames: not the same numbers under another name
-    with pytest.raises(SystemExit, match="independent Gaussian, 4 dimensions.*name another"):
+    with pytest.raises(SystemExit, match=r"independent Gaussian, 4 dimensions.*name another"):
         benchmark(*options)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
@@ -155,3 +156,24 @@ def test_the_real_encoder_on_the_whole_window_is_what_the_library_gives() -> Non
     found = embed(f"hf:{folder}?silence=30", waves, [0, 1, 2, 3, 4])
     for wave, layers in zip(waves, found, strict=True):
         close(layers, library_forward(folder, wave))
+
+
+@pytest.mark.shared
+@pytest.mark.skipif("MVQKD_SHARED" not in os.environ, reason="MVQKD_SHARED names no folder")
+@pytest.mark.parametrize(("seconds", "share"), [(2, 0.12), (8, 0.03), (14, 0.015)])
+def test_less_silence_changes_the_real_encoder_little(seconds: int, share: float) -> None:
+    """Of the variance, in real speech."""
+    shared = Path(os.environ["MVQKD_SHARED"])
+    folder = shared / "teachers" / "whisper_tiny_en_encoder"
+    waves: list[torch.Tensor] = []
+    for path in sorted((shared / "corpus").rglob("*.opus")):
+        if abs(soundfile.info(path).duration - seconds) < 0.6 and len(waves) < 5:
+            waves.append(torch.from_numpy(soundfile.read(path, dtype="float32")[0]))
+    assert len(waves) == 5
+    less, whole = (
+        [found[4] for found in embed(f"hf:{folder}{options}", waves, [4])]
+        for options in ("", "?silence=30")
+    )
+    difference = sum(float((a - b).square().sum()) for a, b in zip(less, whole, strict=True))
+    variance = sum(float((b - b.mean(dim=0)).square().sum()) for b in whole)
+    assert 0 < difference < share * variance
