@@ -222,8 +222,10 @@ announce() {  # stage, and what it is about
     read -r -a title <<<"${stage_titles[$1]}"
     printf '\n== stage %d: %s%s\n' "$1" "${title[0]}" "${2:+ $2}"
 }
-show() {  # print a command, then run it
-    printf '   %s\n' "$*"
+show() {  # print a command as it can be pasted, then run it
+    printf '  '
+    printf ' %q' "$@"
+    printf '\n'
     "$@"
 }
 
