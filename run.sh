@@ -223,8 +223,12 @@ announce() {  # stage, and what it is about
     printf '\n== stage %d: %s%s\n' "$1" "${title[0]}" "${2:+ $2}"
 }
 show() {  # print a command as it can be pasted, then run it
+    local word
     printf '  '
-    printf ' %q' "$@"
+    for word in "$@"; do
+        [[ $word =~ ^[A-Za-z0-9_@%+=:,./-]+$ ]] || word=${word@Q}
+        printf ' %s' "$word"
+    done
     printf '\n'
     "$@"
 }

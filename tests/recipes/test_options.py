@@ -146,7 +146,7 @@ def test_paths_are_those_of_the_users_folder(commands, tmp_path):
     printed = commands("--stage", "8", "--stop-stage", "8", *options, cwd=tmp_path)
     assert f"--exp-dir {tmp_path}/e/mvq" in printed
     assert f"--distillation.quantizer {tmp_path}/q.pt" in printed
-    assert f"--distillation.teacher hf:{tmp_path}/teacher?position_directions=10" in printed
+    assert f"--distillation.teacher 'hf:{tmp_path}/teacher?position_directions=10'" in printed
     printed = commands(
         "--stage", "8", "--stop-stage", "8", *options[:-1], "mvqkd:teacher", cwd=tmp_path
     )
