@@ -137,7 +137,7 @@ def store_features(
             extracted anew, even where the cuts are the same.
 
     Raises:
-        UserError: as above, or no audio is readable.
+        UserError: as above, or no audio is readable, or there are features at other speeds.
     """
     begin = time.monotonic()
     items = [cut.to_dict() for cut in cuts]
@@ -145,7 +145,14 @@ def store_features(
     stamp = fingerprint(_VERSION, items, list(speeds), config, _TICK_POWER, _SHARD_SIZE)
     name = stem(output)
     folder = output.with_name(f"feats_{name}-{stamp[:8]}")
-    changed = read_report(_report_path(output)).get("audio", audio) != audio
+    done = read_report(_report_path(output))
+    if output.is_file() and done.get("speeds", list(speeds)) != list(speeds):
+        raise UserError(
+            f"{output} has its utterances at the speeds {done['speeds']}, not {list(speeds)}, and "
+            "experiments may be trained on it",
+            remedy=f"name another --data-dir; or delete {output}, and it is made anew",
+        )
+    changed = done.get("audio", audio) != audio
     if not changed and _is_done(output, stamp, _sizes(folder)):
         return
     if changed:
@@ -168,7 +175,8 @@ def store_features(
             else:
                 results.append(item)
     report.check(strict=strict)
-    _write(output, results, report, stamp, _sizes(folder), folder, audio=audio)
+    facts = {"audio": audio, "speeds": list(speeds)}
+    _write(output, results, report, stamp, _sizes(folder), folder, **facts)
     for leftover in folder.glob(".tmp-*"):  # of a killed run
         leftover.unlink(missing_ok=True)
     seconds = time.monotonic() - begin
@@ -194,7 +202,7 @@ def store_cuts(cuts: Sequence[MonoCut], output: Path, *, speeds: Sequence[float]
     results = [_at_speed(cut, speed).to_dict() for cut in cuts for speed in speeds]
     stamp = fingerprint(_VERSION, results)
     if not _is_done(output, stamp, {}):
-        _write(output, results, Report(stem(output)), stamp, {}, None)
+        _write(output, results, Report(stem(output)), stamp, {}, None, audio="")
         logging.info("%s: %d cuts, features on the fly", stem(output), len(results))
 
 
@@ -224,7 +232,7 @@ def _write(
     stamp: str,
     sizes: dict[str, int],
     folder: Path | None,
-    audio: str = "",
+    **more: Any,
 ) -> None:
     """The manifest, its report, and the end of features that are not in `folder`."""
     if not cuts:
@@ -234,7 +242,7 @@ def _write(
     write_items(output, cuts)
     hours = round(sum(item["duration"] for item in cuts) / 3600, 4)
     facts = {"cuts": len(cuts), "hours": hours, "fingerprint": stamp, "sizes": sizes}
-    report.write(path, **facts, audio=audio)
+    report.write(path, **facts, **more)
     # Not of a part whose name begins with this one's: dev and dev-other.
     own = re.compile(rf"feats_{re.escape(stem(output))}-[0-9a-f]{{8}}")
     for old in output.parent.iterdir():

@@ -98,7 +98,9 @@ def test_changed_audio_is_extracted_anew(prepared: Path, tmp_path: Path) -> None
     assert times[0] < times[1] == times[2]
 
 
-def test_other_cuts_and_speeds_replace_the_old_features(prepared: Path, tmp_path: Path) -> None:
+def test_other_cuts_replace_the_old_features_other_speeds_only_when_asked(
+    prepared: Path, tmp_path: Path
+) -> None:
     cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
     output = output_of(tmp_path)
     store_features(cuts, output, num_jobs=1)
@@ -107,8 +109,13 @@ def test_other_cuts_and_speeds_replace_the_old_features(prepared: Path, tmp_path
     (new,) = output.parent.glob("feats_*")
     assert old != new
     assert [item["id"] for item in read_items(output)] == [cut.id for cut in cuts[:2]]
+    with pytest.raises(UserError, match=r"at the speeds \[1.0\], not \[1.0, 0.9, 1.1\]"):
+        store_features(cuts[:2], output, speeds=SPEEDS, num_jobs=1)
+    assert new.is_dir() and len(list(read_items(output))) == 2
+    output.unlink()
     store_features(cuts[:2], output, speeds=SPEEDS, num_jobs=1)
     assert len(list(read_items(output))) == 6
+    assert not new.exists()
 
 
 def test_parts_whose_names_begin_alike_leave_each_other_alone(

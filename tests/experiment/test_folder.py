@@ -44,6 +44,7 @@ def describe(data: Path, **more: list[Path]) -> dict:
 
 def other_speeds(data: Path) -> None:
     cuts = manifest_cuts(data / "manifests", "tiny", "train-tiny")
+    (data / "fbank" / TRAIN).unlink()
     store_features(cuts, data / "fbank" / TRAIN, speeds=(1.0, 0.9), num_jobs=1)
 
 
