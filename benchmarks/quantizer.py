@@ -6,7 +6,7 @@
     python benchmarks/quantizer.py \\
         --embeddings data/mini_librispeech/teachers/<teacher>/sample/layer-4 \\
         --cuts data/mini_librispeech/fbank/librispeech_cuts_train-*.jsonl.gz \\
-        --output benchmarks/results/quantizer --skip multi_quantization-10k+10k faiss-LSQ5
+        --output benchmarks/results/quantizer --skip multi_quantization-10k+10k
 
 Embeddings are those that stage 5 of a recipe extracts, features those of stage 2. Every (method,
 bytes) pair is measured once and kept in the output folder, so that the command can be stopped and
@@ -133,7 +133,8 @@ def measure(
     """Fit, encode, decode; keep the numbers and, with `keep`, the codes of all utterances."""
     x = {part: torch.cat(rows) for part, rows in data.x.items()}
     order = torch.randperm(len(x["train"]), generator=torch.Generator().manual_seed(seed))
-    coder, seconds = fit(method, x["train"][order], num_codebooks, seed)
+    kept = out / f"{method}-{num_codebooks}.partial.npz"
+    coder, seconds = fit(method, x["train"][order], num_codebooks, seed, kept)
     result: dict[str, object] = {"method": method, "bytes": num_codebooks}
     result["train_seconds"] = seconds
     result["threads"] = torch.get_num_threads()
@@ -170,6 +171,7 @@ def measure(
                 **{part: rows.numpy() for part, rows in codes[""].items()},
             )
     write_json(out / f"{method}-{num_codebooks}.json", result)
+    kept.unlink(missing_ok=True)
 
 
 def probe(data: Data, result: Path, steps: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import resource
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from cached_refinement import cached_refinement
+from local_search import train_local_search
 from torch import Tensor
 
 from mvqkd.quantization import Quantizer
@@ -113,7 +115,6 @@ METHODS = {
     "faiss-OPQ": "faiss OPQ",
     "faiss-RQ": "faiss ResidualQuantizer, beam 16",
     "faiss-LSQ": "faiss LocalSearchQuantizer",
-    "faiss-LSQ5": "faiss LocalSearchQuantizer, 5 of its 25 iterations",
 }
 
 
@@ -123,8 +124,13 @@ def installed(method: str) -> bool:
     return name is None or importlib.util.find_spec(name) is not None
 
 
-def fit(method: str, x: Tensor, num_codebooks: int, seed: int) -> tuple[Coder, float]:
-    """Learn a quantizer of `num_codebooks` bytes from frames x (T, D); with the seconds it took."""
+def fit(
+    method: str, x: Tensor, num_codebooks: int, seed: int, kept: Path | None = None
+) -> tuple[Coder, float]:
+    """Learn a quantizer of `num_codebooks` bytes from frames x (T, D); with the seconds it took.
+
+    What takes hours is kept in the file `kept` (.npz) on the way, and goes on from there.
+    """
     begin = user_seconds()
     if method == "ours":
         quantizer = Quantizer.fit(x, num_codebooks=num_codebooks, seed=seed)
@@ -135,8 +141,7 @@ def fit(method: str, x: Tensor, num_codebooks: int, seed: int) -> tuple[Coder, f
     package, kind = method.split("-")
     coder: Coder
     if package == "faiss":
-        coder = _fit_faiss(kind, normal.numpy(), num_codebooks)
-        seconds = user_seconds() - begin
+        coder, seconds = _fit_faiss(kind, normal.numpy(), num_codebooks, kept)
     else:
         coder, seconds = _fit_reference(kind, normal, num_codebooks, seed)
     return Scaled(coder, mean, scale), seconds
@@ -179,10 +184,12 @@ def _fit_reference(
     return Reference(trainer.get_quantizer()), seconds
 
 
-def _fit_faiss(kind: str, x: np.ndarray, num_codebooks: int) -> Coder:
+def _fit_faiss(
+    kind: str, x: np.ndarray, num_codebooks: int, kept: Path | None
+) -> tuple[Coder, float]:
     import faiss
 
-    dim = x.shape[1]
+    dim, begin = x.shape[1], user_seconds()
     if kind == "PQ":
         quantizer = faiss.ProductQuantizer(dim, num_codebooks, 8)
     elif kind == "OPQ":
@@ -190,15 +197,14 @@ def _fit_faiss(kind: str, x: np.ndarray, num_codebooks: int) -> Coder:
         rotation.train(x)
         quantizer = faiss.ProductQuantizer(dim, num_codebooks, 8)
         quantizer.train(rotation.apply(x))
-        return Faiss(quantizer, rotation)
+        return Faiss(quantizer, rotation), user_seconds() - begin
     elif kind == "RQ":
         quantizer = faiss.ResidualQuantizer(dim, num_codebooks, 8)
         quantizer.max_beam_size = 16
-    elif kind in ("LSQ", "LSQ5"):
+    elif kind == "LSQ":
         quantizer = faiss.LocalSearchQuantizer(dim, num_codebooks, 8)
-        if kind == "LSQ5":  # its time grows faster than the square of the rate
-            quantizer.train_iters = 5
+        return Faiss(quantizer), train_local_search(quantizer, x, kept, user_seconds)
     else:
         raise ValueError(f"no faiss quantizer {kind!r}")
     quantizer.train(x)
-    return Faiss(quantizer)
+    return Faiss(quantizer), user_seconds() - begin

@@ -3,8 +3,10 @@
 import json
 import runpy
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,3 +58,33 @@ def test_cached_refinement_chooses_the_same_codes(num_codebooks, monkeypatch):
             found = quantizer.encode(x)
     assert (found == expected).float().mean() > 0.995  # ties within rounding may differ
     assert len(expected.unique(dim=0)) > 20
+
+
+def test_local_search_in_steps_is_faisss_own_and_can_be_stopped(tmp_path, monkeypatch):
+    faiss = pytest.importorskip("faiss")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from local_search import train_local_search
+
+    random = np.random.default_rng(0)
+    mixing = random.standard_normal((16, 16))
+    x = (random.standard_normal((1500, 16)) @ mixing).astype(np.float32)
+
+    def quantizer():
+        found = faiss.LocalSearchQuantizer(16, 2, 6)
+        found.train_iters = 8
+        return found
+
+    def error(found):
+        return float(np.square(x - found.decode(found.compute_codes(x))).sum())
+
+    theirs, whole, stopped, resumed = (quantizer() for _ in range(4))
+    theirs.train(x)
+    train_local_search(whole, x, None, time.perf_counter)
+    assert error(whole) == pytest.approx(error(theirs), rel=0.05)
+
+    ticks = iter(range(9))  # two an iteration: it ends within the fifth
+    with pytest.raises(StopIteration):
+        train_local_search(stopped, x, tmp_path / "kept.npz", lambda: next(ticks))
+    assert train_local_search(resumed, x, tmp_path / "kept.npz", lambda: 0.0) == 4
+    vector = faiss.vector_to_array
+    np.testing.assert_array_equal(vector(resumed.codebooks), vector(whole.codebooks))
