@@ -98,10 +98,10 @@ def _times(results: Results, rates: list[int]) -> list[str]:
             lines.append(_row(name, train + encode))
     for method in _methods(results):
         ratios = []
-        for key, style in zip(keys, (".3f", ".1f"), strict=True):
+        for key in keys:
             for rate in rates:
                 ours, peer = results.get(("ours", rate)), results.get((method, rate))
-                ratios.append(format(ours[key] / peer[key], style) if ours and peer else "")
+                ratios.append(f"{ours[key] / peer[key]:.3g}" if ours and peer else "")
         if method != "ours" and any(ratios):
             lines.append(_row(f"ours / {METHODS[method]}", ratios))
     return lines

@@ -25,6 +25,7 @@ from mvqkd.experiment.check import check_training
 from mvqkd.experiment.config import ExperimentConfig
 from mvqkd.experiment.folder import (
     check_folder,
+    check_tokens_of,
     describe_data,
     record_start,
     write_folder,
@@ -74,6 +75,8 @@ def main() -> None:
         data["teacher"] = files.teacher
     try:
         check_training(experiment)
+        if experiment.training.init:
+            check_tokens_of(Path(experiment.training.init).parent, lang_dir)
         if check_folder(exp_dir, experiment, data):
             logging.info("%s is trained already", exp_dir)
             return
