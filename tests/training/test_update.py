@@ -186,23 +186,6 @@ def _sgd(objective):
     return torch.optim.SGD(objective.parameters(), lr=0.01)
 
 
-def test_steps_without_transcripts_leave_alone_what_learns_nothing_of_them(tmp_path):
-    """Neither momentum nor weight decay moves it, and the rest moves."""
-    objective = make_objective(auxiliary={"imitation": Imitation()})
-    updater = make_updater(objective, tmp_path)
-    for step, labelled in enumerate([True, True, False, False, True], start=1):
-        before = weights(objective)
-        batch = make_batch("a", "b", labelled=labelled)
-        updater.update([batch], step=step, frames=18.0, learning_rate=0.01)
-        same = {name for name, value in weights(objective).items() if value.equal(before[name])}
-        if labelled:
-            assert not {name for name, _ in objective.named_parameters()} & same
-        else:
-            assert {name for name in before if ".predictor." in name or ".joiner." in name} <= same
-            assert {name for name in before if "layers.1." in name} <= same
-            assert not {name for name in before if "layers.0" in name or "imitation" in name} & same
-
-
 class _WithMore(FixedBatches):
     """A batch more than the other process has."""
 
