@@ -1,8 +1,9 @@
 """faiss's LocalSearchQuantizer, trained an iteration at a time.
 
 At 32 codebooks its training takes hours of a core. What `train()` does is done here in steps that
-are kept in a file, so that a training that was stopped goes on; only the random numbers are others,
-because each step draws its own.
+are kept in a file, so that a training that was stopped goes on. Only the random numbers are others,
+because each step draws its own, and the codes of the last codebooks, which `train()` finds and
+forgets, are not looked for.
 """
 
 from __future__ import annotations

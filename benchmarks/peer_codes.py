@@ -61,7 +61,7 @@ def main() -> None:
         frame_rate=store.info.frame_rate,
         quantizer_id=quantizer.id,
         num_codebooks=options.num_codebooks,
-        encoder=options.method,
+        encoder=quantizer.encoder if options.method == "ours" else options.method,
     )
     path = shard_path(options.output, "codes", 0, 1)
     error = energy = 0.0

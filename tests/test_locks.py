@@ -4,7 +4,6 @@ import os
 import select
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,27 @@ from mvqkd.errors import UserError
 from mvqkd.locks import own_folder
 
 ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = """
+import sys
+from pathlib import Path
+from mvqkd.locks import own_folder
+with own_folder(Path(sys.argv[1]), work="test"):
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
 OPTIONS = {"work": "training", "remedy": "wait"}
 
 
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from mvqkd.locks import own_folder\n"
-        "with own_folder(Path(sys.argv[1]), work='', remedy=''):\n"
-        "    print('mine', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(
+def start(folder: Path) -> subprocess.Popen[str]:
+    """A program that says when the folder is its own, and keeps it."""
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as other:
+    )
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with start(tmp_path) as other:
         assert other.stdout is not None and other.stdout.readline() == "mine\n"
         for _ in range(2):  # asking does not take the lock from its owner
             with pytest.raises(UserError, match=f"{tmp_path}: process {other.pid} on"):
@@ -42,21 +49,7 @@ def test_what_is_read_only_needs_no_lock(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_remedy_a_second_run_waits(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from mvqkd.locks import own_folder\n"
-        "with own_folder(Path(sys.argv[1]), work=''):\n"
-        "    print('mine', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    with ExitStack() as stack:
-        first, second = (
-            stack.enter_context(
-                subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-                )
-            )
-            for _ in range(2)
-        )
+    with start(tmp_path) as first, start(tmp_path) as second:
         assert first.stdout is not None and second.stdout is not None
         owner = select.select([first.stdout, second.stdout], [], [], 60)[0]
         assert len(owner) == 1

@@ -62,15 +62,12 @@ def describe_data(
     Raises:
         UserError: a file is missing or damaged.
     """
-    model = lang_dir / "bpe.model"
-    if not model.is_file():
-        raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
     cuts = [*train_cuts, *dev_cuts, *unlabelled_cuts]
     data: dict[str, Any] = {
         "train": [path.name for path in train_cuts],
         "dev": [path.name for path in dev_cuts],
         "lang": lang_dir.name,
-        "bpe_model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "bpe_model_sha256": _digest_of_tokens(lang_dir),
         "cuts": {path.name: open_index(path, lang_dir).fingerprint() for path in cuts},
     }
     if unlabelled_cuts:
@@ -147,17 +144,23 @@ def check_tokens_of(exp_dir: Path, lang_dir: Path) -> None:
     Raises:
         UserError: as above, or the model is missing.
     """
-    path, model = exp_dir / _DATA, lang_dir / "bpe.model"
-    if not model.is_file():
-        raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
+    path = exp_dir / _DATA
     saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    digest = _digest_of_tokens(lang_dir)
     if saved.get("bpe_model_sha256", digest) != digest:
         raise UserError(
-            f"{exp_dir} was trained with another BPE model than {model}",
+            f"{exp_dir} was trained with another BPE model than {lang_dir / 'bpe.model'}",
             remedy="give --vocab-size and --data-dir of the training; if the model was trained "
             "again since, put the old one back, or train again",
         )
+
+
+def _digest_of_tokens(lang_dir: Path) -> str:
+    """SHA-256 of a BPE model."""
+    model = lang_dir / "bpe.model"
+    if not model.is_file():
+        raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
+    return hashlib.sha256(model.read_bytes()).hexdigest()
 
 
 def write_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         status = end.code
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            remedy = "make room, or name a folder that can be written to; the same command goes on"
+            remedy = "make room, or give the permission; the same command goes on"
             print(f"error: {UserError(str(error), remedy=remedy)}", file=sys.stderr)
         elif "TORCHELASTIC_RUN_ID" in os.environ:
             traceback.print_exc()

@@ -110,6 +110,19 @@ class MetricsLog:
         self._board.close()
 
 
+def line_for_people(kind: str, values: dict[str, Any]) -> str:
+    """What `MetricsLog.write` gets, in words; `elapsed` is in seconds."""
+    shown = {"step", "epoch", "audio_hours", "hours_per_hour"}
+    numbers = [
+        f"{name} {value:.4g}" for name, value in values.items() if name not in shown | {"elapsed"}
+    ]
+    text = f"{kind}: epoch {values['epoch']}, step {values['step']}: {', '.join(numbers)}"
+    text += f"; {values['audio_hours']:.1f} h of audio in {values['elapsed'] / 3600:.2f} h"
+    if "hours_per_hour" in values:
+        text += f", {values['hours_per_hour']:.0f} h per hour"
+    return text
+
+
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """Lines of a `metrics.jsonl`; a line that a killed process left half written is left out."""
     path = Path(path)

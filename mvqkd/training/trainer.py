@@ -24,7 +24,13 @@ from mvqkd.training import checkpoint
 from mvqkd.training.averaging import RunningAverage
 from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
 from mvqkd.training.interruption import Interruption
-from mvqkd.training.metrics import Interval, MetricsLog, hours_per_hour, used_memory
+from mvqkd.training.metrics import (
+    Interval,
+    MetricsLog,
+    hours_per_hour,
+    line_for_people,
+    used_memory,
+)
 from mvqkd.training.sums import per_frame
 from mvqkd.training.update import Updater
 from mvqkd.training.validation import Transcribe, validate
@@ -302,7 +308,7 @@ class Trainer:
             f"loss {values['loss']:.4f}, lr {values['learning_rate']:.2e}, "
             f"{values['hours_per_hour']:.0f} h/h"
         )
-        logging.info("%s", _line("train", values))
+        logging.info("%s", line_for_people("train", values))
         lines = [x for x in self._log.lines if x["kind"] == "train" and x["loss"] is not None]
         for trouble in loss_trouble(
             [line["loss"] for line in lines], [line["clip_factor"] < 0.1 for line in lines]
@@ -329,8 +335,9 @@ class Trainer:
         self._now()
         if self._log is None:
             return
-        self._log.write("valid", {**self._place(), **values})
-        logging.info("%s%s", _line("valid", {**self._place(), **values}), " (best)" if best else "")
+        values = {**self._place(), **values}
+        self._log.write("valid", values)
+        logging.info("%s%s", line_for_people("valid", values), " (best)" if best else "")
         if transcripts:
             logging.info(
                 "%s\n  ref: %s\n  hyp: %s",
@@ -440,16 +447,3 @@ class Trainer:
                 self._batching,
                 self.progress.epoch,
             )
-
-
-def _line(kind: str, values: dict[str, Any]) -> str:
-    """Numbers of a report for people."""
-    shown = {"step", "epoch", "audio_hours", "hours_per_hour"}
-    numbers = [
-        f"{name} {value:.4g}" for name, value in values.items() if name not in shown | {"elapsed"}
-    ]
-    text = f"{kind}: epoch {values['epoch']}, step {values['step']}: {', '.join(numbers)}"
-    text += f"; {values['audio_hours']:.1f} h of audio in {values['elapsed'] / 3600:.2f} h"
-    if "hours_per_hour" in values:
-        text += f", {values['hours_per_hour']:.0f} h per hour"
-    return text
