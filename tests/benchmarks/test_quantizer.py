@@ -82,9 +82,35 @@ def test_local_search_in_steps_is_faisss_own_and_can_be_stopped(tmp_path, monkey
     train_local_search(whole, x, None, time.perf_counter)
     assert error(whole) == pytest.approx(error(theirs), rel=0.05)
 
-    ticks = iter(range(9))  # two an iteration: it ends within the fifth
+    ticks = iter(range(5))  # two in the first iteration and one in others: it ends in the fifth
     with pytest.raises(StopIteration):
         train_local_search(stopped, x, tmp_path / "kept.npz", lambda: next(ticks))
-    assert train_local_search(resumed, x, tmp_path / "kept.npz", lambda: 0.0) == 4
+    assert train_local_search(resumed, x, tmp_path / "kept.npz", lambda: 0.0) == 8
     vector = faiss.vector_to_array
     np.testing.assert_array_equal(vector(resumed.codebooks), vector(whole.codebooks))
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 2, 5])
+def test_cached_local_search_finds_the_codes_of_faiss(num_codebooks, monkeypatch):
+    faiss = pytest.importorskip("faiss")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from cached_local_search import search_codes
+
+    random = np.random.default_rng(0)
+    x = random.standard_normal((2500, 24)).astype(np.float32)
+    quantizer = faiss.LocalSearchQuantizer(24, num_codebooks, 6)
+    quantizer.train_iters, quantizer.chunk_size = 2, 1000
+    quantizer.nperts = min(quantizer.nperts, num_codebooks)
+    quantizer.train(x)
+    codes = random.integers(0, 64, (len(x), num_codebooks), dtype=np.int32)
+
+    def numbers():
+        found = faiss.RandomGenerator(7).mt
+        found.disown()
+        return found
+
+    expected, found = codes.copy(), codes.copy()
+    quantizer.icm_encode(faiss.swig_ptr(expected), faiss.swig_ptr(x), len(x), 3, numbers())
+    search_codes(quantizer, found, x, 3, numbers())
+    assert (found == expected).mean() > 0.999  # ties within rounding may differ
+    assert (expected != codes).any(axis=0).all()
