@@ -79,13 +79,14 @@ def test_local_search_in_steps_is_faisss_own_and_can_be_stopped(tmp_path, monkey
 
     theirs, whole, stopped, resumed = (quantizer() for _ in range(4))
     theirs.train(x)
-    train_local_search(whole, x, None, time.perf_counter)
+    train_local_search(whole, x, None, time.perf_counter, cached_from=2)
     assert error(whole) == pytest.approx(error(theirs), rel=0.05)
 
     ticks = iter(range(5))  # two in the first iteration and one in others: it ends in the fifth
     with pytest.raises(StopIteration):
-        train_local_search(stopped, x, tmp_path / "kept.npz", lambda: next(ticks))
-    assert train_local_search(resumed, x, tmp_path / "kept.npz", lambda: 0.0) == 8
+        train_local_search(stopped, x, tmp_path / "kept.npz", lambda: next(ticks), cached_from=2)
+    seconds = train_local_search(resumed, x, tmp_path / "kept.npz", lambda: 0.0, cached_from=2)
+    assert seconds == 8
     vector = faiss.vector_to_array
     np.testing.assert_array_equal(vector(resumed.codebooks), vector(whole.codebooks))
 
