@@ -142,7 +142,8 @@ def measure(
     efforts = {"": coder}
     if isinstance(coder, Ours):
         coder.quantizer.save(out / f"{method}-{num_codebooks}.pt")
-        fast, thorough = Ours(coder.quantizer, 2, 1), Ours(coder.quantizer, 16, 2)
+        fast = Ours(coder.quantizer, coder.beam_size // 4, max(1, coder.sweeps // 2))
+        thorough = Ours(coder.quantizer, 2 * coder.beam_size, 2 * coder.sweeps)
         efforts |= {" fast": fast, " thorough": thorough}
     timed = x["held_out"][:2000]
     coder.encode(timed[:512])  # compiled, and warm

@@ -15,6 +15,7 @@ from local_search import train_local_search
 from torch import Tensor
 
 from mvqkd.quantization import Quantizer
+from mvqkd.quantization.search import default_effort
 
 
 class Coder(Protocol):
@@ -134,7 +135,8 @@ def fit(
     begin = user_seconds()
     if method == "ours":
         quantizer = Quantizer.fit(x, num_codebooks=num_codebooks, seed=seed)
-        return Ours(quantizer, 8, 1), user_seconds() - begin
+        seconds = user_seconds() - begin
+        return Ours(quantizer, *default_effort(num_codebooks)), seconds
     mean = x.mean(dim=0)
     scale = (x - mean).square().mean().sqrt()
     normal = (x - mean) / scale

@@ -16,7 +16,7 @@ from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
 from mvqkd.quantization.fit import fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
-from mvqkd.quantization.search import pairwise_costs, search, unary_costs
+from mvqkd.quantization.search import default_effort, pairwise_costs, search, unary_costs
 from mvqkd.quantization.search_reference import search_reference
 
 _FORMAT = "mvqkd.quantizer.1"
@@ -24,7 +24,6 @@ _REMEDY = "train the quantizer: ./run.sh --stage 6 --stop-stage 6, or local/trai
 # Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
 # enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
-_BEAM_SIZE, _SWEEPS = 8, 1
 
 
 class Quantizer(nn.Module):
@@ -153,9 +152,9 @@ class Quantizer(nn.Module):
 
         Args:
             x: (..., D) of any floating-point type, on the quantizer's device; computed in float32.
-            beam_size, sweeps: effort of our search, see `mvqkd.quantization.search`; by default 8
-                and 1. A quantizer of `multi_quantization` has that package's search unless one of
-                these or a penalty is given.
+            beam_size, sweeps: effort of our search, see `mvqkd.quantization.search`, whose
+                `default_effort` is the default. A quantizer of `multi_quantization` has that
+                package's search unless one of these or a penalty is given.
             penalty: (..., Q, K) float32, what every code costs beside its squared error; see
                 `mvqkd.quantization.predictable`.
 
@@ -182,6 +181,7 @@ class Quantizer(nn.Module):
                     f"a penalty of shape {tuple(penalty.shape)}, or one that is not finite, for "
                     f"frames of shape {tuple(x.shape)}"
                 )
+        default_beam_size, default_sweeps = default_effort(self.num_codebooks)
         codes = []
         for index, part in enumerate(rows.split(chunk)):
             part = part.float()
@@ -200,8 +200,8 @@ class Quantizer(nn.Module):
                 search(
                     unary,
                     self._pairwise_costs(),
-                    beam_size=_BEAM_SIZE if beam_size is None else beam_size,
-                    sweeps=_SWEEPS if sweeps is None else sweeps,
+                    beam_size=default_beam_size if beam_size is None else beam_size,
+                    sweeps=default_sweeps if sweeps is None else sweeps,
                 )
             )
         stacked = torch.cat(codes) if codes else rows.new_empty(0, self.num_codebooks).byte()

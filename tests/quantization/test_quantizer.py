@@ -52,6 +52,22 @@ def test_reported_error_is_that_of_decoded_codes(fitted):
         assert report.utilization[q] == pytest.approx(float((p > 0).float().mean()))
 
 
+def test_many_codebooks_are_searched_harder_unless_told_otherwise():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 24, generator=generator)
+
+    def error(quantizer, **effort):
+        return (x - quantizer.decode(quantizer.encode(x, **effort))).square().sum()
+
+    few, many = (
+        Quantizer(torch.zeros(24), 0.3 * torch.randn(q, 64, 24, generator=generator))
+        for q in (16, 17)
+    )
+    assert error(few) == error(few, beam_size=8, sweeps=1)
+    assert error(many) == error(many, beam_size=16, sweeps=2)
+    assert error(many) < error(many, beam_size=16, sweeps=1) < error(many, beam_size=8, sweeps=1)
+
+
 def test_decode_is_the_sum_of_mean_and_chosen_centers(fitted):
     codes = torch.tensor([[[3, 0], [15, 7]]])
     expected = fitted.mean + fitted.centers[0, [3, 15]] + fitted.centers[1, [0, 7]]
