@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what the tests need and run them: `./tests/run.sh [--unit] [pytest options]`.
-#   --unit   lint, types and the unit tests only (minutes); default: recipe, resume and kill tests too
+#   --unit   lint, types and the unit tests only (minutes); default: those that run recipes and programs too
 # Set MVQKD_SHARED to a folder with `corpus/` and `teachers/` to run the tests marked `shared`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

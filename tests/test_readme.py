@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
+@pytest.mark.slow
 def test_python_examples_run():
     """All but that of a trained student, which tests/recipes has."""
     examples = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)

@@ -25,6 +25,7 @@ def benchmark(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_gaussian_frames_cost_more_than_their_bound(benchmark, tmp_path):
     options = ["--gaussian", "4", "--methods", "ours", "--train-frames", "3000"]
     options += ["--test-frames", "500", "--num-codebooks", "1"]

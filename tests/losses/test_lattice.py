@@ -310,6 +310,7 @@ def test_compiles_without_a_cache_where_no_folder_can_be_written(
     assert lattice_numba._compile(nogil=True)(max) is max
 
 
+@pytest.mark.slow
 def test_numba_is_imported_late_and_without_it_torch_takes_over() -> None:
     program = (
         "import sys, torch, mvqkd.losses as losses\n"
@@ -346,6 +347,7 @@ def test_triton_is_taken_where_a_c_compiler_is(
     assert ("needs a C compiler" in caplog.text) == (compiler is None)
 
 
+@pytest.mark.slow
 def test_triton_kernel_gives_the_same_under_its_interpreter() -> None:
     pytest.importorskip("triton")
     program = (

@@ -68,7 +68,7 @@ def fitted():
         features,
         [quantizer.encode(rows) for rows in x],
         codebook_size=16,
-        num_steps=100,
+        num_steps=50,
         quantizer_id=quantizer.id,
         energy=float((torch.cat(x) - quantizer.mean).square().sum(dim=1).mean()),
     )

@@ -313,6 +313,7 @@ def test_progress_is_told():
     assert calls == [(i, 60) for i in range(1, 61)]
 
 
+@pytest.mark.slow
 def test_importing_needs_torch_and_numpy_alone():
     code = (
         "import sys\n"

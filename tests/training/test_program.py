@@ -79,6 +79,7 @@ def _pretrained(exp_dir: Path) -> dict[str, torch.Tensor]:
     return torch.load(exp_dir / "pretrained.pt", weights_only=True)["model"]
 
 
+@pytest.mark.slow
 def test_trains_records_and_costs_nothing_again(data, tmp_path):
     output = _run(data, tmp_path)
     assert "training begins at step 0" in output

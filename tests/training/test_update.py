@@ -234,6 +234,7 @@ def _process(rank, port, folder, shares, expected):
                 assert_close(value, expected[key], rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """Steps of two batches on each process against steps of all four on one; when one process has
     less, in training or validation, all end together. Some batches have no transcripts."""
@@ -263,6 +264,7 @@ def _on_its_own_disk(rank, port, folder):
         assert "shared by all machines" in error.value.remedy
 
 
+@pytest.mark.slow
 def test_machines_that_do_not_share_the_folder_do_not_go_on(tmp_path):
     multiprocessing.spawn(_on_its_own_disk, (_free_port(), tmp_path), nprocs=2)
 
