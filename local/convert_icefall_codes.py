@@ -40,7 +40,7 @@ def main() -> None:
     add(
         "--quantizer",
         type=Path,
-        help="that made icefall's codes, if you have it; `tied` heads and `l2_codes` need it",
+        help="that made icefall's codes, if you have it; `soft`, `tied` and `l2_codes` need it",
     )
     options = parser.parse_args()
 

@@ -31,6 +31,64 @@ class CodebookHead(nn.Module):
         return _cross_entropy(logits, indexes)
 
 
+class SoftCodebookHead(CodebookHead):
+    """As `CodebookHead`, but what is to be predicted are shares of all entries, the larger the
+    nearer an entry is to the one that the index names: cross-entropy with softmax(-d^2 / t) of
+    their distances d.
+
+    So it costs little to mistake a code for one that stands for nearly the same. Not in the paper.
+
+    Args:
+        dim: D, width of the student's layer.
+        ratio: teacher frames of a student frame.
+        centers: (Q, K, E) entries of the quantizer; they are not trained.
+        perplexity: of the shares, the geometric mean over all indexes: so many entries share one
+            index. Default: K / 32, at least 1. All codebooks have the temperature t, so that fewer
+            entries share where they lie farther apart. At 1 this is `CodebookHead`.
+    """
+
+    shares: Tensor
+
+    def __init__(
+        self, dim: int, ratio: int, centers: Tensor, perplexity: float | None = None
+    ) -> None:
+        num_codebooks, size, _ = centers.shape
+        super().__init__(dim, ratio * num_codebooks, size)
+        if perplexity is None:
+            perplexity = max(1.0, size / 32)
+        self.register_buffer("shares", soft_indexes(centers, perplexity).repeat(ratio, 1, 1))
+
+    def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
+        """As `CodebookHead.forward`, W = ratio * Q: indexes of successive teacher frames follow
+        each other."""
+        logits = self.logits(x).unflatten(1, (-1, self.codebook_size))
+        with torch.autocast(x.device.type, enabled=False):
+            places = torch.arange(indexes.shape[1], device=x.device)
+            shares = self.shares[places, indexes.clamp(min=0)]
+            losses = -(shares * logits.float().log_softmax(2)).sum(2)
+        return losses.masked_fill(indexes < 0, 0.0).mean(1)
+
+
+def soft_indexes(centers: Tensor, perplexity: float) -> Tensor:
+    """Shares (Q, K, K) of the entries of a codebook that are near each of its entries, see
+    `SoftCodebookHead`.
+
+    Raises:
+        ValueError: a perplexity that is not in 1..K.
+    """
+    if not 1 <= perplexity <= centers.shape[1]:
+        raise ValueError(f"a perplexity of {perplexity} with {centers.shape[1]} entries")
+    distances = torch.cdist(centers.double(), centers.double()).square()
+    distances /= distances.mean()
+    low, high = 1e-9, 1e9
+    for _ in range(60):  # halves the interval on a logarithmic scale
+        middle = math.sqrt(low * high)
+        shares = (-distances / middle).softmax(2)
+        entropy = float(torch.special.entr(shares).sum(2).mean())
+        low, high = (middle, high) if entropy < math.log(perplexity) else (low, middle)
+    return (-distances / low).softmax(2).float()
+
+
 class TiedCodebookHead(nn.Module):
     """Every index on its own, with the quantizer's own entries as classes: one linear layer
     predicts an embedding e, and entry k of codebook q has the logit

@@ -27,6 +27,7 @@ from mvqkd.distillation import (
     LayerDistillation,
     LiveEmbeddings,
     RegressionHead,
+    SoftCodebookHead,
     StoredCodes,
     StoredEmbeddings,
     TiedCodebookHead,
@@ -120,7 +121,8 @@ class Distillation:
         config = self._config
         if not config.targets:
             return Quantizer.load(files.quantizer)
-        if config.quantizer or config.method != "mvq" or config.prediction == "tied":
+        uses_centers = config.method != "mvq" or config.prediction in ("soft", "tied")
+        if config.quantizer or uses_centers:
             return load_quantizer(config.quantizer or files.quantizer)
         return None
 
@@ -199,9 +201,10 @@ class Distillation:
 
     def _codebook_head(self) -> nn.Module:
         config, dim = self._config, self._model.dim
-        if config.prediction == "tied":
+        if config.prediction in ("soft", "tied"):
             assert self._quantizer is not None
-            return TiedCodebookHead(dim, self._targets.ratio, self._quantizer.centers)
+            near = SoftCodebookHead if config.prediction == "soft" else TiedCodebookHead
+            return near(dim, self._targets.ratio, self._quantizer.centers)
         kind = JointCodebookHead if config.prediction == "joint" else CodebookHead
         return kind(dim, self._width, self.description["codebook_size"])
 

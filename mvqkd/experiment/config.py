@@ -161,9 +161,10 @@ class DistillationConfig:
     embeddings' energy x the codes' negative log-probability (nats), as a small network predicts it
     from the utterance's features. Larger: codes that are easier to predict, and a worse
     reconstruction; the quantizer's report has what 0.001 to 0.03 do. 0: the nearest codes."""
-    prediction: Literal["independent", "tied", "joint"] = "independent"
-    """Of `mvq`: every index on its own; `tied`: with the quantizer's entries as classes, in the
-    space of the embeddings; `joint`: given the indexes before it."""
+    prediction: Literal["independent", "soft", "tied", "joint"] = "independent"
+    """Of `mvq`: every index on its own; `soft`: with entries near the right one as right in part;
+    `tied`: with the quantizer's entries as classes, in the space of the embeddings; `joint`: given
+    the indexes before it."""
     delay: Count = 0
     """Frames of 40 ms by which the student is late: a streaming student then hears a little of what
     the teacher's frame is about."""

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from mvqkd.distillation import CodebookHead, JointCodebookHead, TiedCodebookHead
+from mvqkd.distillation import (
+    CodebookHead,
+    JointCodebookHead,
+    SoftCodebookHead,
+    TiedCodebookHead,
+)
+from mvqkd.distillation.codebook import soft_indexes
 
 
 def test_independent_loss_is_the_mean_negative_log_probability_of_each_index() -> None:
@@ -25,6 +31,45 @@ def test_independent_loss_is_the_mean_negative_log_probability_of_each_index() -
             logits = weight @ x[row] + head.logits.bias[4 * place : 4 * place + 4]
             total -= math.log(float(logits.detach().softmax(0)[indexes[row, place]]))
         assert float(found[row]) == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_soft_indexes_are_shared_with_near_entries() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.randn(3, 16, 5, generator=generator)
+    centers *= torch.tensor([10.0, 1.0, 0.1]).view(3, 1, 1)  # as of a residual quantizer
+    shares = soft_indexes(centers, 4.0).double()
+    entropy = torch.special.entr(shares).sum(2)
+    assert float(entropy.mean()) == pytest.approx(math.log(4), abs=1e-4)
+    per_codebook = entropy.mean(1)
+    assert per_codebook[0] < per_codebook[1] < per_codebook[2] <= math.log(16)
+    # One temperature for all: log-ratios of shares are differences of squared distances.
+    distances = torch.cdist(centers, centers).square()
+    q, i, j, k = 1, 3, 0, 7
+    slope = (shares[q, i, j] / shares[q, i, k]).log() / (distances[q, i, k] - distances[q, i, j])
+    q, i, j, k = 2, 5, 2, 9
+    ratio = (shares[q, i, j] / shares[q, i, k]).log()
+    assert_close(ratio, slope * (distances[q, i, k] - distances[q, i, j]), rtol=1e-3, atol=1e-4)
+    for perplexity in (0.5, 17):
+        with pytest.raises(ValueError, match="a perplexity of"):
+            soft_indexes(centers, perplexity)
+
+
+def test_soft_loss_is_cross_entropy_with_the_shares() -> None:
+    torch.manual_seed(0)
+    centers = torch.randn(2, 6, 3)
+    head = SoftCodebookHead(5, 2, centers, 2.5)
+    x, indexes = torch.randn(7, 5), torch.randint(0, 6, (7, 4))
+    shares = soft_indexes(centers, 2.5)
+    logits = head.logits(x).detach().view(7, 4, 6).log_softmax(2)
+    expected = [
+        -sum(float(shares[p % 2, i] @ logits[row, p]) for p, i in enumerate(indexes[row])) / 4
+        for row in range(7)
+    ]
+    assert_close(head(x, indexes).detach(), torch.tensor(expected))
+    # One entry alone: the loss of the head whose weights it has.
+    hard, plain = SoftCodebookHead(5, 2, centers, 1.0), CodebookHead(5, 4, 6)
+    plain.load_state_dict({k: v for k, v in hard.state_dict().items() if k != "shares"})
+    assert_close(hard(x, indexes), plain(x, indexes))
 
 
 def test_tied_logits_are_products_of_a_predicted_embedding_with_the_entries() -> None:

@@ -19,6 +19,7 @@ from mvqkd.distillation import (
     JointCodebookHead,
     LayerDistillation,
     RegressionHead,
+    SoftCodebookHead,
     TiedCodebookHead,
 )
 from mvqkd.errors import UserError
@@ -128,6 +129,8 @@ def test_codes_become_a_codebook_loss(files, cuts, open_) -> None:
     assert not loss.validates  # there are no codes of the dev cuts
     (joint,) = open_(prediction="joint").build().values()
     assert isinstance(joint.head, JointCodebookHead)
+    (soft,) = open_(prediction="soft").build().values()
+    assert isinstance(soft.head, SoftCodebookHead) and soft.head.shares.shape == (4, 4, 4)
     (tied,) = open_(prediction="tied").build().values()
     assert isinstance(tied.head, TiedCodebookHead)
     assert tied.head.centers.shape == (2, 4, 12) and len(tied.head.bias) == 2
@@ -260,7 +263,7 @@ def test_codes_from_elsewhere_have_the_rate_weight_that_is_asked_for(files, cuts
         open_(targets=path, rate_weight=0.02)
 
 
-@pytest.mark.parametrize("prediction", ["independent", "tied"])
+@pytest.mark.parametrize("prediction", ["independent", "soft", "tied"])
 def test_codes_from_elsewhere_are_of_the_quantizer_that_is_named(
     files, cuts, open_, tmp_path, prediction
 ) -> None:
@@ -284,8 +287,9 @@ def test_a_missing_or_damaged_quantizer_is_named(files, cuts, open_) -> None:
     with pytest.raises(UserError, match=r"quantizer-layer-2-cb2.pt is missing"):
         open_()
     open_(targets=str(path))  # codes from elsewhere need none
-    with pytest.raises(UserError, match=r"quantizer-layer-2-cb2.pt is missing"):
-        open_(targets=str(path), prediction="tied")
+    for prediction in ("soft", "tied"):
+        with pytest.raises(UserError, match=r"quantizer-layer-2-cb2.pt is missing"):
+            open_(targets=str(path), prediction=prediction)
 
 
 def test_differences_of_length_are_told(files, cuts, open_, caplog) -> None:
