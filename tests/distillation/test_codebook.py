@@ -66,6 +66,10 @@ def test_soft_loss_is_cross_entropy_with_the_shares() -> None:
         for row in range(7)
     ]
     assert_close(head(x, indexes).detach(), torch.tensor(expected))
+    # An index that is none costs nothing, and the others what they did.
+    absent = torch.cat([indexes[:, :3], torch.full((7, 1), -100)], dim=1)
+    share = -torch.stack([shares[1, i] @ logits[row, 3] for row, i in enumerate(indexes[:, 3])])
+    assert_close(head(x, absent).detach(), torch.tensor(expected) - share / 4)
     # One entry alone: the loss of the head whose weights it has.
     hard, plain = SoftCodebookHead(5, 2, centers, 1.0), CodebookHead(5, 4, 6)
     plain.load_state_dict({k: v for k, v in hard.state_dict().items() if k != "shares"})
@@ -176,9 +180,10 @@ def test_one_codebook_and_no_frames(kind: type[nn.Module]) -> None:
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("kind", [CodebookHead, JointCodebookHead])
+@pytest.mark.parametrize("kind", [CodebookHead, SoftCodebookHead, JointCodebookHead])
 def test_losses_are_float32_under_autocast(kind: type[nn.Module]) -> None:
-    head = kind(4, 2, 8)
+    torch.manual_seed(0)
+    head = kind(4, 1, torch.randn(2, 8, 3), 2.0) if kind is SoftCodebookHead else kind(4, 2, 8)
     x, indexes = torch.randn(3, 4), torch.randint(0, 8, (3, 2))
     exact = head(x, indexes)
     with torch.autocast("cpu", dtype=torch.bfloat16):
