@@ -33,7 +33,7 @@ def train_local_search(
     Args:
         quantizer: untrained.
         x: (T, D) float32 frames.
-        kept: where codes are kept between iterations, .npz; None: nowhere.
+        kept: where codes are kept between iterations; None: nowhere.
         seconds: a clock.
         cached_from: codebooks from which on kept sums are faster than faiss's own search.
 
@@ -70,8 +70,8 @@ def train_local_search(
         if i == 0:
             spent = total * (seconds() - begin)
         if kept is not None and i < total - 1:
-            with atomic_path(kept) as path:
-                np.savez(path, codes=codes, iterations=i + 1, seconds=spent)
+            with atomic_path(kept) as path, path.open("wb") as file:
+                np.savez(file, codes=codes, iterations=i + 1, seconds=spent)
     quantizer.is_trained = True
     quantizer.compute_codebook_tables()
     return spent

@@ -133,7 +133,7 @@ def measure(
     """Fit, encode, decode; keep the numbers and, with `keep`, the codes of all utterances."""
     x = {part: torch.cat(rows) for part, rows in data.x.items()}
     order = torch.randperm(len(x["train"]), generator=torch.Generator().manual_seed(seed))
-    kept = out / f"{method}-{num_codebooks}.partial.npz"
+    kept = out / f"{method}-{num_codebooks}.partial"
     coder, seconds = fit(method, x["train"][order], num_codebooks, seed, kept)
     result: dict[str, object] = {"method": method, "bytes": num_codebooks}
     result["train_seconds"] = seconds

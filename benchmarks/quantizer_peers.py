@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from cached_refinement import cached_refinement
 from local_search import train_local_search
+from reference_training import train_reference
 from torch import Tensor
 
 from mvqkd.quantization import Quantizer
@@ -130,7 +130,7 @@ def fit(
 ) -> tuple[Coder, float]:
     """Learn a quantizer of `num_codebooks` bytes from frames x (T, D); with the seconds it took.
 
-    What takes hours is kept in the file `kept` (.npz) on the way, and goes on from there.
+    What takes hours is kept in the file `kept` on the way, and goes on from there.
     """
     begin = user_seconds()
     if method == "ours":
@@ -145,45 +145,12 @@ def fit(
     if package == "faiss":
         coder, seconds = _fit_faiss(kind, normal.numpy(), num_codebooks, kept)
     else:
-        coder, seconds = _fit_reference(kind, normal, num_codebooks, seed)
+        first, second = (1000 * int(steps.removesuffix("k")) for steps in kind.split("+"))
+        trained, seconds = train_reference(
+            normal, num_codebooks, (first, second), kept, user_seconds, seed=seed
+        )
+        coder = Reference(trained)
     return Scaled(coder, mean, scale), seconds
-
-
-def _fit_reference(
-    kind: str, x: Tensor, num_codebooks: int, seed: int, *, timed_every: int = 200
-) -> tuple[Reference, float]:
-    """Of the package's steps two in `timed_every` run as the package has them, the second timed;
-    the others choose their codes faster. The seconds are what all would have taken like that."""
-    import random
-
-    from multi_quantization import QuantizerTrainer
-    from tqdm import tqdm
-
-    first, second = (int(steps[:-1]) * 1000 for steps in kind.split("+"))
-    torch.manual_seed(seed)
-    random.seed(seed)
-    trainer = QuantizerTrainer(
-        dim=x.shape[1],
-        bytes_per_frame=num_codebooks,
-        device=torch.device("cpu"),
-        phase_one_iters=first,
-        phase_two_iters=second,
-    )
-    seconds = 0.0
-    with tqdm(total=first + second, unit="step", mininterval=10) as progress:
-        while not trainer.done():
-            frames = x[torch.randint(len(x), (600,))]
-            progress.update()
-            now = progress.n % timed_every - 25  # not where it logs extra losses
-            if now not in (0, 1):
-                with cached_refinement():
-                    trainer.step(frames)
-            else:
-                begin = user_seconds()
-                trainer.step(frames)
-                if now == 1:  # memory is warm
-                    seconds += timed_every * (user_seconds() - begin)
-    return Reference(trainer.get_quantizer()), seconds
 
 
 def _fit_faiss(

@@ -61,6 +61,31 @@ def test_cached_refinement_chooses_the_same_codes(num_codebooks, monkeypatch):
     assert len(expected.unique(dim=0)) > 20
 
 
+@pytest.mark.parametrize(("ticks", "steps"), [(1, 24), (4, 56)])
+def test_training_of_multi_quantization_can_be_stopped(ticks, steps, tmp_path, monkeypatch):
+    pytest.importorskip("multi_quantization")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from reference_training import train_reference
+
+    x = torch.randn(2000, 24, generator=torch.Generator().manual_seed(0))
+
+    def train(kept, ticks):  # 40 steps with 4 codebooks of 16 entries, 41 with 2 of 256
+        ticks = iter(range(ticks))
+        return train_reference(
+            x, 2, (40, 40), kept, lambda: next(ticks), seed=0, timed_every=32, kept_every=8
+        )
+
+    whole, seconds = train(None, 100)
+    kept = tmp_path / "kept.partial"
+    with pytest.raises(StopIteration):
+        train(kept, ticks)
+    assert torch.load(kept, weights_only=True)["steps"] == steps
+    resumed, resumed_seconds = train(kept, 100)
+    assert resumed_seconds == seconds == 64
+    for name, value in resumed.state_dict().items():
+        assert name == "id_buf" or torch.equal(value, whole.state_dict()[name]), name
+
+
 def test_local_search_in_steps_is_faisss_own_and_can_be_stopped(tmp_path, monkeypatch):
     faiss = pytest.importorskip("faiss")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
