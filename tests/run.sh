@@ -5,11 +5,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-selection=()
+options=()
 if [ "${1:-}" = --unit ]; then
-    # A process for each core, up to four, with one thread each: half the time of one with two.
-    selection=(-m "not slow" -n auto --maxprocesses 4)
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    options=(-m "not slow")
     shift
 fi
 . local/environment.sh mini,onnx,hf,dev
@@ -18,5 +16,8 @@ if [ $# -eq 0 ]; then
     python -m ruff check .
     python -m ruff format --check --quiet .
     python -m mypy
+    # A process for each core, up to four, with one thread each: half the time of one with two.
+    options+=(-n auto --maxprocesses 4 --dist loadgroup)
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 fi
-exec python -m pytest "${selection[@]}" "$@"
+exec python -m pytest "${options[@]}" "$@"

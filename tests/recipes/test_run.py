@@ -17,7 +17,8 @@ import pytest
 import torch
 
 pytest.importorskip("espeakng_loader", reason="the tiny corpus is spoken by espeak-ng")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+# One process for all: they share a run of the recipe, and nothing takes longer.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("run")]
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = range(11)
