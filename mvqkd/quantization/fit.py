@@ -2,9 +2,9 @@
 
 1. Start from a product quantizer in a rotated space (`start.py`).
 2. Minibatches: find the codes of a batch, step all centers down the gradient of its squared error
-   (Adam, cosine schedule). Nothing binds a codebook to its subspace any more. This happens in the
-   frames' principal axes with steps in proportion to each axis' deviation, because Adam steps as
-   far along axes of small variance as along the others.
+   and of a small penalty of their own (Adam, cosine schedule). Nothing binds a codebook to its
+   subspace any more. This happens in the frames' principal axes with steps in proportion to each
+   axis' deviation, because Adam steps as far along axes of small variance as along the others.
 3. Fix the gauge: codebooks zero-mean, in order of energy.
 
 Everything is float32 and reads frames a pool at a time. A least-squares polish of the centers at
@@ -26,7 +26,11 @@ from mvqkd.quantization.start import product_start
 
 START_FRAMES = 32768
 START_ITERS = 15
-LEARNING_RATE = 0.03
+LEARNING_RATE = 0.05
+# Weight of the entries' mean squared norm beside the frames' squared error. With it and this rate
+# the error is smaller by 0.6, 1.2 and 1.8 % than with 0 and 0.03 (4, 8 and 16 bytes of Whisper
+# tiny.en, held-out frames); 0.05 is too much at 4 bytes.
+SHRINKAGE = 0.02
 BATCH_FRAMES = 1024
 # Batches whose codes are found together, at the centers before the first of them: the products of
 # all pairs of centers cost as much as the codes of 2000 frames (Q = 8, D = 384).
@@ -99,7 +103,8 @@ def fit_centers(
         batch, batch_codes = next(pairs)
         rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.param_groups[0]["lr"] = rate
-        parameter.grad = _gradient(batch, batch_codes, centers) * deviations
+        gradient = _gradient(batch, batch_codes, centers) + SHRINKAGE / codebook_size * centers
+        parameter.grad = gradient * deviations
         optimizer.step()
         centers = parameter.detach() * deviations
         if progress is not None:
