@@ -1,8 +1,7 @@
 """multi_quantization's training, that can be stopped and goes on.
 
-With its default of 10 000 + 10 000 steps it takes hours of a core from 16 bytes on. Its state is
-kept in a file now and then. Most steps choose their codes by `cached_refinement`, which finds the
-same.
+With its default of 10 000 + 10 000 steps it takes hours of a core. Its state is kept in a file now
+and then. Most steps choose their codes by `cached_refinement`, which finds the same.
 """
 
 from __future__ import annotations

@@ -39,8 +39,7 @@ def default_effort(num_codebooks: int) -> tuple[int, int]:
 
     The more codebooks, the more sums lie near a frame and the more a search can miss: 16 hypotheses
     and 2 sweeps take 0.2, 0.9 and 1.8 % off the error of 8 and 1 at 4, 8 and 16 bytes of Whisper
-    tiny.en ("thorough search" in benchmarks/README.md), for two and a half times as much work, and
-    2.6 % at 32.
+    tiny.en ("thorough search" in benchmarks/README.md), for two and a half times as much work.
     """
     return (16, 2) if num_codebooks > 16 else (8, 1)
 
