@@ -160,6 +160,10 @@ def measure(
                 codes[name][part] = effort.encode(x[part])
             x_hat = effort.decode(codes[name][part])
             result["error" + suffix + name] = relative_error(x[part], x_hat, mean)
+    if isinstance(coder, Ours):
+        for part, suffix in (("held_out", ""), ("other_speakers", "_other")):
+            x_hat = coder.quantizer.direct_sum(codes[""][part])
+            result["direct_sum_error" + suffix] = relative_error(x[part], x_hat, mean)
     entropy = code_entropy(code_counts(codes[""]["held_out"], 256))
     result["entropy"] = entropy.mean().item()
     if keep:

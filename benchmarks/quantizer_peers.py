@@ -92,8 +92,13 @@ class Ours:
 
 def direct_sum(coder: Coder, num_codebooks: int) -> Tensor:
     """What every entry adds to a decoded frame: (Q, 256, D), up to one constant vector for each
-    codebook. All decoders here are sums over codebooks, so decoding one-hot differences finds it.
+    codebook. Decoders of the others are sums over codebooks, so decoding one-hot differences finds
+    it.
     """
+    if isinstance(coder, Ours):
+        centers = coder.quantizer.centers.clone()
+        centers[0] += coder.quantizer.mean
+        return centers
     codes = torch.zeros(num_codebooks, 256, num_codebooks, dtype=torch.uint8)
     for q in range(num_codebooks):
         codes[q, :, q] = torch.arange(256)

@@ -69,6 +69,9 @@ def _errors(gaussian: int | None, results: Results, rates: list[int]) -> list[st
         for effort in _efforts(results, method, "error"):
             name = METHODS[method] + (f",{effort} search" if effort else "")
             lines.append(_row(name, _values(results, method, "error" + effort, rates, ".4f")))
+        sums = _values(results, method, "direct_sum_error", rates, ".4f")
+        if any(sums):
+            lines.append(_row(f"{METHODS[method]}, direct sum without refinement", sums))
     parts = [("", "")] if gaussian else [("", ""), ("_other", ", other speakers")]
     for method in _methods(results):
         for suffix, kind in parts:

@@ -351,6 +351,7 @@ def describe(report: dict) -> str:
 | {"imported" if "imported" in metadata else "trained"} | {origin} |
 | held out | {held_out["num_frames"]} frames of {held_out["utterances"]} other utterances |
 | relative error on these | {held_out["relative_error"]:.4f} |
+| ... of the direct sum alone | {held_out["direct_sum_error"]:.4f} |
 | ... of what features tell of the codes | {from_features} |
 
 The relative error is the energy of the reconstruction's error, as a part of the energy of the

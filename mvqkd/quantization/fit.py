@@ -48,7 +48,7 @@ def fit_centers(
     num_codebooks: int,
     codebook_size: int,
     seed: int,
-    num_steps: int | None,
+    num_steps: int,
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def fit_centers(
         codebook_size: K, at most 256.
         seed: the result is a function of the frames, the seed and the other arguments, on the same
             machine and with as many threads; elsewhere sums round differently.
-        num_steps: minibatch steps; None for the default.
+        num_steps: minibatch steps.
         device: where to compute. Frames are read on the CPU.
         progress: called with (steps done, steps).
 
@@ -77,7 +77,6 @@ def fit_centers(
             f"{frames.num_frames} frames cannot train codebooks of {codebook_size} entries; "
             "give at least as many, better 100 000"
         )
-    steps = NUM_STEPS if num_steps is None else num_steps
     generator = torch.Generator().manual_seed(seed)
     x = sample(frames, max(START_FRAMES, codebook_size)).to(device)
     mean = x.double().mean(dim=0).float()
@@ -93,22 +92,22 @@ def fit_centers(
     optimizer = torch.optim.Adam([parameter], lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-12)
     batch_size = min(BATCH_FRAMES, frames.num_frames)
     batches = shuffled_batches(frames, batch_size, seed)
-    for step in range(steps):
+    for step in range(num_steps):
         if step % BATCHES_PER_SEARCH == 0:
-            count = min(BATCHES_PER_SEARCH, steps - step)
+            count = min(BATCHES_PER_SEARCH, num_steps - step)
             rows = torch.cat([next(batches) for _ in range(count)]).to(device)
             rows = (rows - mean) / scale @ axes
             codes = _codes(rows, centers)
             pairs = zip(rows.split(batch_size), codes.split(batch_size), strict=True)
         batch, batch_codes = next(pairs)
-        rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / num_steps))
         optimizer.param_groups[0]["lr"] = rate
         gradient = _gradient(batch, batch_codes, centers) + SHRINKAGE / codebook_size * centers
         parameter.grad = gradient * deviations
         optimizer.step()
         centers = parameter.detach() * deviations
         if progress is not None:
-            progress(step + 1, steps)
+            progress(step + 1, num_steps)
     shift, centers = _fix_gauge(centers, _codes(x, centers))
     return (mean + shift @ axes.T * scale).cpu(), (centers @ axes.T * scale).cpu().contiguous()
 

@@ -20,6 +20,8 @@ class Report:
     num_frames: int
     relative_error: float
     """sum |x - x_hat|^2 / sum |x - mean|^2, with the mean of these frames."""
+    direct_sum_error: float
+    """The same without the refinement of `Quantizer.decode`."""
     entropy: list[float]
     """Of each codebook's codes, in bits; at most 8."""
     utilization: list[float]
@@ -42,21 +44,27 @@ def measure(quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray) -> R
         raise ValueError("there are no frames to measure the quantizer on")
     size, num_codebooks = quantizer.codebook_size, quantizer.num_codebooks
     counts = torch.zeros(num_codebooks, size, dtype=torch.long)
-    error = energy = 0.0
+    error = direct_sum_error = energy = 0.0
     total = torch.zeros(quantizer.dim, dtype=torch.float64, device=quantizer.mean.device)
     for begin in range(0, frames.num_frames, 4096):
         x = read_checked(frames, begin, min(begin + 4096, frames.num_frames))
         x = x.to(quantizer.mean.device)
         codes = quantizer.encode(x)
-        error += float((x - quantizer.decode(codes)).square().sum(dtype=torch.float64))
+        error += _energy(x - quantizer.decode(codes))
+        direct_sum_error += _energy(x - quantizer.direct_sum(codes))
         x = x - quantizer.mean  # near the mean of the frames, where sums of squares lose no digits
-        energy += float(x.square().sum(dtype=torch.float64))
+        energy += _energy(x)
         total += x.sum(dim=0, dtype=torch.float64)
         counts += code_counts(codes.cpu(), size)
     energy -= float(total.square().sum()) / frames.num_frames
     return Report(
         num_frames=frames.num_frames,
         relative_error=error / energy if energy > 0 else 0.0,
+        direct_sum_error=direct_sum_error / energy if energy > 0 else 0.0,
         entropy=code_entropy(counts).tolist(),
         utilization=(counts > 0).double().mean(dim=1).tolist(),
     )
+
+
+def _energy(x: Tensor) -> float:
+    return float(x.square().sum(dtype=torch.float64))

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
-from mvqkd.quantization.fit import fit_centers
+from mvqkd.quantization.fit import BEAM_SIZE, NUM_STEPS, fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
+from mvqkd.quantization.refinement import Refinement, fit_refinement
 from mvqkd.quantization.search import default_effort, pairwise_costs, search, unary_costs
 from mvqkd.quantization.search_reference import search_reference
 
@@ -24,10 +25,12 @@ _REMEDY = "train the quantizer: ./run.sh --stage 6 --stop-stage 6, or local/trai
 # Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
 # enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
+_STEPS_PER_REFINEMENT = 4
 
 
 class Quantizer(nn.Module):
-    """Direct-sum codebooks: x_hat = mean + sum_q centers[q, code_q], one byte per codebook.
+    """Direct-sum codebooks: x_hat = mean + sum_q centers[q, code_q], one byte per codebook; and a
+    refinement of that sum, which decoding applies and encoding does not know of.
 
     When it was fitted here, its gauge is fixed: every codebook's entries average to zero, weighted
     by how often they are used, so that `mean` is the mean of the data. (Of `multi_quantization`:
@@ -39,8 +42,9 @@ class Quantizer(nn.Module):
         guess: weight (Q * K, D) and bias (Q * K,) of the linear layer from which
             `multi_quantization` begins to encode frames less their mean. A quantizer that has one
             chooses codes as that package does, see `mvqkd.quantization.reference`.
+        refinement: of what `direct_sum` gives, less the mean.
         id: 8 hexadecimal digits that name this quantizer in every file of codes. Default: a digest
-            of the tensors, so that the same fit has the same id, and other tensors another.
+            of mean and centers, so that the same fit has the same id, and others another.
         metadata: JSON-able facts to keep with the quantizer (teacher, layer, frame rate).
 
     Raises:
@@ -61,6 +65,7 @@ class Quantizer(nn.Module):
         id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         guess: tuple[Tensor, Tensor] | None = None,
+        refinement: Refinement | None = None,
     ) -> None:
         super().__init__()
         if centers.ndim != 3 or mean.shape != centers.shape[2:]:
@@ -73,11 +78,16 @@ class Quantizer(nn.Module):
                 f"{centers.shape[0]} codebooks of {centers.shape[1]} entries: 1 to 32 codebooks of "
                 "at most 256 entries are supported"
             )
+        if refinement is not None and refinement.dim != len(mean):
+            raise ValueError(
+                f"a refinement of {refinement.dim} dimensions, for centers of {len(mean)}"
+            )
         self.register_buffer("mean", mean.detach().float().clone())
         self.register_buffer("centers", centers.detach().float().clone())
         weight, bias = guess or (None, None)
         self.register_buffer("guess_weight", None if weight is None else weight.detach().clone())
         self.register_buffer("guess_bias", None if bias is None else bias.detach().clone())
+        self.refinement = refinement
         self.id = _digest(self.mean, self.centers) if id is None else id
         if len(self.id) != 8 or not set(self.id) <= set("0123456789abcdef"):
             raise ValueError(f"quantizer id {self.id!r} is not 8 hexadecimal digits")
@@ -101,19 +111,37 @@ class Quantizer(nn.Module):
         progress: Callable[[int, int], None] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Quantizer:
-        """Learn a quantizer, which stays on `device`; see `mvqkd.quantization.fit.fit_centers` for
-        method and arguments."""
+        """Learn a quantizer, which stays on `device`: first its centers, see
+        `mvqkd.quantization.fit.fit_centers` for method and arguments, then, in a quarter as many
+        steps, its refinement (`mvqkd.quantization.refinement`)."""
+        frames = as_frames(embeddings)
+        steps = NUM_STEPS if num_steps is None else num_steps
+        total = steps + steps // _STEPS_PER_REFINEMENT
+
+        def report(done: int) -> None:
+            if progress is not None:
+                progress(done, total)
+
         with torch.autocast(torch.device(device).type, enabled=False):
             mean, centers = fit_centers(
-                as_frames(embeddings),
+                frames,
                 num_codebooks=num_codebooks,
                 codebook_size=codebook_size,
                 seed=seed,
-                num_steps=num_steps,
+                num_steps=steps,
                 device=torch.device(device),
-                progress=progress,
+                progress=lambda done, _: report(done),
             )
-        return cls(mean, centers, metadata=metadata).to(device)
+            quantizer = cls(mean, centers, metadata=metadata).to(device)
+            quantizer.refinement = fit_refinement(
+                frames,
+                quantizer.mean,
+                lambda x: quantizer.direct_sum(quantizer.encode(x, beam_size=BEAM_SIZE, sweeps=1)),
+                seed=seed,
+                num_steps=total - steps,
+                progress=lambda done, _: report(steps + done),
+            )
+        return quantizer
 
     @property
     def num_codebooks(self) -> int:
@@ -212,7 +240,22 @@ class Quantizer(nn.Module):
         return self.encode(x)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Reconstruct frames.
+        """Reconstruct frames: their direct sum, refined if there is a refinement.
+
+        Args:
+            codes: (..., Q) integers below K.
+
+        Returns:
+            (..., D) float32.
+
+        Raises:
+            ValueError: another number of codebooks than Q.
+        """
+        x = self.direct_sum(codes)
+        return x if self.refinement is None else self.refinement(x - self.mean) + self.mean
+
+    def direct_sum(self, codes: Tensor) -> Tensor:
+        """The mean and the centers of codes, added up.
 
         Args:
             codes: (..., Q) integers below K.
@@ -242,6 +285,7 @@ class Quantizer(nn.Module):
                     "mean": self.mean.cpu(),
                     "centers": self.centers.cpu(),
                     "guess": None if self.guess is None else tuple(x.cpu() for x in self.guess),
+                    "refinement": None if self.refinement is None else _on_cpu(self.refinement),
                     "metadata": self.metadata,
                 },
                 partial,
@@ -267,12 +311,14 @@ class Quantizer(nn.Module):
             raise UserError(
                 f"{path} is not a quantizer ({_FORMAT})", remedy=f"remove it, and {_REMEDY}"
             )
+        refinement = state.get("refinement")
         return cls(
             state["mean"],
             state["centers"],
             id=state["id"],
             metadata=state["metadata"],
             guess=state.get("guess"),
+            refinement=Refinement(**refinement) if refinement else None,
         )
 
     def extra_repr(self) -> str:
@@ -305,6 +351,10 @@ def read_tensors(path: str | Path) -> object:
         raise UserError(
             f"{path} is damaged, or is no file of tensors", remedy=f"remove it, and {_REMEDY}"
         ) from error
+
+
+def _on_cpu(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
 
 
 def _digest(*tensors: Tensor) -> str:

@@ -60,7 +60,8 @@ def from_reference(state: Mapping[str, Tensor]) -> Quantizer:
 def to_reference(
     quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray, *, num_steps: int = 500
 ) -> dict[str, Tensor]:
-    """A state dict that the package loads; it decodes our codes as we do.
+    """A state dict that the package loads; it decodes our codes as `Quantizer.direct_sum` does,
+    because it has no place for a refinement.
 
     Its encoder starts from a linear guess: the quantizer's own if it came from the package, else
     one that is trained here on the codes of `embeddings`.

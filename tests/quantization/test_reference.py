@@ -80,7 +80,7 @@ def test_written_quantizers_work_in_the_package():
     theirs.load_state_dict(to_reference(ours, x, num_steps=60))
     assert theirs.get_id() == ours.id
     codes = ours.encode(x)
-    torch.testing.assert_close(theirs.decode(codes).detach(), ours.decode(codes))
+    torch.testing.assert_close(theirs.decode(codes).detach(), ours.direct_sum(codes))
 
     def error(codes):
         return float((x - ours.decode(codes)).square().sum())
