@@ -255,17 +255,7 @@ class Quantizer(nn.Module):
         return x if self.refinement is None else self.refinement(x - self.mean) + self.mean
 
     def direct_sum(self, codes: Tensor) -> Tensor:
-        """The mean and the centers of codes, added up.
-
-        Args:
-            codes: (..., Q) integers below K.
-
-        Returns:
-            (..., D) float32.
-
-        Raises:
-            ValueError: another number of codebooks than Q.
-        """
+        """The mean and the centers of codes, added up; see `decode`."""
         if codes.shape[-1] != self.num_codebooks:
             raise ValueError(
                 f"codes have {codes.shape[-1]} codebooks, the quantizer {self.num_codebooks}"

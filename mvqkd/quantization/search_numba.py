@@ -1,8 +1,9 @@
 """The code search of `search.py` for one CPU frame at a time: all that a frame needs stays in the
-processor's cache. Compiled by numba at the first call; only `search.py` imports this module."""
+processor's cache. Compiled by numba at the first call."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise as neighbours
 
@@ -99,13 +100,22 @@ def search(
 ) -> np.ndarray:
     """As `mvqkd.quantization.search.search`, on float32 arrays and `num_threads` threads."""
     codes = np.empty(unary.shape[:2], dtype=np.uint8)
-    # Plain threads around a kernel that holds no lock: numba's own pools do not survive a fork.
-    pieces = max(1, min(num_threads, len(unary) // 16))
-    bounds = [len(unary) * i // pieces for i in range(pieces + 1)]
+    in_threads(
+        lambda s: _search(unary[s], pairwise, beam_size, sweeps, codes[s]), len(unary), num_threads
+    )
+    return codes
+
+
+def in_threads(job: Callable[[slice], None], num_frames: int, num_threads: int) -> None:
+    """Do a job for all frames, some of them in every thread.
+
+    Plain threads around kernels that hold no lock: numba's own pools do not survive a fork.
+    """
+    pieces = max(1, min(num_threads, num_frames // 16))
+    bounds = [num_frames * i // pieces for i in range(pieces + 1)]
     jobs = [slice(begin, end) for begin, end in neighbours(bounds)]
     if pieces == 1:
-        _search(unary, pairwise, beam_size, sweeps, codes)
-        return codes
+        job(jobs[0])
+        return
     with ThreadPoolExecutor(pieces) as pool:
-        list(pool.map(lambda s: _search(unary[s], pairwise, beam_size, sweeps, codes[s]), jobs))
-    return codes
+        list(pool.map(job, jobs))

@@ -7,6 +7,8 @@ all codebooks is left.
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,52 +60,98 @@ def refine(x: Tensor, codes: Tensor, centers: Tensor) -> Tensor:
     rest = error[:, None] - current
     costs = torch.bmm(rest.transpose(0, 1), centers.transpose(1, 2)).mul_(2)
     costs += centers.square().sum(dim=2)[:, None]
-    costs, kept = costs.topk(min(_kept(1, size), size), dim=2, largest=False)
-    costs = costs.transpose(0, 1) + rest.square().sum(dim=2, keepdim=True)
-    kept = kept.transpose(0, 1)
+    compiled = not x.is_cuda and importlib.util.find_spec("numba") is not None
+    join = _join_compiled if compiled else _join_torch
+    base, before = rest.square().sum(dim=2), error.square().sum(dim=1)
+    return join(centers, codes, costs, base, before)
+
+
+def _widths(num_codebooks: int, size: int) -> list[int]:
+    """How many proposals are kept of single codebooks, of pairs, of pairs of pairs, ..., of all."""
+    widths = [min(_kept(1, size), size)]
+    for level in range(1, num_codebooks.bit_length()):
+        widths.append(min(_kept(2**level, size), widths[-1] ** 2))
+    return [*widths[:-1], 1]
+
+
+def _join_compiled(
+    centers: Tensor, codes: Tensor, costs: Tensor, base: Tensor, before: Tensor
+) -> Tensor:
+    """`_join_torch` for a CPU that has numba."""
+    from mvqkd.quantization.search_reference_numba import join
+
+    joined = join(
+        centers.detach().contiguous().numpy(),
+        codes.contiguous().numpy(),
+        costs.detach().numpy(),
+        base.detach().numpy(),
+        before.detach().numpy(),
+        _widths(*centers.shape[:2]),
+        torch.get_num_threads(),
+    )
+    return torch.from_numpy(joined)
+
+
+def _join_torch(
+    centers: Tensor, codes: Tensor, costs: Tensor, base: Tensor, before: Tensor
+) -> Tensor:
+    """Change codes, where the best changes are kept of single codebooks, of pairs of them, of pairs
+    of such pairs, and so on.
+
+    Args:
+        centers: (Q, K, D), Q a power of 2.
+        codes: (T, Q) int64.
+        costs: (Q, T, K), the squared error with one code changed, less `base`.
+        base: (T, Q).
+        before: (T,), the squared error without a change.
+
+    Returns:
+        (T, Q) int64.
+    """
+    num_codebooks, size, dim = centers.shape
+    widths = _widths(num_codebooks, size)
+    costs, kept = costs.topk(widths[0], dim=2, largest=False)
+    costs, kept = costs.transpose(0, 1) + base[:, :, None], kept.transpose(0, 1)
+    rows = centers.reshape(-1, dim)
+    first_row = size * torch.arange(num_codebooks, device=codes.device)
+    current = rows[(codes + first_row).flatten()].view(len(codes), num_codebooks, dim)
     # On a CPU, of so few frames at a time that their changes stay in the cache.
-    step = max(1, (2**24 if x.is_cuda else 2**19) // (kept[0].numel() * dim))
+    step = max(1, (2**24 if codes.is_cuda else 2**19) // (kept[0].numel() * dim))
     chosen = [
         _join(
             rows.index_select(0, (proposals + first_row[:, None]).flatten())
             .view(*proposals.shape, dim)
             .sub_(now[:, :, None]),
             cost,
-            e.square().sum(dim=1),
-            size,
+            error,
+            widths,
         )
-        for proposals, now, cost, e in zip(
-            *(values.split(step) for values in (kept, current, costs, error)), strict=True
+        for proposals, now, cost, error in zip(
+            *(values.split(step) for values in (kept, current, costs, before)), strict=True
         )
     ]
     return kept.gather(2, torch.cat(chosen))[:, :, 0]
 
 
-def _join(deltas: Tensor, costs: Tensor, before: Tensor, size: int) -> Tensor:
-    """Which of its proposals each codebook should take, where the best are kept of pairs of
-    codebooks, of pairs of such pairs, and so on.
+def _join(deltas: Tensor, costs: Tensor, before: Tensor, widths: list[int]) -> Tensor:
+    """Which of its proposals each codebook should take, (T, Q, 1) int64 less than P.
 
     Args:
         deltas: (T, Q, P, D), the change that a proposal makes to the reconstruction.
         costs: (T, Q, P), the squared error if it is the only change.
         before: (T,), the squared error without a change.
-        size: entries of a codebook.
-
-    Returns:
-        (T, Q, 1) int64, less than P.
+        widths: how many proposals are kept of single codebooks, of pairs, and so on.
     """
     num_frames, groups, _, dim = deltas.shape
     halves = []
-    width = 1
-    while groups > 1:
-        groups, width, proposals = groups // 2, 2 * width, deltas.shape[2]
+    for number in widths[1:]:
+        groups, proposals = groups // 2, deltas.shape[2]
         halved = deltas.view(-1, 2, proposals, dim)
         pairs = torch.bmm(halved[:, 0], halved[:, 1].transpose(1, 2)).mul_(2)
         pairs = pairs.view(num_frames, groups, proposals, proposals)
         pairs += costs[:, 0::2, :, None]
         pairs += costs[:, 1::2, None]
         costs = pairs.flatten(2) - before[:, None, None]
-        number = 1 if groups == 1 else min(_kept(width, size), proposals**2)
         costs, best = costs.topk(number, dim=2, largest=False)
         halves.append((best // proposals, best % proposals))
         if groups > 1:
