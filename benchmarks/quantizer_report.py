@@ -71,7 +71,7 @@ def _errors(gaussian: int | None, results: Results, rates: list[int]) -> list[st
             lines.append(_row(name, _values(results, method, "error" + effort, rates, ".4f")))
         sums = _values(results, method, "direct_sum_error", rates, ".4f")
         if any(sums):
-            lines.append(_row(f"{METHODS[method]}, direct sum without refinement", sums))
+            lines.append(_row(f"{METHODS[method]}, direct sum alone", sums))
     parts = [("", "")] if gaussian else [("", ""), ("_other", ", other speakers")]
     for method in _methods(results):
         for suffix, kind in parts:

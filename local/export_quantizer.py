@@ -4,7 +4,7 @@
     python local/export_quantizer.py --quantizer data/x/quantizer.pt \\
         --embeddings data/x/sample/layer-36 --output quantizer_icefall.pt
 
-It decodes our codes to their direct sum; the refinement that our decoding adds has no place in it.
+It decodes our codes to their direct sum; the correction that our decoding makes has no place in it.
 Its encoder begins with a linear guess, which is fitted here to the codes of the embeddings.
 `local/train_quantizer.py --import` reads such files.
 """

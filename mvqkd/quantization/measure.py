@@ -21,7 +21,7 @@ class Report:
     relative_error: float
     """sum |x - x_hat|^2 / sum |x - mean|^2, with the mean of these frames."""
     direct_sum_error: float
-    """The same without the refinement of `Quantizer.decode`."""
+    """The same without the correction of `Quantizer.decode`."""
     entropy: list[float]
     """Of each codebook's codes, in bits; at most 8."""
     utilization: list[float]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
+from mvqkd.quantization.correction import Correction, fit_correction
 from mvqkd.quantization.fit import BEAM_SIZE, NUM_STEPS, fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
-from mvqkd.quantization.refinement import Refinement, fit_refinement
 from mvqkd.quantization.search import default_effort, pairwise_costs, search, unary_costs
 from mvqkd.quantization.search_reference import search_reference
 
@@ -25,12 +25,12 @@ _REMEDY = "train the quantizer: ./run.sh --stage 6 --stop-stage 6, or local/trai
 # Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
 # enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
-_STEPS_PER_REFINEMENT = 4
+_STEPS_PER_CORRECTION = 4
 
 
 class Quantizer(nn.Module):
     """Direct-sum codebooks: x_hat = mean + sum_q centers[q, code_q], one byte per codebook; and a
-    refinement of that sum, which decoding applies and encoding does not know of.
+    correction of that sum, which decoding applies and encoding does not know of.
 
     When it was fitted here, its gauge is fixed: every codebook's entries average to zero, weighted
     by how often they are used, so that `mean` is the mean of the data. (Of `multi_quantization`:
@@ -42,7 +42,7 @@ class Quantizer(nn.Module):
         guess: weight (Q * K, D) and bias (Q * K,) of the linear layer from which
             `multi_quantization` begins to encode frames less their mean. A quantizer that has one
             chooses codes as that package does, see `mvqkd.quantization.reference`.
-        refinement: of what `direct_sum` gives, less the mean.
+        correction: of what `direct_sum` gives, less the mean.
         id: 8 hexadecimal digits that name this quantizer in every file of codes. Default: a digest
             of mean and centers, so that the same fit has the same id, and others another.
         metadata: JSON-able facts to keep with the quantizer (teacher, layer, frame rate).
@@ -65,7 +65,7 @@ class Quantizer(nn.Module):
         id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         guess: tuple[Tensor, Tensor] | None = None,
-        refinement: Refinement | None = None,
+        correction: Correction | None = None,
     ) -> None:
         super().__init__()
         if centers.ndim != 3 or mean.shape != centers.shape[2:]:
@@ -78,16 +78,16 @@ class Quantizer(nn.Module):
                 f"{centers.shape[0]} codebooks of {centers.shape[1]} entries: 1 to 32 codebooks of "
                 "at most 256 entries are supported"
             )
-        if refinement is not None and refinement.dim != len(mean):
+        if correction is not None and correction.dim != len(mean):
             raise ValueError(
-                f"a refinement of {refinement.dim} dimensions, for centers of {len(mean)}"
+                f"a correction of {correction.dim} dimensions, for centers of {len(mean)}"
             )
         self.register_buffer("mean", mean.detach().float().clone())
         self.register_buffer("centers", centers.detach().float().clone())
         weight, bias = guess or (None, None)
         self.register_buffer("guess_weight", None if weight is None else weight.detach().clone())
         self.register_buffer("guess_bias", None if bias is None else bias.detach().clone())
-        self.refinement = refinement
+        self.correction = correction
         self.id = _digest(self.mean, self.centers) if id is None else id
         if len(self.id) != 8 or not set(self.id) <= set("0123456789abcdef"):
             raise ValueError(f"quantizer id {self.id!r} is not 8 hexadecimal digits")
@@ -113,10 +113,10 @@ class Quantizer(nn.Module):
     ) -> Quantizer:
         """Learn a quantizer, which stays on `device`: first its centers, see
         `mvqkd.quantization.fit.fit_centers` for method and arguments, then, in a quarter as many
-        steps, its refinement (`mvqkd.quantization.refinement`)."""
+        steps, its correction (`mvqkd.quantization.correction`)."""
         frames = as_frames(embeddings)
         steps = NUM_STEPS if num_steps is None else num_steps
-        total = steps + steps // _STEPS_PER_REFINEMENT
+        total = steps + steps // _STEPS_PER_CORRECTION
 
         def report(done: int) -> None:
             if progress is not None:
@@ -133,7 +133,7 @@ class Quantizer(nn.Module):
                 progress=lambda done, _: report(done),
             )
             quantizer = cls(mean, centers, metadata=metadata).to(device)
-            quantizer.refinement = fit_refinement(
+            quantizer.correction = fit_correction(
                 frames,
                 quantizer.mean,
                 lambda x: quantizer.direct_sum(quantizer.encode(x, beam_size=BEAM_SIZE, sweeps=1)),
@@ -240,7 +240,7 @@ class Quantizer(nn.Module):
         return self.encode(x)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Reconstruct frames: their direct sum, refined if there is a refinement.
+        """Reconstruct frames: their direct sum, corrected if there is a correction.
 
         Args:
             codes: (..., Q) integers below K.
@@ -252,7 +252,7 @@ class Quantizer(nn.Module):
             ValueError: another number of codebooks than Q.
         """
         x = self.direct_sum(codes)
-        return x if self.refinement is None else self.refinement(x - self.mean) + self.mean
+        return x if self.correction is None else self.correction(x - self.mean) + self.mean
 
     def direct_sum(self, codes: Tensor) -> Tensor:
         """The mean and the centers of codes, added up; see `decode`."""
@@ -275,7 +275,7 @@ class Quantizer(nn.Module):
                     "mean": self.mean.cpu(),
                     "centers": self.centers.cpu(),
                     "guess": None if self.guess is None else tuple(x.cpu() for x in self.guess),
-                    "refinement": None if self.refinement is None else _on_cpu(self.refinement),
+                    "correction": None if self.correction is None else _on_cpu(self.correction),
                     "metadata": self.metadata,
                 },
                 partial,
@@ -301,14 +301,14 @@ class Quantizer(nn.Module):
             raise UserError(
                 f"{path} is not a quantizer ({_FORMAT})", remedy=f"remove it, and {_REMEDY}"
             )
-        refinement = state.get("refinement")
+        correction = state.get("correction")
         return cls(
             state["mean"],
             state["centers"],
             id=state["id"],
             metadata=state["metadata"],
             guess=state.get("guess"),
-            refinement=Refinement(**refinement) if refinement else None,
+            correction=Correction(**correction) if correction else None,
         )
 
     def extra_repr(self) -> str:

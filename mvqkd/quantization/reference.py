@@ -61,7 +61,7 @@ def to_reference(
     quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray, *, num_steps: int = 500
 ) -> dict[str, Tensor]:
     """A state dict that the package loads; it decodes our codes as `Quantizer.direct_sum` does,
-    because it has no place for a refinement.
+    because it has no place for a correction.
 
     Its encoder starts from a linear guess: the quantizer's own if it came from the package, else
     one that is trained here on the codes of `embeddings`.

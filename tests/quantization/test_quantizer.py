@@ -68,17 +68,17 @@ def test_many_codebooks_are_searched_harder_unless_told_otherwise():
     assert error(many) < error(many, beam_size=16, sweeps=1) < error(many, beam_size=8, sweeps=1)
 
 
-def test_decode_refines_the_sum_of_mean_and_chosen_centers(fitted):
+def test_decode_corrects_the_sum_of_mean_and_chosen_centers(fitted):
     codes = torch.tensor([[[3, 0], [15, 7]]])
     expected = fitted.mean + fitted.centers[0, [3, 15]] + fitted.centers[1, [0, 7]]
     assert torch.equal(fitted.direct_sum(codes), expected[None])
     plain = Quantizer(fitted.mean, fitted.centers)
     assert torch.equal(plain.decode(codes), expected[None])
-    refined = fitted.refinement(expected - fitted.mean) + fitted.mean
-    torch.testing.assert_close(fitted.decode(codes), refined[None])
+    corrected = fitted.correction(expected - fitted.mean) + fitted.mean
+    torch.testing.assert_close(fitted.decode(codes), corrected[None])
 
 
-def test_the_refinement_is_nearer_to_frames_and_changes_neither_codes_nor_id():
+def test_the_correction_is_nearer_to_frames_and_changes_neither_codes_nor_id():
     """Of frames with coordinates that two others decide together."""
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(12000, 4, generator=generator)
@@ -329,7 +329,7 @@ def test_gaussian_source_stays_above_shannons_bound():
 def test_progress_is_told():
     calls = []
     Quantizer.fit(clustered(300), **SMALL, progress=lambda done, all: calls.append((done, all)))
-    # 60 steps of the centers, and 15 of the refinement, of which 300 frames need fewer.
+    # 60 steps of the centers, and 15 of the correction, of which 300 frames need fewer.
     assert {total for _, total in calls} == {75}
     done = [done for done, _ in calls]
     assert done[:60] == list(range(1, 61))

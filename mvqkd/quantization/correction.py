@@ -30,7 +30,7 @@ _SHRINKAGE_FRAMES = 8192
 _MAX_EPOCHS = 10
 
 
-class Refinement(nn.Module):
+class Correction(nn.Module):
     """z -> z + outer(relu(inner(z))), for sums of centers z (..., D), float32; without gradients.
 
     Args:
@@ -77,11 +77,11 @@ class Refinement(nn.Module):
         weights = (self.inner_weight, self.inner_bias, self.outer_weight, self.outer_bias)
         rows = z.reshape(-1, self.dim).split(_CHUNK_FRAMES)
         with torch.autocast(z.device.type, enabled=False):
-            refined = torch.cat([part + _network(part, *weights) for part in rows])
-        return refined.view(z.shape)
+            corrected = torch.cat([part + _network(part, *weights) for part in rows])
+        return corrected.view(z.shape)
 
 
-def fit_refinement(
+def fit_correction(
     frames: Frames,
     mean: Tensor,
     reconstruct: Callable[[Tensor], Tensor],
@@ -89,7 +89,7 @@ def fit_refinement(
     seed: int,
     num_steps: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Refinement:
+) -> Correction:
     """Learn what to add to sums of centers, to be near to frames.
 
     The last tenth of the frames, at most 8192, is left out of the training. On it the network's
@@ -143,7 +143,7 @@ def fit_refinement(
     energy = added.square().sum()
     factor = ((x - mean - z) * added).sum() / energy if energy > 0 else energy
     factor = scale * factor.clamp(0, 1)
-    return Refinement(inner_weight / scale, inner_bias, factor * outer_weight, factor * outer_bias)
+    return Correction(inner_weight / scale, inner_bias, factor * outer_weight, factor * outer_bias)
 
 
 def _network(
