@@ -136,7 +136,7 @@ def draw(name: str, gaussian: int | None, results: Results, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for method in _methods(results):
         points = sorted((rate, r["error"]) for (m, rate), r in results.items() if m == method)
         style = {"linewidth": 2.5, "color": "black"} if method == "ours" else {}
@@ -152,6 +152,6 @@ def draw(name: str, gaussian: int | None, results: Results, path: Path) -> None:
     axes.set_ylabel("relative error, held-out frames")
     axes.set_title(name, fontsize=10)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=100)
     plt.close(figure)
