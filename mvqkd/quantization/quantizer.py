@@ -255,7 +255,8 @@ class Quantizer(nn.Module):
         return x if self.correction is None else self.correction(x - self.mean) + self.mean
 
     def direct_sum(self, codes: Tensor) -> Tensor:
-        """The mean and the centers of codes, added up; see `decode`."""
+        """The mean and the centers of codes, added up: arguments, result and errors are those of
+        `decode`."""
         if codes.shape[-1] != self.num_codebooks:
             raise ValueError(
                 f"codes have {codes.shape[-1]} codebooks, the quantizer {self.num_codebooks}"

@@ -60,6 +60,22 @@ def _products(a, b, out):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
+def _keep(cost, index, best, which, count, number):
+    """Put a cost and its index among the at most `number` lowest, `best` and `which`, in order, of
+    which there are `count`; return how many there are now. One that does not belong there is for
+    the caller to leave out, as a call takes longer than a comparison."""
+    count = min(count + 1, number)
+    n = count - 1
+    while n > 0 and best[n - 1] > cost:
+        best[n] = best[n - 1]
+        which[n] = which[n - 1]
+        n -= 1
+    best[n] = cost
+    which[n] = index
+    return count
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
 def _join(centers, codes, costs, base, before, widths, begin, end, joined_codes):
     """Write joined codes (T, Q) of frames begin..end-1.
 
@@ -77,27 +93,18 @@ def _join(centers, codes, costs, base, before, widths, begin, end, joined_codes)
     cost = np.empty((num_codebooks, widest), dtype=np.float32)
     products = np.empty((widest, widest), dtype=np.float32)
     best = np.empty(widest, dtype=np.float32)
-    halves = np.empty((levels, num_codebooks // 2, widest, 2), dtype=np.int64)
+    # Of what proposals of its two halves a group's are made: first * width + second.
+    halves = np.empty((levels, num_codebooks // 2, widest), dtype=np.int64)
     kept = np.empty((num_codebooks, widest), dtype=np.int64)
     taken = np.empty(num_codebooks, dtype=np.int64)
     for t in range(begin, end):
         for q in range(num_codebooks):
-            count, number = 0, widths[0]
-            limit = np.float32(np.inf)
+            count, number, limit = 0, widths[0], np.float32(np.inf)
             for k in range(size):
                 c = costs[q, t, k]
-                if c < limit or count < number:
-                    if count < number:
-                        count += 1
-                    n = count - 1
-                    while n > 0 and best[n - 1] > c:
-                        best[n] = best[n - 1]
-                        kept[q, n] = kept[q, n - 1]
-                        n -= 1
-                    best[n] = c
-                    kept[q, n] = k
-                    if count == number:
-                        limit = best[count - 1]
+                if count < number or c < limit:
+                    count = _keep(c, k, best, kept[q], count, number)
+                    limit = best[count - 1]
             for n in range(number):
                 cost[q, n] = best[n] + base[t, q]
         groups = num_codebooks
@@ -117,30 +124,20 @@ def _join(centers, codes, costs, base, before, widths, begin, end, joined_codes)
                 else:
                     first, second = deltas[2 * g, :width], deltas[2 * g + 1, :width]
                 _products(first, second, products)
-                count = 0
-                limit = np.float32(np.inf)
+                count, limit = 0, np.float32(np.inf)
+                made_of = halves[level, g]
                 for i in range(width):
                     other = cost[2 * g, i] - before[t]
                     for j in range(width):
                         c = 2 * products[i, j] + cost[2 * g + 1, j] + other
-                        if c < limit or count < number:
-                            if count < number:
-                                count += 1
-                            n = count - 1
-                            while n > 0 and best[n - 1] > c:
-                                best[n] = best[n - 1]
-                                halves[level, g, n] = halves[level, g, n - 1]
-                                n -= 1
-                            best[n] = c
-                            halves[level, g, n, 0] = i
-                            halves[level, g, n, 1] = j
-                            if count == number:
-                                limit = best[count - 1]
+                        if count < number or c < limit:
+                            count = _keep(c, i * width + j, best, made_of, count, number)
+                            limit = best[count - 1]
                 for n in range(number):
                     cost[g, n] = best[n]
                 if groups > 1:
                     for n in range(number):
-                        a, b = first[halves[level, g, n, 0]], second[halves[level, g, n, 1]]
+                        a, b = first[made_of[n] // width], second[made_of[n] % width]
                         for d in range(dim):
                             joined[g, n, d] = a[d] + b[d]
             deltas, joined = joined, deltas
@@ -149,9 +146,9 @@ def _join(centers, codes, costs, base, before, widths, begin, end, joined_codes)
         groups = 1
         for level in range(levels - 1, -1, -1):
             for g in range(groups - 1, -1, -1):
-                n = taken[g]
-                taken[2 * g + 1] = halves[level, g, n, 1]
-                taken[2 * g] = halves[level, g, n, 0]
+                half = halves[level, g, taken[g]]
+                taken[2 * g + 1] = half % widths[level]
+                taken[2 * g] = half // widths[level]
             groups *= 2
         for q in range(num_codebooks):
             joined_codes[t, q] = kept[q, taken[q]]
