@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvqkd.checkpoints.load import load_model
 from mvqkd.decoding import (
     CtcGreedySearch,
     GreedySearch,
@@ -33,12 +34,10 @@ from mvqkd.decoding import (
     decode_whole,
 )
 from mvqkd.evaluation.report import markdown_table
-from mvqkd.experiment.build import build_student, load_student
+from mvqkd.experiment.build import build_student
 from mvqkd.experiment.config import ModelConfig
 from mvqkd.files import write_text
 from mvqkd.models import Transducer
-from mvqkd.training.averaging import load_for_decoding
-from mvqkd.training.checkpoint import epoch_path, load_checkpoint
 
 CHUNK, LEFT = 16, 64
 
@@ -64,8 +63,7 @@ def main() -> None:
     if options.exp_dir is None:
         model = random_student(features[:1])
     else:
-        description = load_checkpoint(epoch_path(options.exp_dir, options.epoch))["description"]
-        model = load_student(load_for_decoding(options.exp_dir, epoch=options.epoch), description)
+        model = load_model(options.exp_dir, options.epoch)
 
     whole = partial(decode_whole, model)
     streams: dict[str, Any] = {"chunk_size": CHUNK, "left_context": LEFT}

@@ -19,8 +19,9 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from mvqkd.geometry import encoder_frames
 from mvqkd.models import ConformerEncoder
-from mvqkd.models.subsampling import ConvSubsampling, subsampled_lens
+from mvqkd.models.subsampling import ConvSubsampling
 
 SIZES = {  # layers x width
     "4x144": {"num_layers": 4, "dim": 144, "feedforward_dim": 576},
@@ -46,7 +47,7 @@ class Peer(nn.Module):
         )
 
     def forward(self, features: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        return self.conformer(self.subsampling(features), subsampled_lens(lens))
+        return self.conformer(self.subsampling(features), encoder_frames(lens))
 
 
 def num_parameters(module: nn.Module) -> int:

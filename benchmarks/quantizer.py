@@ -36,7 +36,7 @@ from quantizer_peers import METHODS, Ours, direct_sum, fit, installed, user_seco
 from quantizer_report import draw, write_tables
 
 from mvqkd.data.embeddings import EmbeddingStore
-from mvqkd.data.features import FeatureReader
+from mvqkd.data.feature_reader import FeatureReader
 from mvqkd.data.labelled import SPEED
 from mvqkd.files import atomic_path, write_json
 from mvqkd.quantization.counts import code_counts, code_entropy

@@ -22,14 +22,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mvqkd.data.alignment import frame_ratio
+from mvqkd.data.alignment import require_ratio
 from mvqkd.data.features import extract
 from mvqkd.errors import UserError
 from mvqkd.evaluation.wer import Transcript, log_line, score
-from mvqkd.experiment.build_distillation import STUDENT_RATE
 from mvqkd.experiment.program import run_program
 from mvqkd.files import write_text
-from mvqkd.teachers import SAMPLE_RATE, load_teacher
+from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
 from mvqkd.teachers.probe import probe
 
@@ -54,7 +54,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lowest = load_teacher(options.teacher, [0])
     # Refused here, and not when a training begins.
-    frame_ratio(lowest.frame_rate, STUDENT_RATE)
+    require_ratio(lowest.frame_rate)
     num_layers = lowest.num_layers
     quarters = sorted({max(1, round(num_layers * part / 4)) for part in (1, 2, 3, 4)})
     layers = sorted(set(options.layers or quarters) | {num_layers})

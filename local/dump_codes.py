@@ -23,13 +23,14 @@ import numpy as np
 import torch
 
 from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
-from mvqkd.data.features import FeatureReader
+from mvqkd.data.feature_reader import FeatureReader
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import at_least, run_program
+from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.quantization import Quantizer
 from mvqkd.quantization.predictable import encode_predictably
 from mvqkd.quantization.probe import CodeProbe
-from mvqkd.teachers import SAMPLE_RATE, load_teacher
+from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
 from mvqkd.teachers.shards import Tick, divide_parts, prepare_folder, process_shards, worker
 

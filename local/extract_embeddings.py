@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mvqkd.data.alignment import frame_ratio
+from mvqkd.data.alignment import require_ratio
 from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.errors import UserError
-from mvqkd.experiment.build_distillation import STUDENT_RATE
 from mvqkd.experiment.program import at_least, run_program
-from mvqkd.teachers import SAMPLE_RATE, load_teacher
+from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts, embed
 from mvqkd.teachers.shards import Tick, divide, divide_parts, prepare_folder, process_shards, worker
 
@@ -61,7 +61,7 @@ def main() -> None:
     layers = sorted(set(options.layers))
     teacher = load_teacher(options.teacher, layers, device=device)
     # Refused here, and not when a training begins, hours of extraction later.
-    frame_ratio(teacher.frame_rate, STUDENT_RATE)
+    require_ratio(teacher.frame_rate)
     frames = teacher.output_lens(torch.from_numpy(cuts.num_samples)).numpy()
     if len(numbers) < len(cuts):
         shards = divide(numbers, seconds, options.shard_hours)

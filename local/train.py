@@ -113,14 +113,14 @@ def train(
     device: str | None,
 ) -> None:
     # Not before: a wrong option or a finished training is told without waiting for torch.
+    from mvqkd.checkpoints.files import steps
+    from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
     from mvqkd.data import Tokenizer
     from mvqkd.experiment import build
     from mvqkd.experiment.build_distillation import Distillation
-    from mvqkd.training.checkpoint import steps
     from mvqkd.training.distributed import start_world
     from mvqkd.training.interruption import EXIT_INTERRUPTED, listen
     from mvqkd.training.logs import log_to
-    from mvqkd.training.pretrained import begin_with, write_pretrained
     from mvqkd.training.trainer import Trainer
 
     # Before the processes meet: the first one's refusal ends them all.

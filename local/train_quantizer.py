@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
-from mvqkd.data.features import FeatureReader
+from mvqkd.data.feature_reader import FeatureReader
 from mvqkd.data.labelled import SPEED
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import run_program

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mvqkd.errors import UserError
+from mvqkd.geometry import ENCODER_RATE, frame_ratio
 
 
 class Span(NamedTuple):
@@ -95,14 +96,14 @@ def check_lengths(
     return differences
 
 
-def frame_ratio(teacher_rate: float, student_rate: float) -> int:
+def require_ratio(teacher_rate: float, student_rate: float = ENCODER_RATE) -> int:
     """Teacher frames for a student frame; rates in Hz.
 
     Raises:
         UserError: the teacher's rate is no multiple of the student's.
     """
-    ratio = round(teacher_rate / student_rate)
-    if ratio < 1 or abs(ratio * student_rate - teacher_rate) > 1e-6 * teacher_rate:
+    ratio = frame_ratio(teacher_rate, student_rate)
+    if ratio is None:
         raise UserError(
             f"the teacher has {teacher_rate:g} frames a second, the student {student_rate:g}: no "
             "integer ratio",

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# log(1e-10), the value with which lhotse, icefall and sherpa-onnx pad log-mel features.
-FEATURE_PADDING = -23.025850929940457
-TOKEN_PADDING = -100
-FRAME_SHIFT = 0.01
-"""Seconds from one frame of features to the next."""
+from mvqkd.geometry import (
+    FEATURE_PADDING,
+    FRAME_SHIFT,
+    RECEPTIVE_FIELD,
+    SUBSAMPLING,
+    TARGET_PADDING,
+)
 
 
 @dataclass
@@ -90,9 +92,9 @@ def collate(
     order = sorted(range(len(ids)), key=lambda n: -len(features[n]))
     frames = [len(features[n]) for n in order]
     lens = [len(tokens[n]) for n in order]
-    length = max(frames) + (3 - max(frames)) % pad_multiple
+    length = max(frames) + (RECEPTIVE_FIELD - SUBSAMPLING - max(frames)) % pad_multiple
     padded = torch.full((len(ids), length, features[0].shape[1]), FEATURE_PADDING)
-    targets = torch.full((len(ids), max(lens)), TOKEN_PADDING, dtype=torch.int64)
+    targets = torch.full((len(ids), max(lens)), TARGET_PADDING, dtype=torch.int64)
     for row, n in enumerate(order):
         padded[row, : frames[row]] = torch.as_tensor(features[n])
         targets[row, : lens[row]] = torch.as_tensor(np.asarray(tokens[n], dtype=np.int64))

@@ -18,6 +18,7 @@ from torch import Tensor
 from mvqkd.data.alignment import align
 from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
+from mvqkd.geometry import TARGET_PADDING
 
 _DATASET = "codes"
 _REMEDY = "dump the codes: ./run.sh --stage 7 --stop-stage 7, or local/dump_codes.py"
@@ -155,7 +156,7 @@ class CodeStore:
         """
         width = ratio * self.info.num_codebooks
         lens = student_lens.tolist()
-        targets = np.full((len(lens), max(lens, default=0), width), -100, dtype=np.int64)
+        targets = np.full((len(lens), max(lens, default=0), width), TARGET_PADDING, dtype=np.int64)
         for row, utterance, length in zip(targets, ids, lens, strict=True):
             codes = self._store[utterance]
             begin, count = align(

@@ -25,16 +25,16 @@ from lhotse import Features, MonoCut, Recording, SupervisionSegment
 from lhotse.features.compression import lilcom_compress_chunked
 from lhotse.features.io import CHUNKY_FORMAT_CHUNK_SIZE
 from lhotse.serialization import deserialize_item
-from lhotse.utils import compute_num_frames, fastcopy
+from lhotse.utils import fastcopy
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mvqkd.data.batch import FRAME_SHIFT
-from mvqkd.data.features import NUM_BINS, SAMPLE_RATE, extract, fbank, read_audio
+from mvqkd.data.features import extract, fbank, read_audio
 from mvqkd.data.jsonl import fingerprint, read_items, stem, write_items
 from mvqkd.data.report import Report, read_report
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
+from mvqkd.geometry import FRAME_SHIFT, NUM_BINS, SAMPLE_RATE, num_features
 from mvqkd.workers import end_with_parent
 
 _VERSION = 1
@@ -338,7 +338,7 @@ def _extract_shard(shard: _Shard) -> None:
 
 def _store(features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive: Path) -> Features:
     """Append features to an archive in lhotse's `lilcom_chunky` format."""
-    expected = (compute_num_frames(cut.duration, FRAME_SHIFT, SAMPLE_RATE), NUM_BINS)
+    expected = (num_features(round(cut.duration * SAMPLE_RATE)), NUM_BINS)
     if features.shape != expected or not np.isfinite(features).all():
         raise RuntimeError(f"features of {cut.id}: shape {features.shape} or values are wrong")
     offset = file.tell()

@@ -6,7 +6,6 @@ the defaults of lhotse's `Fbank`, which sherpa-onnx computes on devices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,8 @@ from lhotse.serialization import deserialize_item
 from numpy.typing import NDArray
 
 from mvqkd.data.audio import refuse_short_audio
-from mvqkd.data.index import open_index
 from mvqkd.errors import UserError
-
-SAMPLE_RATE = 16000
-NUM_BINS = 80
+from mvqkd.geometry import NUM_BINS, SAMPLE_RATE
 
 
 @lru_cache(maxsize=1)
@@ -95,32 +91,6 @@ def load_features(cut_json: dict[str, Any], manifest: Path) -> NDArray[np.float3
             remedy="delete it and run ./run.sh --stage 2",
         )
     return features
-
-
-class FeatureReader:
-    """Features of utterances by id, wherever in some manifests of cuts they are."""
-
-    def __init__(self, manifests: Sequence[Path]) -> None:
-        self._manifests = manifests
-        self._places = {
-            raw.decode(): (index, number)
-            for index in (open_index(path, None) for path in manifests)
-            for number, raw in enumerate(index.ids.tolist())
-        }
-
-    def __getitem__(self, utterance: str) -> NDArray[np.float32]:
-        """(T, C).
-
-        Raises:
-            UserError: the utterance is in none of the manifests, or its features cannot be read.
-        """
-        if utterance not in self._places:
-            raise UserError(
-                f"{', '.join(map(str, self._manifests))}: there is no cut {utterance}",
-                remedy="name all manifests that these utterances are from",
-            )
-        index, number = self._places[utterance]
-        return load_features(index.cut(number), index.source)
 
 
 def _first_line(error: Exception) -> str:

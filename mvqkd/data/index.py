@@ -24,6 +24,7 @@ from mvqkd.data.jsonl import fingerprint, read_lines, stem
 from mvqkd.data.tokenizer import Tokenizer
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
+from mvqkd.geometry import SAMPLE_RATE, num_features
 
 _ARRAYS = ("ids", "lines", "line_offsets", "seconds", "num_frames", "tokens", "token_offsets")
 _VERSION = 1
@@ -184,13 +185,7 @@ def _frames(cut: dict[str, Any]) -> int:
     """Frames of features of a cut: those stored, or those that `extract` would give."""
     if "features" in cut:
         return int(cut["features"]["num_frames"])
-    # Not above: they bring torch, and indexes are opened before it is needed.
-    from lhotse.utils import compute_num_frames
-
-    from mvqkd.data.batch import FRAME_SHIFT
-    from mvqkd.data.features import SAMPLE_RATE
-
-    return compute_num_frames(cut["duration"], FRAME_SHIFT, SAMPLE_RATE)
+    return num_features(round(cut["duration"] * SAMPLE_RATE))
 
 
 def _offsets(lens: list[int]) -> NDArray[np.int64]:

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvqkd.errors import UserError
+from mvqkd.geometry import RECEPTIVE_FIELD
 
 # What lhotse's `perturb_speed` appends; factors that are whole numbers are not used, and `_sp2` may
 # be part of a corpus's own ids.
 SPEED = re.compile(r"_sp\d+\.\d+$")
-_MIN_FRAMES = 7
-"""Frames of features that give one encoder frame."""
 
 
 def choose_labelled(
@@ -89,7 +88,7 @@ def unlabelled_pool(
     is_labelled = np.zeros(len(ids), dtype=bool)
     is_labelled[labelled] = True
     rest = np.flatnonzero(~is_labelled)
-    long_enough = rest[num_frames[rest] >= _MIN_FRAMES]
+    long_enough = rest[num_frames[rest] >= RECEPTIVE_FIELD]
     seen = set(ids[labelled].tolist())
     pool: list[int] = []
     for number, name in zip(long_enough.tolist(), ids[long_enough].tolist(), strict=True):

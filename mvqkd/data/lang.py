@@ -10,9 +10,10 @@ from mvqkd.data.index import open_index
 from mvqkd.data.jsonl import fingerprint, read_items
 from mvqkd.data.loader import excluded_path
 from mvqkd.data.report import Report, read_report
-from mvqkd.data.tokenizer import UNK, Tokenizer, train_tokenizer, write_tokens
+from mvqkd.data.tokenizer import Tokenizer, train_tokenizer, write_tokens
 from mvqkd.errors import UserError
 from mvqkd.files import write_json, write_text
+from mvqkd.geometry import UNK, encoder_frames
 
 
 def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: Path) -> Tokenizer:
@@ -95,7 +96,7 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
         zip(
             index.ids,
             index.num_tokens.tolist(),
-            ((index.num_frames - 3) // 4).tolist(),
+            encoder_frames(index.num_frames).tolist(),
             strict=True,
         )
     ):
@@ -103,7 +104,7 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
         if (index.tokens(i) == UNK).any():
             report.change(utterance, "characters that the training transcripts do not have")
         if num_frames < max(1, num_tokens):
-            detail = f"{num_tokens} tokens in {max(0, num_frames)} encoder frames"
+            detail = f"{num_tokens} tokens in {num_frames} encoder frames"
             report.leave_out(utterance, "more tokens than encoder frames", detail)
             excluded.append(f"{utterance}\t{detail}\n")
     report.check(strict=strict)

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from mvqkd.data.audio import Fault, probe_file
 from mvqkd.data.corpus import Listing, list_parts
-from mvqkd.data.features import SAMPLE_RATE
 from mvqkd.data.jsonl import fingerprint, write_items
 from mvqkd.data.parts import check_corpus, choose_parts, record_parts
 from mvqkd.data.report import Report, read_report
 from mvqkd.errors import UserError
+from mvqkd.geometry import SAMPLE_RATE
 
 _VERSION = 1
 MUSAN_PARTS = ("music", "speech", "noise")

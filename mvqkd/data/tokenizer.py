@@ -11,10 +11,10 @@ import sentencepiece
 
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path, write_text
+from mvqkd.geometry import UNK
 
 SPECIAL_TOKENS = ("<blk>", "<sos/eos>", "<unk>")
-"""Ids 0, 1 and 2."""
-UNK = 2
+"""Ids 0, 1 and 2, see `mvqkd.geometry`."""
 
 
 class Tokenizer:

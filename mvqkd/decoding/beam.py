@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
-from mvqkd.decoding.search import UNK, first_context, log_probs, longest_first, predict
+from mvqkd.decoding.search import first_context, log_probs, longest_first, predict
+from mvqkd.geometry import UNK
 from mvqkd.models import Transducer
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
-from mvqkd.decoding.search import UNK, log_probs
+from mvqkd.decoding.search import log_probs
+from mvqkd.geometry import UNK
 from mvqkd.models import Transducer
 
 

@@ -8,11 +8,10 @@ import torch
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
 from torch import Tensor
 
-SAMPLE_RATE = 16000
-WINDOW = 400
-"""Samples of a window: 25 ms."""
-SHIFT = 160
-"""Samples from one window to the next: 10 ms."""
+from mvqkd.geometry import NUM_BINS, SAMPLE_RATE, num_features
+from mvqkd.geometry import SHIFT_SAMPLES as SHIFT
+from mvqkd.geometry import WINDOW_SAMPLES as WINDOW
+
 BEFORE = (WINDOW - SHIFT) // 2
 """Samples of the first window that lie before the utterance; Kaldi's `snip_edges=False` mirrors the
 first samples there."""
@@ -25,7 +24,7 @@ class OnlineFbank:
     end the last samples are mirrored, as for a whole utterance.
     """
 
-    def __init__(self, num_bins: int = 80) -> None:
+    def __init__(self, num_bins: int = NUM_BINS) -> None:
         self._fbank = _filterbank(num_bins)
         self._num_bins = num_bins
         self._num_samples = 0
@@ -56,7 +55,7 @@ class OnlineFbank:
 
     def finish(self) -> Tensor:
         """The frames (T, C) whose windows reach past the end; none of less than 9 ms of sound."""
-        total = (self._num_samples + SHIFT // 2) // SHIFT
+        total = num_features(self._num_samples)
         missing = (total - 1 - self._num_frames) * SHIFT + WINDOW - len(self._samples)
         if self._num_samples < BEFORE or missing > self._num_samples:
             return self._nothing()  # too short to mirror; lhotse fails there

@@ -13,8 +13,6 @@ from mvqkd.models import Transducer
 
 State = TypeVar("State")
 
-UNK = 2
-
 
 class Search(Protocol[State]):
     """A search over encoder frames with an explicit state: it can go on with the next chunk.

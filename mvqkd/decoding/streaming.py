@@ -11,10 +11,8 @@ from torch import Tensor
 from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.online_features import OnlineFbank
 from mvqkd.decoding.search import Search, State
+from mvqkd.geometry import DIGITAL_SILENCE, RECEPTIVE_FIELD, needed_features
 from mvqkd.models import EncoderState, Transducer
-
-SILENCE = -15.942385
-"""log(2^-23), the feature of digital silence: the floor of lhotse and sherpa-onnx."""
 
 
 class Session(Generic[State]):
@@ -65,7 +63,7 @@ class Session(Generic[State]):
             self._append(self._fbank.finish())
         if tail_padding:
             shape = (tail_padding, self._features.size(1))
-            self._append(torch.full(shape, SILENCE))
+            self._append(torch.full(shape, DIGITAL_SILENCE))
         self.finished = True
 
     @property
@@ -124,7 +122,7 @@ class StreamingRecognizer(Generic[State]):
         self.chunk_size = chunk_size
         self.left_context = left_context
         self._shift = model.encoder.subsampling_factor * chunk_size
-        self._window = self._shift + 3
+        self._window = needed_features(chunk_size)
 
     def open(self) -> Session[State]:
         """A new stream."""
@@ -139,7 +137,7 @@ class StreamingRecognizer(Generic[State]):
         """True if a chunk has arrived whole, or the session is finished and has frames left."""
         available = len(session.pending)
         if session.finished:
-            return available >= 7  # the encoder's first output frame sees 7 input frames
+            return available >= RECEPTIVE_FIELD
         return available >= self._window
 
     @torch.inference_mode()

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.search import Search
-from mvqkd.decoding.streaming import SILENCE, StreamingRecognizer
+from mvqkd.decoding.streaming import StreamingRecognizer
+from mvqkd.geometry import DIGITAL_SILENCE
 from mvqkd.models import Transducer
 
 
@@ -26,9 +27,9 @@ def pad_tail(features: Tensor, lens: Tensor, num_frames: int) -> tuple[Tensor, T
     """
     if num_frames == 0:
         return features, lens
-    padded = torch.nn.functional.pad(features, (0, 0, 0, num_frames), value=SILENCE)
+    padded = torch.nn.functional.pad(features, (0, 0, 0, num_frames), value=DIGITAL_SILENCE)
     ended = torch.arange(padded.size(1), device=lens.device) >= lens.unsqueeze(1)
-    return padded.masked_fill(ended.unsqueeze(2), SILENCE), lens + num_frames
+    return padded.masked_fill(ended.unsqueeze(2), DIGITAL_SILENCE), lens + num_frames
 
 
 @torch.inference_mode()

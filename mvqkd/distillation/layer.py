@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mvqkd.data.batch import Batch
 from mvqkd.distillation.targets import Targets
+from mvqkd.geometry import RECEPTIVE_FIELD, SUBSAMPLING
 from mvqkd.models.taps import Taps
 
 
@@ -67,5 +68,5 @@ class LayerDistillation(nn.Module):
 def masked_frames(time_mask: Tensor, num_frames: int) -> Tensor:
     """(N, T) bool at 100 Hz -> (N, num_frames) bool at 25 Hz: a frame of the encoder hears 7 frames
     of features, 4t to 4t + 6, and is masked when the one in the middle is."""
-    middle = time_mask[:, 3::4][:, :num_frames]
+    middle = time_mask[:, RECEPTIVE_FIELD // 2 :: SUBSAMPLING][:, :num_frames]
     return F.pad(middle, (0, num_frames - middle.shape[1]))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mvqkd.data.alignment import frame_ratio
+from mvqkd.data.alignment import require_ratio
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore, stack_frames
 from mvqkd.errors import UserError
+from mvqkd.geometry import ENCODER_RATE
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers.audio import AudioCuts
 from mvqkd.teachers.interface import Teacher
@@ -50,9 +51,11 @@ class StoredCodes:
         UserError: frame rates without an integer ratio.
     """
 
-    def __init__(self, store: CodeStore, *, student_rate: float = 25.0, delay: int = 0) -> None:
+    def __init__(
+        self, store: CodeStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
+    ) -> None:
         self.store = store
-        self.ratio = frame_ratio(store.info.frame_rate, student_rate)
+        self.ratio = require_ratio(store.info.frame_rate, student_rate)
         self.delay = delay
 
     def __call__(self, ids: Sequence[str], lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +78,7 @@ class DecodedCodes:
         store: CodeStore,
         quantizer: Quantizer,
         *,
-        student_rate: float = 25.0,
+        student_rate: float = ENCODER_RATE,
         delay: int = 0,
     ) -> None:
         store.require(quantizer_id=quantizer.id)
@@ -99,10 +102,10 @@ class StoredEmbeddings:
     of `StoredCodes`."""
 
     def __init__(
-        self, store: EmbeddingStore, *, student_rate: float = 25.0, delay: int = 0
+        self, store: EmbeddingStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
     ) -> None:
         self.store = store
-        self.ratio = frame_ratio(store.info.frame_rate, student_rate)
+        self.ratio = require_ratio(store.info.frame_rate, student_rate)
         self.delay = delay
 
     def __call__(self, ids: Sequence[str], lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,14 +133,14 @@ class LiveEmbeddings:
         layer: int,
         cuts: AudioCuts,
         *,
-        student_rate: float = 25.0,
+        student_rate: float = ENCODER_RATE,
         delay: int = 0,
     ) -> None:
         self._teacher = teacher
         self._layer = layer
         self._cuts = cuts
         self._numbers = {utterance: number for number, utterance in enumerate(cuts.ids)}
-        self.ratio = frame_ratio(teacher.frame_rate, student_rate)
+        self.ratio = require_ratio(teacher.frame_rate, student_rate)
         self.delay = delay
 
     def __call__(self, ids: Sequence[str], lens: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mvqkd.data import Batch, BatchLoader, SpecAugment, Tokenizer, eval_loader, train_loader
 from mvqkd.decoding import greedy_search
@@ -24,7 +24,8 @@ from mvqkd.experiment.config import (
 )
 from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.losses.lattice import choose_backend
-from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
+from mvqkd.models import Transducer
+from mvqkd.models.build import build_model
 from mvqkd.training import schedule
 from mvqkd.training.distributed import World
 from mvqkd.training.objective import Objective
@@ -45,28 +46,11 @@ def build_student(config: ModelConfig, vocab_size: int, *, ctc_head: bool) -> Tr
         UserError: sizes that do not go together.
     """
     try:
-        encoder = ConformerEncoder(
-            dim=config.dim,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            feedforward_dim=config.feedforward_dim,
-            conv_kernel=config.conv_kernel,
-            dropout=config.dropout,
-            causal=config.causal,
-        )
-        predictor = StatelessPredictor(
-            vocab_size=vocab_size, dim=config.predictor_dim, context_size=config.context_size
+        return build_model(
+            {"model": asdict(config), "vocab_size": vocab_size, "ctc_head": ctc_head}
         )
     except ValueError as error:
         raise UserError(f"section model: {error}", remedy="see ./run.sh --help-config") from error
-    joiner = Joiner(
-        encoder_dim=config.dim,
-        predictor_dim=config.predictor_dim,
-        joiner_dim=config.joiner_dim,
-        vocab_size=vocab_size,
-    )
-    head = nn.Linear(config.dim, vocab_size) if ctc_head else None
-    return Transducer(encoder, predictor, joiner, head)
 
 
 def build_transducer_loss(
@@ -271,20 +255,9 @@ def build_transcriber(tokenizer: Tokenizer) -> Transcribe:
 
 
 def student_description(config: ExperimentConfig, vocab_size: int) -> dict[str, object]:
-    """What `load_student` needs beside the weights; JSON-able."""
+    """What a file of weights says of its model, see `mvqkd.models.build.build_model`."""
     return {
         "model": asdict(config.model),
         "vocab_size": vocab_size,
         "ctc_head": config.loss.ctc_scale != 0,
     }
-
-
-def load_student(weights: dict[str, Tensor], description: dict[str, object]) -> Transducer:
-    """A student in evaluation mode, from its weights and its `student_description`."""
-    model, vocab_size = description["model"], description["vocab_size"]
-    assert isinstance(model, dict) and isinstance(vocab_size, int)
-    student = build_student(
-        ModelConfig(**model), vocab_size, ctc_head=bool(description["ctc_head"])
-    )
-    student.load_state_dict(weights)
-    return student.eval()

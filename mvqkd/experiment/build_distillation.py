@@ -35,14 +35,11 @@ from mvqkd.distillation import (
 from mvqkd.distillation.targets import Targets
 from mvqkd.experiment.config import DistillationConfig, ModelConfig
 from mvqkd.experiment.teaching import TeachingFiles
-from mvqkd.models import ConformerEncoder
-from mvqkd.models.subsampling import subsampled_lens
+from mvqkd.geometry import encoder_frames
 from mvqkd.quantization import Quantizer, load_quantizer
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import AudioCuts
 
-STUDENT_RATE = 100 / ConformerEncoder.subsampling_factor
-"""Hz."""
 _STATISTICS_FRAMES = 50_000
 
 
@@ -104,7 +101,7 @@ class Distillation:
             layer=config.teacher_layer,
         )
         if config.method == "mvq":
-            targets = StoredCodes(store, student_rate=STUDENT_RATE, delay=config.delay)
+            targets = StoredCodes(store, delay=config.delay)
             self._use(targets, store, targets.ratio * store.info.num_codebooks)
             return
         assert quantizer is not None
@@ -112,7 +109,7 @@ class Distillation:
             lambda utterance: quantizer.decode(torch.from_numpy(store[utterance].copy())).numpy(),
             self._train_lens,
         )
-        decoded = DecodedCodes(store, quantizer, student_rate=STUDENT_RATE, delay=config.delay)
+        decoded = DecodedCodes(store, quantizer, delay=config.delay)
         self._use(decoded, store, quantizer.dim)
 
     def _open_quantizer(self, files: TeachingFiles) -> Quantizer | None:
@@ -132,7 +129,7 @@ class Distillation:
         store.require(ids=self._train_lens, teacher=files.teacher, layer=config.teacher_layer)
         store.require_finite(*self._share)
         self._statistics = embedding_statistics(store.__getitem__, self._train_lens)
-        targets = StoredEmbeddings(store, student_rate=STUDENT_RATE, delay=config.delay)
+        targets = StoredEmbeddings(store, delay=config.delay)
         self._use(targets, store, store.info.dim)
 
     def _use(
@@ -169,9 +166,7 @@ class Distillation:
         sample.require(teacher=files.teacher, layer=layer)
         sample.require_finite(*self._share)
         self._statistics = embedding_statistics(sample.__getitem__, sample)
-        self._targets = LiveEmbeddings(
-            teacher, layer, AudioCuts(cuts), student_rate=STUDENT_RATE, delay=config.delay
-        )
+        self._targets = LiveEmbeddings(teacher, layer, AudioCuts(cuts), delay=config.delay)
         self._width, self._validates = teacher.dim, True
         self.description = {**asdict(sample.info), "bytes_per_hour": 0.0}
 
@@ -233,6 +228,6 @@ def _student_lens(paths: Sequence[Path]) -> dict[str, int]:
     """Utterance id -> frames of the student."""
     lens: dict[str, int] = {}
     for index in (open_index(path, None) for path in paths):
-        frames = subsampled_lens(torch.from_numpy(np.array(index.num_frames)))
+        frames = encoder_frames(np.array(index.num_frames))
         lens.update(zip((raw.decode() for raw in index.ids.tolist()), frames.tolist(), strict=True))
     return lens

@@ -10,10 +10,10 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from mvqkd.checkpoints.epochs import needed_epochs
 from mvqkd.errors import UserError
 from mvqkd.experiment.allowed import Allowed
 from mvqkd.experiment.config import ExperimentConfig
-from mvqkd.training.averaged_epochs import needed_epochs
 
 _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 

@@ -19,6 +19,8 @@ from typing import Any, get_args
 
 import torch
 
+from mvqkd.checkpoints.files import epoch_path, epochs
+from mvqkd.checkpoints.load import load_model, read_description
 from mvqkd.data import Tokenizer, eval_loader
 from mvqkd.decoding import (
     CtcGreedySearch,
@@ -33,14 +35,11 @@ from mvqkd.errors import UserError
 from mvqkd.evaluation.bootstrap import Interval, speakers, wer_interval
 from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summary
 from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score, spelled
-from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import DecodingConfig, Method
 from mvqkd.experiment.folder import check_tokens_of, code_version
 from mvqkd.experiment.program import this_command
 from mvqkd.files import write_json, write_text
 from mvqkd.models import Transducer
-from mvqkd.training.averaging import load_for_decoding
-from mvqkd.training.checkpoint import epoch_path, epochs, load_checkpoint
 
 METHODS = get_args(Method)
 
@@ -112,9 +111,8 @@ class Weights:
         self.use_averaged_model = config.use_averaged_model
         first = self.epoch - self.avg + (0 if self.use_averaged_model else 1)
         self.files = [epoch_path(exp_dir, n) for n in available if first <= n <= self.epoch]
-        # Missing epochs are load_for_decoding's to tell.
-        last = epoch_path(exp_dir, self.epoch)
-        self.description: dict[str, Any] = load_checkpoint(last, mmap=True)["description"]
+        # Missing epochs are for load_model to tell.
+        self.description = read_description(epoch_path(exp_dir, self.epoch))
         self._model: Transducer | None = None
 
     @property
@@ -126,13 +124,13 @@ class Weights:
     def model(self, device: torch.device) -> Transducer:
         """The student in evaluation mode."""
         if self._model is None:
-            weights = load_for_decoding(
+            self._model = load_model(
                 self.exp_dir,
-                epoch=self.epoch,
-                avg=self.avg,
+                self.epoch,
+                self.avg,
                 use_averaged_model=self.use_averaged_model,
+                device=device,
             )
-            self._model = load_student(weights, self.description).to(device)
         return self._model
 
 

@@ -5,7 +5,6 @@ Only the standard library is imported: `run.sh` asks for these names between its
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import DistillationConfig
+from mvqkd.files import file_digest
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def resolve_teacher(uri: str, experiments: Path) -> str:
             f"the teacher {uri} is not trained: {weights} is missing",
             remedy=f"train it first: ./run.sh --exp {folder.name}",
         )
-    options = "&".join(part for part in (query, f"weights={weights_digest(weights)}") if part)
+    options = "&".join(part for part in (query, f"weights={file_digest(weights)[:8]}") if part)
     return f"mvqkd:{_one_spelling(folder)}?{options}"
 
 
@@ -104,15 +104,6 @@ def _one_spelling(folder: Path) -> Path:
     and `exp`, `./exp` and `/project/exp` are one."""
     path, here = Path(os.path.abspath(folder)), Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def weights_digest(path: Path) -> str:
-    """First 8 hex digits of the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()[:8]
 
 
 def _folder_name(uri: str) -> str:

@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mvqkd.geometry import NUM_BINS, SUBSAMPLING, encoder_frames, needed_features
 from mvqkd.models.attention import RelativeAttention
 from mvqkd.models.convolution import ConvolutionModule
 from mvqkd.models.dropout import Dropout
 from mvqkd.models.masks import Block, attention_blocks, streaming_block, valid_frames
 from mvqkd.models.positions import relative_sinusoids
 from mvqkd.models.state import EncoderState
-from mvqkd.models.subsampling import ConvSubsampling, pad_short, subsampled_lens
+from mvqkd.models.subsampling import ConvSubsampling, pad_short
 from mvqkd.models.taps import Taps
 
 
@@ -115,12 +116,12 @@ class ConformerEncoder(nn.Module):
         ValueError: if D is odd or not a multiple of H, or conv_kernel is even and not causal.
     """
 
-    subsampling_factor = 4
+    subsampling_factor = SUBSAMPLING
 
     def __init__(
         self,
         *,
-        input_dim: int = 80,
+        input_dim: int = NUM_BINS,
         dim: int = 256,
         num_layers: int = 12,
         num_heads: int = 4,
@@ -182,7 +183,7 @@ class ConformerEncoder(nn.Module):
 
     def output_lens(self, lens: Tensor) -> Tensor:
         """(N,) 100 Hz input frames -> (N,) 25 Hz output frames; n need 4n + 3 input frames."""
-        return subsampled_lens(lens)
+        return encoder_frames(lens)
 
     def tap_names(self) -> list[str]:
         """Every name that `Taps` may ask for."""
@@ -291,9 +292,9 @@ class ConformerEncoder(nn.Module):
         """
         self._require_causal("streaming")
         self._check_channels(features)
-        if features.size(1) != 4 * chunk_size + 3:
+        if features.size(1) != needed_features(chunk_size):
             raise ValueError(
-                f"a chunk of {chunk_size} frames needs {4 * chunk_size + 3} input frames, "
+                f"a chunk of {chunk_size} frames needs {needed_features(chunk_size)} input frames, "
                 f"not {features.size(1)}"
             )
         x = self.subsampling(features)

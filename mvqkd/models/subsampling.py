@@ -5,12 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RECEPTIVE_FIELD = 7  # input frames that one output frame sees; output t starts at input 4t
-
-
-def subsampled_lens(lens: Tensor) -> Tensor:
-    """25 Hz output frames of `lens` 100 Hz input frames: n need 4n + 3; 0 when too short."""
-    return ((lens - 3) // 4).clamp(min=0)
+from mvqkd.geometry import RECEPTIVE_FIELD
 
 
 def pad_short(features: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from mvqkd.geometry import BLANK
 from mvqkd.models.conformer import ConformerEncoder
 from mvqkd.models.joiner import Joiner
 from mvqkd.models.predictor import StatelessPredictor
@@ -22,7 +25,7 @@ class Transducer(nn.Module):
         ValueError: if the parts' dimensions or vocabularies differ.
     """
 
-    blank = 0
+    blank = BLANK
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class Transducer(nn.Module):
         self.predictor = predictor
         self.joiner = joiner
         self.ctc_head = ctc_head
+        self.description: dict[str, Any] = {}
+        """What it was built from, see `mvqkd.models.build.build_model`; plain and JSON-able."""
 
     @property
     def vocab_size(self) -> int:

@@ -20,7 +20,8 @@ from mvqkd.data.features import read_audio
 from mvqkd.data.index import open_index, transcript
 from mvqkd.data.jsonl import stem
 from mvqkd.errors import UserError
-from mvqkd.teachers.interface import SAMPLE_RATE, Embeddings, Teacher
+from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.teachers.interface import Embeddings, Teacher
 from mvqkd.workers import end_with_parent
 
 

@@ -8,9 +8,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16000
-"""Hz, of all waveforms that teachers hear."""
-
 
 @dataclass
 class Embeddings:

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lhotse.utils import compute_num_frames
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mvqkd.checkpoints.files import PRETRAINED, epoch_path
+from mvqkd.checkpoints.load import load_model
 from mvqkd.data.features import extract
 from mvqkd.errors import UserError
+from mvqkd.files import file_digest
+from mvqkd.geometry import ENCODER_RATE, num_features
 from mvqkd.models import ConformerEncoder
 from mvqkd.models.taps import Taps
-from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead, Embeddings
+from mvqkd.teachers.interface import CTCHead, Embeddings
 from mvqkd.teachers.layers import choose_layers
-
-_FRAME_SHIFT = 0.01
 
 
 class ConformerTeacher(nn.Module):
@@ -44,19 +45,15 @@ class ConformerTeacher(nn.Module):
         self.encoder = encoder
         self.num_layers = encoder.num_layers
         self.wanted = choose_layers(layers, self.num_layers)
-        self.encoder.layers = self.encoder.layers[: max(1, *self.wanted)]
+        self.depth = max(self.wanted)
         self.dim = encoder.dim
-        self.frame_rate = 1 / _FRAME_SHIFT / encoder.subsampling_factor
+        self.frame_rate = ENCODER_RATE
         self.chunk_size = chunk_size
         self.left_context = left_context
 
     def output_lens(self, lens: Tensor) -> Tensor:
         """(N,) samples -> (N,) frames."""
-        frames = [
-            compute_num_frames(samples / SAMPLE_RATE, _FRAME_SHIFT, SAMPLE_RATE)
-            for samples in lens.tolist()
-        ]
-        return self.encoder.output_lens(torch.tensor(frames, device=lens.device))
+        return self.encoder.output_lens(num_features(lens))
 
     def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
         """See `Teacher.__call__`."""
@@ -73,6 +70,7 @@ class ConformerTeacher(nn.Module):
             chunk_size=self.chunk_size,
             left_context=self.left_context,
             taps=taps,
+            num_layers=self.depth,
         )
         return Embeddings({layer: taps[name] for layer, name in names.items()}, output_lens)
 
@@ -100,32 +98,21 @@ def load_own_teacher(
     Raises:
         UserError: there are no such weights, or others.
     """
-    # The experiment's package builds on all others; a teacher of another source needs none of it.
-    from mvqkd.experiment.build import load_student
-    from mvqkd.experiment.teaching import weights_digest
-    from mvqkd.training.averaging import load_for_decoding
-    from mvqkd.training.checkpoint import PRETRAINED, epoch_path, load_checkpoint
-
     folder = Path(exp_dir)
     path = folder / PRETRAINED if epoch is None else epoch_path(folder, epoch)
     if not path.is_file():
         raise UserError(f"{path} is missing", remedy="train the experiment: ./run.sh --stage 8")
-    if weights is not None and not weights_digest(path).startswith(weights):
+    if weights is not None and not file_digest(path).startswith(weights):
         raise UserError(
             f"{path} has other weights than the {weights} that are asked for: it was trained anew",
             remedy="make the files of this teacher again, in an empty folder",
         )
-    if epoch is None:
-        state = load_checkpoint(path)
-        parameters, description = state["model"], state["description"]
-    else:
-        parameters = load_for_decoding(folder, epoch=epoch, avg=avg)
-        description = load_checkpoint(path, mmap=True)["description"]
-    trained = description["model"]
+    model = load_model(folder, epoch, avg if epoch is not None else 1)
+    trained = model.description["model"]
     chunk = chunk_size or next(iter(trained["chunk_size"]), -1)
     left = trained["left_context"]
     return ConformerTeacher(
-        load_student(parameters, description).encoder,
+        model.encoder,
         layers,
         chunk_size=None if chunk == -1 else chunk,
         left_context=None if left == -1 else left,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
 
 from mvqkd.errors import UserError
-from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead
+from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.teachers.interface import CTCHead
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
 from mvqkd.teachers.wav2vec import Wav2VecTeacher

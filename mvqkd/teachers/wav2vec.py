@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead, Embeddings
+from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.teachers.interface import CTCHead, Embeddings
 from mvqkd.teachers.lengths import by_length, normalize
 
 

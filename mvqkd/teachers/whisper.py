@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvqkd.errors import UserError
-from mvqkd.teachers.interface import SAMPLE_RATE, CTCHead, Embeddings
+from mvqkd.geometry import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
+from mvqkd.teachers.interface import CTCHead, Embeddings
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
 
-_HOP = 160
-_FFT = 400
+_HOP = SHIFT_SAMPLES
+_FFT = WINDOW_SAMPLES
 
 
 class _Piece(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mvqkd.checkpoints.files import save_checkpoint
 from mvqkd.data.batch import Batch
-from mvqkd.training.checkpoint import save_checkpoint
 
 
 @dataclass(frozen=True)

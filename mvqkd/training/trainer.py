@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from mvqkd.checkpoints import files as checkpoint
+from mvqkd.checkpoints.averaging import RunningAverage
 from mvqkd.data.batch import Batch
 from mvqkd.errors import UserError
-from mvqkd.training import checkpoint
-from mvqkd.training.averaging import RunningAverage
 from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
 from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import (

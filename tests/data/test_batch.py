@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mvqkd.data.batch import FEATURE_PADDING, TOKEN_PADDING, collate
-from mvqkd.models.subsampling import subsampled_lens
+from mvqkd.data.batch import collate
+from mvqkd.geometry import FEATURE_PADDING, TARGET_PADDING, encoder_frames
 
 
 def test_pads_each_utterance_and_sorts_by_length() -> None:
@@ -19,7 +19,7 @@ def test_pads_each_utterance_and_sorts_by_length() -> None:
     assert batch.texts == ["", "C", "A"]
     assert batch.feature_lens.tolist() == [7, 5, 3]
     assert batch.token_lens.tolist() == [0, 1, 2]
-    assert batch.tokens.tolist() == [[TOKEN_PADDING] * 2, [9, TOKEN_PADDING], [4, 5]]
+    assert batch.tokens.tolist() == [[TARGET_PADDING] * 2, [9, TARGET_PADDING], [4, 5]]
     for row, n in enumerate([1, 2, 0]):
         np.testing.assert_array_equal(batch.features[row, : lens[n]].numpy(), features[n])
         assert (batch.features[row, lens[n] :] == FEATURE_PADDING).all()
@@ -67,7 +67,7 @@ def test_padding_to_a_multiple_makes_multiples_of_the_encoders_frames(lens: list
     assert plain.features.size(1) == max(lens)
     longer = padded.features.size(1) - max(lens)
     assert 0 <= longer < 32
-    assert subsampled_lens(torch.tensor(padded.features.size(1))) % 8 == 0
+    assert encoder_frames(padded.features.size(1)) % 8 == 0
     assert torch.equal(padded.features[:, : max(lens)], plain.features)
     assert (padded.features[:, max(lens) :] == FEATURE_PADDING).all()
     assert torch.equal(padded.feature_lens, plain.feature_lens)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mvqkd.data.alignment import align, frame_ratio
+from mvqkd.data.alignment import align, require_ratio
 from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.distillation import DecodedCodes, LiveEmbeddings, StoredEmbeddings
@@ -123,7 +123,7 @@ def test_lengths_may_differ_by_a_few_frames() -> None:
 
 
 def test_frame_rates_need_an_integer_ratio() -> None:
-    assert frame_ratio(50.0, 25.0) == 2
-    assert frame_ratio(25.0, 25.0) == 1
+    assert require_ratio(50.0, 25.0) == 2
+    assert require_ratio(25.0, 25.0) == 1
     with pytest.raises(UserError, match="no integer ratio"):
-        frame_ratio(40.0, 25.0)
+        require_ratio(40.0, 25.0)

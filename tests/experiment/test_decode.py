@@ -12,6 +12,7 @@ import kaldialign
 import pytest
 import torch
 
+from mvqkd.checkpoints.files import save_checkpoint
 from mvqkd.data import Batch
 from mvqkd.data.batch import collate
 from mvqkd.data.tokenizer import Tokenizer, train_tokenizer
@@ -21,7 +22,6 @@ from mvqkd.experiment import decode
 from mvqkd.experiment.build import build_student, student_description
 from mvqkd.experiment.config import DecodingConfig, ExperimentConfig, LossConfig, ModelConfig
 from mvqkd.experiment.decode import choose_chunks, decode_experiment
-from mvqkd.training.checkpoint import save_checkpoint
 
 TEXTS = ["THE CAT SAT ON THE MAT", "A DOG RAN", "THE DOG AND THE CAT RAN ON"]
 CONFIG = DecodingConfig(methods=["greedy_search"], blank_penalty=2.0)

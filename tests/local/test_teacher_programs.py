@@ -17,7 +17,7 @@ import torch
 
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
-from mvqkd.data.features import FeatureReader
+from mvqkd.data.feature_reader import FeatureReader
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.quantization.predictable import encode_predictably

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import torch
 
-from mvqkd.models.subsampling import ConvSubsampling, subsampled_lens
+from mvqkd.geometry import encoder_frames
+from mvqkd.models.subsampling import ConvSubsampling
 
 
 def test_lengths() -> None:
     lens = torch.tensor([0, 1, 6, 7, 10, 11, 4 * 25 + 3, 4 * 25 + 6])
-    assert subsampled_lens(lens).tolist() == [0, 0, 0, 1, 1, 2, 25, 25]
+    assert encoder_frames(lens).tolist() == [0, 0, 0, 1, 1, 2, 25, 25]
     module = ConvSubsampling(input_dim=80, dim=6, channels=4)
     for frames in range(7, 24):
         out = module(torch.zeros(1, frames, 80))
-        assert out.shape == (1, int(subsampled_lens(torch.tensor(frames))), 6)
+        assert out.shape == (1, int(encoder_frames(frames)), 6)
 
 
 def test_any_number_of_bins() -> None:

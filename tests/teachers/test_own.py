@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from mvqkd.checkpoints.files import PRETRAINED, epoch_path, load_checkpoint, save_checkpoint
 from mvqkd.data.features import extract
 from mvqkd.errors import UserError
 from mvqkd.experiment.build import build_student, student_description
@@ -13,7 +14,6 @@ from mvqkd.experiment.config import ExperimentConfig, ModelConfig
 from mvqkd.models import Transducer
 from mvqkd.models.taps import Taps
 from mvqkd.teachers import load_teacher
-from mvqkd.training.checkpoint import PRETRAINED, epoch_path, load_checkpoint, save_checkpoint
 
 
 def save_student(folder: Path, **options: object) -> Transducer:

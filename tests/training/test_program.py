@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mvqkd import load_model
 from mvqkd.errors import UserError
-from mvqkd.experiment.build import load_student
 from mvqkd.experiment.config import ExperimentConfig, ModelConfig, TrainingConfig
 from mvqkd.experiment.folder import check_folder, write_folder
 from mvqkd.training.interruption import EXIT_INTERRUPTED
@@ -93,8 +93,7 @@ def test_trains_records_and_costs_nothing_again(data, tmp_path):
     assert kinds.count("valid") == 2
     assert "train" in kinds
 
-    state = torch.load(tmp_path / "pretrained.pt", weights_only=True)
-    student = load_student(state["model"], state["description"])
+    student = load_model(tmp_path)
     assert student.vocab_size == 30
     assert not student.training
 

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from mvqkd.checkpoints import files as checkpoint
 from mvqkd.data import SpecAugment
 from mvqkd.errors import UserError
-from mvqkd.training import checkpoint, trainer
+from mvqkd.training import trainer
 from mvqkd.training.distributed import World
 from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import read_metrics

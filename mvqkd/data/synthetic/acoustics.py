@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mvqkd.geometry import SAMPLE_RATE
+
 Wave = NDArray[np.float64]
 
-SAMPLE_RATE = 16000
 _LOUDEST = 0.95
 
 

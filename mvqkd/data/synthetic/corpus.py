@@ -30,6 +30,7 @@ from mvqkd.data.synthetic.sentences import StoryWriter, transcript
 from mvqkd.data.synthetic.voices import Speaker, babble_voices, make_speakers
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path, write_json, write_text
+from mvqkd.geometry import SAMPLE_RATE
 
 SPLITS = ("train", "dev", "test")
 CHAPTER_LENGTH = 20  # utterances
@@ -202,7 +203,7 @@ def _make_chapter(out: Path, chapter: Chapter, seed: int) -> float:
             for name, sentence in missing:
                 wave = _make_utterance(espeak, chapter, name, sentence, seed)
                 with atomic_path(paths[name]) as partial:
-                    soundfile.write(partial, wave, acoustics.SAMPLE_RATE, subtype="PCM_16")
+                    soundfile.write(partial, wave, SAMPLE_RATE, subtype="PCM_16")
     lines = [f"{name} {transcript(sentence)}\n" for name, sentence in chapter.utterances()]
     write_text(directory / f"{chapter.name}.trans.txt", "".join(lines))
     return sum(soundfile.info(path).duration for path in paths.values())
@@ -237,7 +238,7 @@ def _make_utterance(
     first, *others = (
         acoustics.trim(acoustics.resample(samples / 32768, rate)) for samples in spoken
     )
-    silence = [int(choices.uniform(0.1, 0.5) * acoustics.SAMPLE_RATE) for _ in "ab"]
+    silence = [int(choices.uniform(0.1, 0.5) * SAMPLE_RATE) for _ in "ab"]
     wave = np.pad(first, silence)
     if choices.random() < 0.5:
         wave = acoustics.convolve(wave, acoustics.room(rng))

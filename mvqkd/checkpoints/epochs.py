@@ -8,8 +8,8 @@ def needed_epochs(epoch: int, avg: int, *, use_averaged_model: bool) -> list[int
     """Epochs, ascending, whose `epoch-N.pt` the average over `avg` epochs up to `epoch` is made of.
 
     The average of the running average over a range follows from its two ends (see
-    `mvqkd.training.averaging`): the epoch before the range, unless it begins at the beginning, and
-    its last one. The average of the weights at the ends of epochs needs all of them.
+    `mvqkd.checkpoints.averaging`): the epoch before the range, unless it begins at the beginning,
+    and its last one. The average of the weights at the ends of epochs needs all of them.
 
     Args:
         epoch: counts from 1.

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from mvqkd.checkpoints import files as checkpoint
+from mvqkd.checkpoints.averaging import RunningAverage, average_between, average_epochs
+from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
 from mvqkd.errors import UserError
-from mvqkd.training import checkpoint
-from mvqkd.training.averaging import RunningAverage, average_between, load_for_decoding
 from mvqkd.training.interruption import Interruption
-from mvqkd.training.pretrained import begin_with, write_pretrained
 from tests.training.helpers import assert_same, make_objective, make_trainer
 
 
@@ -67,7 +67,7 @@ def trained(tmp_path_factory):
 )
 def test_weights_for_decoding_are_the_mean_over_those_epochs(trained, options, steps):
     folder, after = trained
-    loaded = load_for_decoding(folder, **options)
+    loaded = average_epochs(folder, **options)
     assert loaded.keys() == after[0].keys()
     for name, value in loaded.items():
         expected = torch.stack([after[i][name] for i in steps]).double().mean(0).float()
@@ -78,11 +78,11 @@ def test_weights_for_decoding_are_the_mean_over_those_epochs(trained, options, s
 def test_missing_epochs_are_named(trained, tmp_path):
     folder, _ = trained
     with pytest.raises(UserError, match=r"epoch-7\.pt.*has epochs 1, 2, 3"):
-        load_for_decoding(folder, epoch=7, avg=2)
+        average_epochs(folder, epoch=7, avg=2)
     with pytest.raises(UserError, match="cannot average 5 epochs up to epoch 3"):
-        load_for_decoding(folder, avg=5)
+        average_epochs(folder, avg=5)
     with pytest.raises(UserError, match=r"no epoch-N\.pt"):
-        load_for_decoding(tmp_path)
+        average_epochs(tmp_path)
 
 
 def test_pretrained_holds_the_average_and_its_description(trained):
@@ -95,7 +95,7 @@ def test_pretrained_holds_the_average_and_its_description(trained):
         "avg": 2,
         "use_averaged_model": True,
     }
-    for name, value in load_for_decoding(folder, avg=2).items():
+    for name, value in average_epochs(folder, avg=2).items():
         assert torch.equal(state["model"][name], value)
 
 
@@ -105,7 +105,7 @@ def test_a_student_begins_with_the_weights_of_another(trained):
     expected = {
         "checkpoint-9.pt": after[8],
         "epoch-3.pt": after[8],
-        "pretrained.pt": load_for_decoding(folder, avg=2),
+        "pretrained.pt": average_epochs(folder, avg=2),
     }
     for name, weights in expected.items():
         student = make_objective(seed=5).student

@@ -8,26 +8,25 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from mvqkd.errors import UserError
-from mvqkd.training.averaging import load_for_decoding
-from mvqkd.training.checkpoint import (
+from mvqkd.checkpoints.averaging import average_epochs
+from mvqkd.checkpoints.files import (
     PRETRAINED,
     epoch_path,
     epochs,
     load_checkpoint,
     save_checkpoint,
 )
+from mvqkd.checkpoints.load import weights_of
+from mvqkd.errors import UserError
 
 
 def write_pretrained(exp_dir: Path, *, epoch: int, avg: int, use_averaged_model: bool) -> Path:
-    """Write `pretrained.pt`; arguments as those of `load_for_decoding`.
+    """Write `pretrained.pt`; arguments as those of `average_epochs`.
 
     The file is a dictionary: `model`, a float32 state dict; `description`, the training's; and the
     arguments.
     """
-    weights = load_for_decoding(
-        exp_dir, epoch=epoch, avg=avg, use_averaged_model=use_averaged_model
-    )
+    weights = average_epochs(exp_dir, epoch=epoch, avg=avg, use_averaged_model=use_averaged_model)
     epoch = epochs(exp_dir)[-1] if epoch == -1 else epoch
     path = exp_dir / PRETRAINED
     save_checkpoint(
@@ -59,13 +58,7 @@ def begin_with(student: nn.Module, path: str | Path) -> None:
         raise UserError(
             f"training.init: {path} is missing", remedy="name a pretrained.pt or a checkpoint"
         )
-    state = load_checkpoint(path, mmap=True)
-    prefix = "student."
-    weights = state.get("model") or {
-        name.removeprefix(prefix): value
-        for name, value in state.get("objective", {}).items()
-        if name.startswith(prefix)
-    }
+    weights = weights_of(load_checkpoint(path, mmap=True), Path(path))
     wanted = student.state_dict()
     different = [
         f"{name}: {_shape(weights.get(name))} in the file, {_shape(wanted.get(name))} here"

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mvqkd.checkpoints.epochs import needed_epochs
+from mvqkd.checkpoints.files import epoch_path, epochs, load_checkpoint
 from mvqkd.errors import UserError
-from mvqkd.training.averaged_epochs import needed_epochs
-from mvqkd.training.checkpoint import epoch_path, epochs, load_checkpoint
 
 StateDict = dict[str, Tensor]
 
@@ -72,7 +72,7 @@ def average_between(
     }
 
 
-def load_for_decoding(
+def average_epochs(
     exp_dir: str | Path, *, epoch: int = -1, avg: int = 1, use_averaged_model: bool = True
 ) -> StateDict:
     """Weights of a student, averaged over epochs `epoch - avg + 1` to `epoch`.

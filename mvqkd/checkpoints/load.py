@@ -1,0 +1,105 @@
+"""Models from files of weights, whatever file a training wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvqkd.checkpoints.averaging import average_epochs
+from mvqkd.checkpoints.files import PRETRAINED, epoch_path, epochs, load_checkpoint
+from mvqkd.errors import UserError
+from mvqkd.models.build import build_model
+from mvqkd.models.transducer import Transducer
+
+_STUDENT = "student."
+
+
+def load_model(
+    path: str | Path,
+    epoch: int | None = None,
+    avg: int = 1,
+    *,
+    use_averaged_model: bool = True,
+    device: str | torch.device = "cpu",
+) -> Transducer:
+    """A trained model in evaluation mode.
+
+    >>> model = load_model("exp/mini/baseline")  # doctest: +SKIP
+    >>> model = load_model("exp/mini/baseline", epoch=10, avg=3)  # doctest: +SKIP
+    >>> model = load_model("exp/mini/baseline/epoch-10.pt")  # doctest: +SKIP
+
+    Args:
+        path: folder of an experiment; or one of its files `pretrained.pt`, `epoch-N.pt`,
+            `best-valid-loss.pt` and `checkpoint-<step>.pt`.
+        epoch: of a folder: the last epoch of the average, -1 for the last there is; None takes
+            `pretrained.pt`.
+        avg: epochs to average.
+        use_averaged_model: average the running average of the weights (icefall's `model_avg`) over
+            those epochs, not the weights at their ends. A file gives the weights at its moment.
+        device: where the model goes.
+
+    Raises:
+        UserError: no such file, a damaged one, or epochs that are missing.
+    """
+    path = Path(path)
+    if path.is_dir() and epoch is not None:
+        weights = average_epochs(path, epoch=epoch, avg=avg, use_averaged_model=use_averaged_model)
+        last = epochs(path)[-1] if epoch == -1 else epoch
+        description = read_description(epoch_path(path, last))
+    else:
+        file = path / PRETRAINED if path.is_dir() else path
+        if epoch is not None or avg != 1:
+            raise UserError(
+                f"{path}: an average over epochs is made from the folder of an experiment with an "
+                "epoch, not from one file",
+                remedy=f"load_model({str(file.parent)!r}, epoch=N, avg=M)",
+            )
+        state = load_checkpoint(file)
+        weights = weights_of(state, file)
+        description = _description_of(state, file)
+    model = build_model(description)
+    model.load_state_dict(weights)
+    return model.eval().to(device)
+
+
+def weights_of(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The weights of the model in the contents of any file that a training wrote (see
+    `load_checkpoint`); `path` is for the error.
+
+    Raises:
+        UserError: there are no weights of a model in it.
+    """
+    weights = state.get("model") or {
+        name.removeprefix(_STUDENT): value
+        for name, value in state.get("objective", {}).items()
+        if name.startswith(_STUDENT)
+    }
+    if not weights:
+        raise UserError(
+            f"{path} has no weights of a model",
+            remedy="name the folder of an experiment, its pretrained.pt or an epoch-N.pt",
+        )
+    return weights
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What the model in a file of weights was built from, see `mvqkd.models.build.build_model`;
+    its weights are not read.
+
+    Raises:
+        UserError: the file is missing or damaged, or does not say it.
+    """
+    return _description_of(load_checkpoint(path, mmap=True), path)
+
+
+def _description_of(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    description = state.get("description")
+    if not isinstance(description, dict) or "model" not in description:
+        raise UserError(
+            f"{path} does not say what model its weights are of",
+            remedy="name a file that a training of this package wrote",
+        )
+    return description
