@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mvqkd.checkpoints.load import load_model
 from mvqkd.decoding import (
-    CtcGreedySearch,
+    CTCGreedySearch,
     GreedySearch,
     ModifiedBeamSearch,
     decode_chunked,
@@ -35,9 +35,9 @@ from mvqkd.decoding import (
 )
 from mvqkd.evaluation.report import markdown_table
 from mvqkd.experiment.build import build_student
-from mvqkd.experiment.config import ModelConfig
+from mvqkd.experiment.config import ExperimentConfig, LossConfig, ModelConfig
 from mvqkd.files import write_text
-from mvqkd.models import Transducer
+from mvqkd.models import AsrModel
 
 CHUNK, LEFT = 16, 64
 
@@ -65,19 +65,19 @@ def main() -> None:
     else:
         model = load_model(options.exp_dir, options.epoch)
 
-    whole = partial(decode_whole, model)
+    whole = partial(decode_whole, model.encoder)
     streams: dict[str, Any] = {"chunk_size": CHUNK, "left_context": LEFT}
     encoders: dict[str, Callable[..., Any]] = {
         "full context": whole,
         "simulated": partial(whole, **streams),
-        "chunked": partial(decode_chunked, model, **streams),
+        "chunked": partial(decode_chunked, model.encoder, **streams),
     }
     searches: dict[str, Any] = {
-        "greedy": GreedySearch(model),
-        "beam 4": ModifiedBeamSearch(model, beam_size=4),
+        "greedy": GreedySearch(model.transducer),
+        "beam 4": ModifiedBeamSearch(model.transducer, beam_size=4),
     }
-    if model.ctc_head is not None:
-        searches["CTC greedy"] = CtcGreedySearch(model)
+    if model.ctc is not None:
+        searches["CTC greedy"] = CTCGreedySearch(model.ctc)
     rows = []
     for size in options.batch_sizes:
         for encoder_name, decode in encoders.items():
@@ -103,17 +103,20 @@ def main() -> None:
         write_text(options.markdown, table)
 
 
-def random_student(features: Tensor) -> Transducer:
+def random_student(features: Tensor) -> AsrModel:
     """A random causal student that emits a token at about one frame of six."""
     torch.manual_seed(0)
-    model = build_student(ModelConfig(causal=True), 500, ctc_head=True).eval()
+    config = ExperimentConfig(model=ModelConfig(causal=True), loss=LossConfig(ctc_scale=0.3))
+    model = build_student(config, 500).eval()
     with torch.inference_mode():
         encoder_out, _ = model.encoder(features, torch.tensor([features.size(1)]))
         context = torch.tensor([[-1, 0]])
-        predicted = model.joiner.project_predictor(model.predictor.step(context))
-        logits = model.joiner(model.joiner.project_encoder(encoder_out[0]), predicted)
+        assert model.transducer is not None
+        predictor, joiner = model.transducer.predictor, model.transducer.joiner
+        predicted = joiner.project_predictor(predictor.step(context))
+        logits = joiner(joiner.project_encoder(encoder_out[0]), predicted)
         margin = logits[:, 1:].amax(1) - logits[:, 0]
-        model.joiner.output.bias[0] += margin.quantile(5 / 6)
+        joiner.output.bias[0] += margin.quantile(5 / 6)
     return model
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mvqkd.data.alignment import require_ratio
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.data.features import extract
 from mvqkd.errors import UserError
 from mvqkd.evaluation.wer import Transcript, log_line, score
@@ -30,7 +31,7 @@ from mvqkd.experiment.program import run_program
 from mvqkd.files import write_text
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.audio import embed
 from mvqkd.teachers.probe import probe
 
 

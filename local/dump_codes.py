@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.data.feature_reader import FeatureReader
 from mvqkd.errors import UserError
@@ -31,7 +32,7 @@ from mvqkd.quantization import Quantizer
 from mvqkd.quantization.predictable import encode_predictably
 from mvqkd.quantization.probe import CodeProbe
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.audio import embed
 from mvqkd.teachers.shards import Tick, divide_parts, prepare_folder, process_shards, worker
 
 

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 
 from mvqkd.data.alignment import require_ratio
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.errors import UserError
 from mvqkd.experiment.program import at_least, run_program
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.audio import embed
 from mvqkd.teachers.shards import Tick, divide, divide_parts, prepare_folder, process_shards, worker
 
 

@@ -148,15 +148,15 @@ def train(
             start = record_start(exp_dir, world.size)
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
         tokenizer = Tokenizer.load(lang_dir)
-        description = build.student_description(experiment, tokenizer.vocab_size)
+        description = build.describe_model(experiment, tokenizer.vocab_size)
         objective = build.build_objective(
             experiment, tokenizer.vocab_size, distillation.build if distillation else None
         ).to(world.device)
         if experiment.training.init and not steps(exp_dir):
-            begin_with(objective.student, experiment.training.init)
+            begin_with(objective.model, experiment.training.init)
         logging.info(
             "%.2f M parameters, of which the student has %.2f M",
-            *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.student)),
+            *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.model)),
         )
         updater = build.build_updater(experiment, objective, world=world, log_dir=exp_dir / "log")
         trainer = Trainer(
@@ -168,12 +168,18 @@ def train(
                 cuts.train,
                 lang_dir,
                 unlabelled_cuts=cuts.unlabelled,
+                targets=distillation.sources if distillation else {},
                 musan=cuts.musan,
                 rank=world.rank,
                 world_size=world.size,
             ),
             valid_batches=build.ValidBatches(
-                experiment.data, cuts.dev, lang_dir, rank=world.rank, world_size=world.size
+                experiment.data,
+                cuts.dev,
+                lang_dir,
+                targets=distillation.validation_sources if distillation else {},
+                rank=world.rank,
+                world_size=world.size,
             ),
             learning_rate=build.build_schedule(experiment.optimizer),
             description=description,

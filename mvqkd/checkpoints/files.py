@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from mvqkd.checkpoints.upgrade import upgrade
 from mvqkd.errors import UserError
 from mvqkd.files import atomic_path
 
@@ -49,7 +50,7 @@ def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
         raise UserError(
             f"{path} cannot be read: {error}", remedy="delete the file; training goes on without it"
         ) from error
-    return state
+    return upgrade(state, path)
 
 
 def step_path(exp_dir: Path, step: int) -> Path:

@@ -11,10 +11,10 @@ from torch import Tensor
 from mvqkd.checkpoints.averaging import average_epochs
 from mvqkd.checkpoints.files import PRETRAINED, epoch_path, epochs, load_checkpoint
 from mvqkd.errors import UserError
+from mvqkd.models.asr_model import AsrModel
 from mvqkd.models.build import build_model
-from mvqkd.models.transducer import Transducer
 
-_STUDENT = "student."
+_MODEL = "model."
 
 
 def load_model(
@@ -24,7 +24,7 @@ def load_model(
     *,
     use_averaged_model: bool = True,
     device: str | torch.device = "cpu",
-) -> Transducer:
+) -> AsrModel:
     """A trained model in evaluation mode.
 
     >>> model = load_model("exp/mini/baseline")  # doctest: +SKIP
@@ -73,9 +73,9 @@ def weights_of(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
         UserError: there are no weights of a model in it.
     """
     weights = state.get("model") or {
-        name.removeprefix(_STUDENT): value
+        name.removeprefix(_MODEL): value
         for name, value in state.get("objective", {}).items()
-        if name.startswith(_STUDENT)
+        if name.startswith(_MODEL)
     }
     if not weights:
         raise UserError(

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mvqkd.geometry import (
-    FEATURE_PADDING,
-    FRAME_SHIFT,
-    RECEPTIVE_FIELD,
-    SUBSAMPLING,
-    TARGET_PADDING,
-)
+from mvqkd.data.frame_targets import FrameTargets, Waveforms
+from mvqkd.data.hypotheses import Hypotheses, ground_truth
+from mvqkd.geometry import FEATURE_PADDING, FRAME_SHIFT, RECEPTIVE_FIELD, SUBSAMPLING
 
 
 @dataclass
 class Batch:
     """Utterances padded to a common length, longest first.
 
-    `features[n, feature_lens[n]:]` is `FEATURE_PADDING`, `tokens[n, token_lens[n]:]` is -100.
-    Loaders without a tokenizer leave `tokens` of shape (N, 0).
+    `features[n, feature_lens[n]:]` is `FEATURE_PADDING`.
     """
 
     ids: list[str]
@@ -33,27 +28,37 @@ class Batch:
     feature_lens: Tensor
     """(N,) int64: valid frames of each utterance."""
     texts: list[str]
-    """Transcripts."""
-    tokens: Tensor
-    """(N, U) int64 token ids of the transcripts."""
-    token_lens: Tensor
-    """(N,) int64: valid tokens of each utterance."""
+    """Transcripts; empty where they are not to be used."""
+    hypotheses: Hypotheses | None
+    """What the utterances are trained to be recognized as; None: they have no transcripts, or the
+    loader no tokenizer."""
     seconds: float
     """Audio in the batch, padding left out."""
-    labelled: bool = True
-    """False: its transcripts are not to be used; `texts` are empty and `tokens` is (N, 0)."""
+    clean: Tensor | None = None
+    """(N, T, C) the features without noise, if there is noise and they were asked for."""
+    targets: dict[str, FrameTargets | Waveforms] = field(default_factory=dict)
+    """The teacher's side of each distillation loss, by its name."""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are hypotheses."""
+        return self.hypotheses is not None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """A copy whose tensors are on `device`."""
         return replace(
             self,
             features=self.features.to(device, non_blocking=non_blocking),
+            clean=None if self.clean is None else self.clean.to(device, non_blocking=non_blocking),
             feature_lens=self.feature_lens.to(device, non_blocking=non_blocking),
-            tokens=self.tokens.to(device, non_blocking=non_blocking),
-            token_lens=self.token_lens.to(device, non_blocking=non_blocking),
+            hypotheses=self.hypotheses and self.hypotheses.to(device, non_blocking=non_blocking),
+            targets={
+                name: targets.to(device, non_blocking=non_blocking)
+                for name, targets in self.targets.items()
+            },
         )
 
     def pin_memory(self) -> Batch:
@@ -61,9 +66,23 @@ class Batch:
         return replace(
             self,
             features=self.features.pin_memory(),
+            clean=None if self.clean is None else self.clean.pin_memory(),
             feature_lens=self.feature_lens.pin_memory(),
-            tokens=self.tokens.pin_memory(),
-            token_lens=self.token_lens.pin_memory(),
+            hypotheses=self.hypotheses and self.hypotheses.pin_memory(),
+            targets={name: targets.pin_memory() for name, targets in self.targets.items()},
+        )
+
+    def first(self, count: int) -> Batch:
+        """The first `count` utterances, without targets."""
+        return replace(
+            self,
+            ids=self.ids[:count],
+            features=self.features[:count],
+            clean=None if self.clean is None else self.clean[:count],
+            feature_lens=self.feature_lens[:count],
+            texts=self.texts[:count],
+            hypotheses=self.hypotheses and self.hypotheses.first(count),
+            targets={},
         )
 
 
@@ -71,9 +90,9 @@ def collate(
     ids: Sequence[str],
     features: Sequence[np.ndarray],
     texts: Sequence[str],
-    tokens: Sequence[np.ndarray],
+    tokens: Sequence[np.ndarray] | None,
     *,
-    labelled: bool = True,
+    clean: Sequence[np.ndarray] | None = None,
     pad_multiple: int = 1,
 ) -> Batch:
     """Pad utterances into a `Batch`, longest first (ties keep their order).
@@ -82,29 +101,27 @@ def collate(
         ids: N utterance ids.
         features: N arrays (T_n, C).
         texts: N transcripts.
-        tokens: N integer arrays (U_n,).
-        labelled: False leaves texts and tokens out of the batch.
+        tokens: N integer arrays (U_n,), the ground truth; None leaves it out.
+        clean: N arrays (T_n, C), the features without noise, to keep them too.
         pad_multiple: T is 3 more than a multiple of this. Subsampling by 4 without padding loses
             3 frames: 32 makes multiples of 8 of the encoder's frames.
     """
-    if not labelled:
-        texts, tokens = [""] * len(ids), [np.zeros(0, np.int32)] * len(ids)
     order = sorted(range(len(ids)), key=lambda n: -len(features[n]))
     frames = [len(features[n]) for n in order]
-    lens = [len(tokens[n]) for n in order]
     length = max(frames) + (RECEPTIVE_FIELD - SUBSAMPLING - max(frames)) % pad_multiple
-    padded = torch.full((len(ids), length, features[0].shape[1]), FEATURE_PADDING)
-    targets = torch.full((len(ids), max(lens)), TARGET_PADDING, dtype=torch.int64)
-    for row, n in enumerate(order):
-        padded[row, : frames[row]] = torch.as_tensor(features[n])
-        targets[row, : lens[row]] = torch.as_tensor(np.asarray(tokens[n], dtype=np.int64))
+
+    def pad(rows: Sequence[np.ndarray]) -> Tensor:
+        padded = torch.full((len(ids), length, rows[0].shape[1]), FEATURE_PADDING)
+        for row, n in enumerate(order):
+            padded[row, : frames[row]] = torch.as_tensor(rows[n])
+        return padded
+
     return Batch(
         ids=[ids[n] for n in order],
-        features=padded,
+        features=pad(features),
+        clean=None if clean is None else pad(clean),
         feature_lens=torch.tensor(frames),
         texts=[texts[n] for n in order],
-        tokens=targets,
-        token_lens=torch.tensor(lens),
+        hypotheses=None if tokens is None else ground_truth([tokens[n] for n in order]),
         seconds=sum(frames) * FRAME_SHIFT,
-        labelled=labelled,
     )

@@ -6,19 +6,15 @@ speed-perturbed copies (`<id>_sp0.9`) included; see `mvqkd.data.ragged` for the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mvqkd.data.alignment import align
 from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
-from mvqkd.geometry import TARGET_PADDING
 
 _DATASET = "codes"
 _REMEDY = "dump the codes: ./run.sh --stage 7 --stop-stage 7, or local/dump_codes.py"
@@ -65,7 +61,7 @@ def write_codes(path: str | Path, *, info: CodesInfo, total_frames: int) -> Iter
 
 
 class CodeStore:
-    """Read codes and make training targets of them.
+    """Read codes by utterance id.
 
     Opening reads ids and offsets alone; codes are mapped into memory. Safe in worker processes,
     forked or spawned.
@@ -122,54 +118,6 @@ class CodeStore:
     def total_frames(self) -> int:
         """Teacher frames of all utterances together."""
         return self._store.total_frames
-
-    def targets_for(
-        self,
-        ids: Sequence[str],
-        student_lens: Tensor,
-        *,
-        ratio: int,
-        delay: int = 0,
-        tolerance: int = 3,
-    ) -> Tensor:
-        """Indexes that the student's frames are to predict.
-
-        Student frame t gets the teacher frames ratio * (t - delay) ... + ratio - 1, one after the
-        other: with 50 Hz codes and 25 Hz frames (ratio 2), targets[n, t] is the Q indexes of
-        teacher frame 2t followed by those of 2t + 1 (Guo et al., arXiv 2211.00508).
-
-        Args:
-            ids: N utterance ids.
-            student_lens: (N,) valid student frames.
-            ratio: teacher frames for a student frame.
-            delay: student frames by which the student is late: frame t imitates the teacher at
-                t - delay. The first `delay` frames have no targets.
-            tolerance: student frames by which the teacher may be longer or shorter; what it has too
-                much is left out, what it lacks has no targets.
-
-        Returns:
-            (N, T, ratio * Q) int64 on the device of `student_lens`, T = max(student_lens); -100
-            where there is no target.
-
-        Raises:
-            UserError: an utterance is missing, or its lengths differ by more than the tolerance.
-        """
-        width = ratio * self.info.num_codebooks
-        lens = student_lens.tolist()
-        targets = np.full((len(lens), max(lens, default=0), width), TARGET_PADDING, dtype=np.int64)
-        for row, utterance, length in zip(targets, ids, lens, strict=True):
-            codes = self._store[utterance]
-            begin, count = align(
-                utterance,
-                len(codes),
-                length,
-                ratio=ratio,
-                delay=delay,
-                tolerance=tolerance,
-                source=self.path,
-            )
-            row[begin : begin + count] = codes[: count * ratio].reshape(count, width)
-        return torch.from_numpy(targets).to(student_lens.device)
 
     def require(
         self,

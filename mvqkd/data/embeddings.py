@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvqkd.data.alignment import align
 from mvqkd.data.ragged import RaggedStore, RaggedWriter
 from mvqkd.errors import UserError
 
@@ -134,35 +133,6 @@ class EmbeddingStore:
         """Frames of all utterances together."""
         return self._store.total_frames
 
-    def targets_for(
-        self,
-        ids: Sequence[str],
-        student_lens: Tensor,
-        *,
-        ratio: int,
-        delay: int = 0,
-        tolerance: int = 3,
-    ) -> tuple[Tensor, Tensor]:
-        """Embeddings that the student's frames are to imitate; arguments as those of
-        `CodeStore.targets_for`.
-
-        Returns:
-            (N, T, ratio * D) float32 on the device of `student_lens`, T = max(student_lens), and
-            (N, T) bool: the frames that have a target; the others are zero.
-
-        Raises:
-            UserError: an utterance is missing, or its lengths differ by more than the tolerance.
-        """
-        return stack_frames(
-            ids,
-            [torch.from_numpy(np.array(self._store[utterance])) for utterance in ids],
-            student_lens,
-            ratio=ratio,
-            delay=delay,
-            tolerance=tolerance,
-            source=self.path,
-        )
-
     def require(
         self,
         *,
@@ -197,39 +167,6 @@ class EmbeddingStore:
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All embeddings, (at most `frames`, D) at a time, in the order of the file."""
         return self._store.blocks(frames)
-
-
-def stack_frames(
-    ids: Sequence[str],
-    embeddings: Sequence[Tensor],
-    student_lens: Tensor,
-    *,
-    ratio: int,
-    delay: int = 0,
-    tolerance: int = 3,
-    source: object,
-) -> tuple[Tensor, Tensor]:
-    """Embeddings of N utterances, (T_n, D) each, as targets of student frames; see
-    `EmbeddingStore.targets_for`."""
-    lens, device = student_lens.tolist(), student_lens.device
-    width = ratio * embeddings[0].shape[1]
-    targets = torch.zeros(len(ids), max(lens), width, device=device)
-    present = torch.zeros(len(ids), max(lens), dtype=torch.bool, device=device)
-    for number, (utterance, rows, length) in enumerate(zip(ids, embeddings, lens, strict=True)):
-        begin, count = align(
-            utterance,
-            len(rows),
-            length,
-            ratio=ratio,
-            delay=delay,
-            tolerance=tolerance,
-            source=source,
-        )
-        targets[number, begin : begin + count] = (
-            rows[: count * ratio].reshape(count, width).to(targets)
-        )
-        present[number, begin : begin + count] = True
-    return targets, present
 
 
 class EmbeddingFrames:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mvqkd.data.batch import Batch, collate
 from mvqkd.data.features import load_features
+from mvqkd.data.frame_targets import TargetSource
 from mvqkd.data.index import CutIndex, open_index, transcript
 from mvqkd.data.jsonl import stem
 from mvqkd.data.labelled import choose_labelled, unlabelled_pool
@@ -28,6 +29,7 @@ from mvqkd.data.plan import (
     within_limit,
 )
 from mvqkd.errors import UserError
+from mvqkd.geometry import encoder_frames
 from mvqkd.workers import end_with_parent
 
 
@@ -50,39 +52,53 @@ class _Utterances(Dataset[Batch | UserError]):
     """What worker processes hold: the indexes (mapped files) and how to make a batch of them."""
 
     def __init__(
-        self, indexes: Sequence[CutIndex], noise: NoiseMixer | None = None, pad_multiple: int = 1
+        self,
+        indexes: Sequence[CutIndex],
+        *,
+        noise: NoiseMixer | None,
+        keep_clean: bool,
+        with_tokens: bool,
+        targets: Mapping[str, TargetSource],
+        pad_multiple: int,
     ) -> None:
         self._indexes = indexes
         self._starts = np.cumsum([0, *(len(index) for index in indexes)])
         self._noise = noise
+        self._keep_clean = keep_clean and noise is not None
+        self._with_tokens = with_tokens
+        self._targets = dict(targets)
         self._pad_multiple = pad_multiple
 
     def __getitem__(self, request: _Request) -> Batch | UserError:
         epoch, planned = request
         try:
-            cuts = [self._utterance(int(number), epoch) for number in planned.numbers]
+            cuts = [self._utterance(int(number)) for number in planned.numbers]
+            ids, clean, texts, tokens = zip(*cuts, strict=True)
+            features = clean
+            if self._noise is not None:
+                pairs = zip(ids, clean, strict=True)
+                features = tuple(self._noise(x, utterance, epoch) for utterance, x in pairs)
+            batch = collate(
+                ids,
+                features,
+                texts if planned.labelled else [""] * len(ids),
+                tokens if planned.labelled and self._with_tokens else None,
+                clean=clean if self._keep_clean else None,
+                pad_multiple=self._pad_multiple,
+            )
+            lens = encoder_frames(batch.feature_lens).tolist()
+            for name, source in self._targets.items():
+                batch.targets[name] = source(batch.ids, lens)
         except UserError as error:
             # Returned, since the DataLoader would bury the message in a worker's traceback.
             return error
-        ids, features, texts, tokens = zip(*cuts, strict=True)
-        return collate(
-            ids,
-            features,
-            texts,
-            tokens,
-            labelled=planned.labelled,
-            pad_multiple=self._pad_multiple,
-        )
+        return batch
 
-    def _utterance(
-        self, number: int, epoch: int
-    ) -> tuple[str, NDArray[np.float32], str, NDArray[np.int32]]:
+    def _utterance(self, number: int) -> tuple[str, NDArray[np.float32], str, NDArray[np.int32]]:
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
         index, i = self._indexes[source], number - int(self._starts[source])
         cut = index.cut(i)
         features = load_features(cut, index.source)
-        if self._noise is not None:
-            features = self._noise(features, cut["id"], epoch)
         return cut["id"], features, transcript(cut), index.tokens(i)
 
 
@@ -106,6 +122,9 @@ class BatchLoader:
         plan: Plan,
         *,
         noise: NoiseMixer | None = None,
+        keep_clean: bool = False,
+        with_tokens: bool = True,
+        targets: Mapping[str, TargetSource] | None = None,
         pad_multiple: int = 1,
         num_workers: int = 0,
         start_method: str | None = None,
@@ -114,6 +133,9 @@ class BatchLoader:
         indexes: of the manifests; utterances are numbered through them in this order.
         plan: the batches of an epoch.
         noise: mixed into the features.
+        keep_clean: keep the features without noise in the batches too.
+        with_tokens: make hypotheses of the transcripts.
+        targets: by the name of a distillation loss, where the teacher's side comes from.
         pad_multiple: see `collate`.
         num_workers: processes; 0 makes batches in this one.
         start_method: of the processes: `fork`, `spawn`, `forkserver`; None is Python's default.
@@ -121,7 +143,14 @@ class BatchLoader:
         self._plan = plan
         self._requests: list[_Request] = []
         self._loader: DataLoader[Batch | UserError] = DataLoader(
-            _Utterances(indexes, noise, pad_multiple),
+            _Utterances(
+                indexes,
+                noise=noise,
+                keep_clean=keep_clean,
+                with_tokens=with_tokens,
+                targets=targets or {},
+                pad_multiple=pad_multiple,
+            ),
             batch_size=None,
             sampler=self._requests,
             num_workers=num_workers,
@@ -185,6 +214,7 @@ def train_loader(
     labelled_hours: float = 0.0,
     unlabelled_cuts: Sequence[Path] = (),
     unlabelled_ratio: float = 0.0,
+    targets: Mapping[str, TargetSource] | None = None,
     pad_multiple: int = 1,
 ) -> BatchLoader:
     """Shuffled batches for training; see `plan_training` for how they are made.
@@ -219,6 +249,7 @@ def train_loader(
             0.
         unlabelled_ratio: unlabelled batches to a labelled one. The number of unlabelled batches is
             that of the first epoch in all epochs, while labelled ones may be a few more or less.
+        targets: see `BatchLoader`.
         pad_multiple: see `collate`.
 
     Raises:
@@ -306,6 +337,7 @@ def train_loader(
         indexes,
         plan,
         noise=noise,
+        targets=targets,
         pad_multiple=pad_multiple,
         num_workers=num_workers,
         start_method=start_method,
@@ -323,6 +355,7 @@ def eval_loader(
     world_size: int = 1,
     num_workers: int = 0,
     start_method: str | None = None,
+    targets: Mapping[str, TargetSource] | None = None,
     pad_multiple: int = 1,
 ) -> BatchLoader:
     """Batches in a fixed order, longest utterances first.
@@ -339,6 +372,7 @@ def eval_loader(
             by one at most.
         num_workers: processes that make batches.
         start_method: of the processes; None is Python's default.
+        targets: see `BatchLoader`.
         pad_multiple: see `collate`.
 
     Raises:
@@ -352,7 +386,9 @@ def eval_loader(
     )
     loader = BatchLoader(
         [index],
-        lambda epoch: [PlannedBatch(kept[batch]) for batch in batches],
+        with_tokens=lang_dir is not None,
+        plan=lambda epoch: [PlannedBatch(kept[batch]) for batch in batches],
+        targets=targets,
         pad_multiple=pad_multiple,
         num_workers=num_workers,
         start_method=start_method,

@@ -1,7 +1,7 @@
 """Searches over transducers, batched, on whole utterances and on streams."""
 
 from mvqkd.decoding.beam import BeamState, ModifiedBeamSearch, modified_beam_search
-from mvqkd.decoding.ctc import CtcGreedySearch, CtcState
+from mvqkd.decoding.ctc import CTCGreedySearch, CTCState
 from mvqkd.decoding.greedy import GreedySearch, GreedyState, greedy_search
 from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.online_features import OnlineFbank
@@ -11,8 +11,8 @@ from mvqkd.decoding.utterances import decode_chunked, decode_whole
 
 __all__ = [
     "BeamState",
-    "CtcGreedySearch",
-    "CtcState",
+    "CTCGreedySearch",
+    "CTCState",
     "GreedySearch",
     "GreedyState",
     "Hypothesis",

@@ -11,7 +11,7 @@ from torch import Tensor
 from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
 from mvqkd.decoding.search import first_context, log_probs, longest_first, predict
 from mvqkd.geometry import UNK
-from mvqkd.models import Transducer
+from mvqkd.models import TransducerHead
 
 
 class BeamState(NamedTuple):
@@ -37,7 +37,7 @@ class ModifiedBeamSearch:
     `<unk>` counts as a blank, as in sherpa-onnx.
 
     Args:
-        model: the transducer.
+        head: the transducer.
         beam_size: K.
         nbest: hypotheses returned for each stream, at most.
         normalize: rank by score / (U + context_size), as icefall and sherpa-onnx do, instead of by
@@ -51,7 +51,7 @@ class ModifiedBeamSearch:
 
     def __init__(
         self,
-        model: Transducer,
+        head: TransducerHead,
         *,
         beam_size: int = 4,
         nbest: int = 1,
@@ -63,7 +63,7 @@ class ModifiedBeamSearch:
             raise ValueError(f"beam_size={beam_size} must be positive")
         if not 1 <= nbest <= beam_size:
             raise ValueError(f"nbest={nbest} must be between 1 and beam_size={beam_size}")
-        self.model = model
+        self.head = head
         self.beam_size = beam_size
         self.nbest = nbest
         self.normalize = normalize
@@ -72,12 +72,12 @@ class ModifiedBeamSearch:
 
     def start(self, batch_size: int) -> BeamState:
         """State of N new streams: one empty hypothesis each."""
-        weight = self.model.joiner.output.weight
+        weight = self.head.joiner.output.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         shape = (batch_size, self.beam_size)
         scores = torch.full(shape, -torch.inf, dtype=dtype, device=weight.device)
         scores[:, 0] = 0.0
-        context = first_context(self.model, batch_size * self.beam_size, weight.device)
+        context = first_context(self.head, batch_size * self.beam_size, weight.device)
         return BeamState(
             context.view(*shape, -1),
             scores,
@@ -89,43 +89,43 @@ class ModifiedBeamSearch:
     @torch.no_grad()
     def advance(self, state: BeamState, encoder_out: Tensor, lens: Tensor) -> BeamState:
         """Search the next frames: (N, T, D), (N,) valid ones."""
-        model, beam = self.model, self.beam_size
+        head, beam = self.head, self.beam_size
         order, inverse, active = longest_first(lens)
-        frames = model.joiner.project_encoder(encoder_out)[order].unsqueeze(2)
+        frames = head.joiner.project_encoder(encoder_out)[order].unsqueeze(2)
         context, scores, digests = (
             part[order] for part in (state.context, state.scores, state.digests)
         )
-        predicted = predict(model, context)
+        predicted = predict(head, context)
         shape = (len(active), len(order), beam)
         # Where each slot came from and what it emitted, frame by frame; streams that have ended
         # keep the values below.
         origins = torch.arange(beam, device=scores.device).repeat(*shape[:2], 1)
-        emitted = torch.full(shape, model.blank, device=scores.device)
+        emitted = torch.full(shape, head.blank, device=scores.device)
         for t, n in enumerate(active):
-            logits = model.joiner(frames[:n, t], predicted[:n])
-            continued = log_probs(logits, model.blank, self.blank_penalty)
+            logits = head.joiner(frames[:n, t], predicted[:n])
+            continued = log_probs(logits, head.blank, self.blank_penalty)
             continued = (continued + scores[:n].unsqueeze(2)).flatten(1)
             kept = min(beam, continued.size(1))
             best, index = continued.topk(kept)
             if kept < beam:  # a vocabulary smaller than the beam
                 best = torch.nn.functional.pad(best, (0, beam - kept), value=-torch.inf)
                 index = torch.nn.functional.pad(index, (0, beam - kept))
-            origin, token = index // model.vocab_size, index % model.vocab_size
-            emits = token != model.blank
+            origin, token = index // head.vocab_size, index % head.vocab_size
+            emits = token != head.blank
             if self.unk is not None:
                 emits &= token != self.unk
             digest = digests[:n].gather(1, origin)
             digests[:n] = torch.where(emits, _mix(digest, token), digest)
             scores[:n] = _merge(best, digests[:n])
             origins[t, :n] = origin
-            emitted[t, :n] = token.where(emits, model.blank)
+            emitted[t, :n] = token.where(emits, head.blank)
             context[:n] = _pick(context[:n], origin)
             predicted[:n] = _pick(predicted[:n], origin)
             rows = emits.nonzero(as_tuple=True)
             if len(rows[0]):
                 newest = token[rows].unsqueeze(1)
                 context[rows] = torch.cat([context[rows][:, 1:], newest], dim=1)
-                predicted[rows] = predict(model, context[rows])
+                predicted[rows] = predict(head, context[rows])
         return BeamState(
             context[inverse],
             scores[inverse],
@@ -174,7 +174,7 @@ class ModifiedBeamSearch:
     def _rank(self, hypothesis: Hypothesis) -> float:
         if not self.normalize:
             return hypothesis.score
-        return hypothesis.score / (len(hypothesis.tokens) + self.model.context_size)
+        return hypothesis.score / (len(hypothesis.tokens) + self.head.context_size)
 
     def _extend(
         self, state: BeamState, origins: Tensor, emitted: Tensor
@@ -190,7 +190,7 @@ class ModifiedBeamSearch:
         for n, offset in enumerate(state.offsets):
             slots = []
             for k, before in enumerate(slot[n].tolist()):
-                times = (symbols[:, n, k] != self.model.blank).nonzero().squeeze(1)
+                times = (symbols[:, n, k] != self.head.blank).nonzero().squeeze(1)
                 tokens = symbols[times, n, k].tolist()
                 history = state.histories[n][before]
                 slots.append(History.extend(history, tokens, (times + offset).tolist()))
@@ -199,7 +199,7 @@ class ModifiedBeamSearch:
 
 
 def modified_beam_search(
-    model: Transducer,
+    head: TransducerHead,
     encoder_out: Tensor,
     lens: Tensor,
     *,
@@ -212,7 +212,7 @@ def modified_beam_search(
     """Modified beam search of whole utterances.
 
     Args:
-        model: the transducer.
+        head: the transducer.
         encoder_out: (N, T, D), output of its encoder.
         lens: (N,) int64, valid frames.
         beam_size: hypotheses kept at each frame.
@@ -225,7 +225,7 @@ def modified_beam_search(
         For each utterance, different hypotheses, the best first; scores are not normalized.
     """
     search = ModifiedBeamSearch(
-        model,
+        head,
         beam_size=beam_size,
         nbest=nbest,
         normalize=normalize,

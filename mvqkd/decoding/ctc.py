@@ -11,10 +11,10 @@ from torch import Tensor
 from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
 from mvqkd.decoding.search import log_probs
 from mvqkd.geometry import UNK
-from mvqkd.models import Transducer
+from mvqkd.models import CTCHead
 
 
-class CtcState(NamedTuple):
+class CTCState(NamedTuple):
     """N streams."""
 
     last: Tensor
@@ -27,33 +27,26 @@ class CtcState(NamedTuple):
     """What each stream emitted."""
 
 
-class CtcGreedySearch:
+class CTCGreedySearch:
     """The most probable symbol at each frame, repetitions merged and blanks removed, batched.
 
     Args:
-        model: a transducer with a CTC head.
+        head: the CTC head.
         blank_penalty: subtracted from the blank's logit.
         unk: id of `<unk>`, which is removed as blanks are; None when the vocabulary has none.
-
-    Raises:
-        ValueError: the model has no CTC head.
     """
 
-    def __init__(
-        self, model: Transducer, *, blank_penalty: float = 0.0, unk: int | None = UNK
-    ) -> None:
-        if model.ctc_head is None:
-            raise ValueError("the model has no CTC head: it was trained with ctc_scale 0")
-        self.head = model.ctc_head
-        self.blank = model.blank
+    def __init__(self, head: CTCHead, *, blank_penalty: float = 0.0, unk: int | None = UNK) -> None:
+        self.head = head
+        self.blank = head.blank
         self.blank_penalty = blank_penalty
         self.unk = unk
 
-    def start(self, batch_size: int) -> CtcState:
+    def start(self, batch_size: int) -> CTCState:
         """State of N new streams."""
-        weight = self.head.weight
+        weight = self.head.output.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        return CtcState(
+        return CTCState(
             torch.full((batch_size,), self.blank, device=weight.device),
             torch.zeros(batch_size, dtype=dtype, device=weight.device),
             [0] * batch_size,
@@ -61,7 +54,7 @@ class CtcGreedySearch:
         )
 
     @torch.no_grad()
-    def advance(self, state: CtcState, encoder_out: Tensor, lens: Tensor) -> CtcState:
+    def advance(self, state: CTCState, encoder_out: Tensor, lens: Tensor) -> CTCState:
         """Search the next frames: (N, T, D), (N,) valid ones."""
         frames = torch.arange(encoder_out.size(1), device=lens.device)
         valid = frames < lens.unsqueeze(1)
@@ -78,33 +71,33 @@ class CtcGreedySearch:
             histories.append(
                 History.extend(history, row[times].tolist(), (times + offset).tolist())
             )
-        return CtcState(
+        return CTCState(
             before.gather(1, lens.unsqueeze(1)).squeeze(1),
             state.scores + values.where(valid, 0.0).sum(1),
             [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
             histories,
         )
 
-    def hypotheses(self, state: CtcState) -> list[list[Hypothesis]]:
+    def hypotheses(self, state: CTCState) -> list[list[Hypothesis]]:
         """One hypothesis for each stream."""
         return [
             [Hypothesis(*unroll(history), score)]
             for history, score in zip(state.histories, state.scores.tolist(), strict=True)
         ]
 
-    def stack(self, states: Sequence[CtcState]) -> CtcState:
+    def stack(self, states: Sequence[CTCState]) -> CTCState:
         """Join states into one batch."""
-        return CtcState(
+        return CTCState(
             torch.cat([state.last for state in states]),
             torch.cat([state.scores for state in states]),
             [offset for state in states for offset in state.offsets],
             [history for state in states for history in state.histories],
         )
 
-    def unstack(self, state: CtcState) -> list[CtcState]:
+    def unstack(self, state: CTCState) -> list[CTCState]:
         """One state of batch size 1 for each stream."""
         return [
-            CtcState(last, score, [offset], [history])
+            CTCState(last, score, [offset], [history])
             for last, score, offset, history in zip(
                 state.last.split(1),
                 state.scores.split(1),

@@ -11,7 +11,7 @@ from torch import Tensor
 from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
 from mvqkd.decoding.search import first_context, log_probs, longest_first, predict
 from mvqkd.geometry import UNK
-from mvqkd.models import Transducer
+from mvqkd.models import TransducerHead
 
 
 class GreedyState(NamedTuple):
@@ -33,7 +33,7 @@ class GreedySearch:
     `<unk>` counts as a blank, as in sherpa-onnx.
 
     Args:
-        model: the transducer.
+        head: the transducer.
         max_symbols_per_frame: tokens that a frame may emit before the next frame's turn; 1 is what
             sherpa-onnx does.
         blank_penalty: subtracted from the blank's logit.
@@ -45,7 +45,7 @@ class GreedySearch:
 
     def __init__(
         self,
-        model: Transducer,
+        head: TransducerHead,
         *,
         max_symbols_per_frame: int = 1,
         blank_penalty: float = 0.0,
@@ -53,17 +53,17 @@ class GreedySearch:
     ) -> None:
         if max_symbols_per_frame < 1:
             raise ValueError(f"max_symbols_per_frame={max_symbols_per_frame} must be positive")
-        self.model = model
+        self.head = head
         self.max_symbols_per_frame = max_symbols_per_frame
         self.blank_penalty = blank_penalty
         self.unk = unk
 
     def start(self, batch_size: int) -> GreedyState:
         """State of N new streams."""
-        weight = self.model.joiner.output.weight
+        weight = self.head.joiner.output.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         return GreedyState(
-            first_context(self.model, batch_size, weight.device),
+            first_context(self.head, batch_size, weight.device),
             torch.zeros(batch_size, dtype=dtype, device=weight.device),
             [0] * batch_size,
             [None] * batch_size,
@@ -72,19 +72,19 @@ class GreedySearch:
     @torch.no_grad()
     def advance(self, state: GreedyState, encoder_out: Tensor, lens: Tensor) -> GreedyState:
         """Search the next frames: (N, T, D), (N,) valid ones."""
-        model, repeats = self.model, self.max_symbols_per_frame
+        head, repeats = self.head, self.max_symbols_per_frame
         order, inverse, active = longest_first(lens)
-        frames = model.joiner.project_encoder(encoder_out)[order]
+        frames = head.joiner.project_encoder(encoder_out)[order]
         context = state.context[order]
         scores = state.scores[order]
-        predicted = predict(model, context)
-        record = torch.full((len(active) * repeats, len(order)), model.blank, device=context.device)
+        predicted = predict(head, context)
+        record = torch.full((len(active) * repeats, len(order)), head.blank, device=context.device)
         for t, n in enumerate(active):
             going = None
             for repeat in range(repeats):
-                logits = model.joiner(frames[:n, t], predicted[:n])
-                values, best = log_probs(logits, model.blank, self.blank_penalty).max(-1)
-                emits = best != model.blank
+                logits = head.joiner(frames[:n, t], predicted[:n])
+                values, best = log_probs(logits, head.blank, self.blank_penalty).max(-1)
+                emits = best != head.blank
                 if self.unk is not None:
                     emits &= best != self.unk
                 if going is None:
@@ -99,7 +99,7 @@ class GreedySearch:
                 tokens = best[rows]
                 record[t * repeats + repeat, rows] = tokens
                 context[rows] = torch.cat([context[rows, 1:], tokens.unsqueeze(1)], dim=1)
-                predicted[rows] = predict(model, context[rows])
+                predicted[rows] = predict(head, context[rows])
         return GreedyState(
             context[inverse],
             scores[inverse],
@@ -141,14 +141,14 @@ class GreedySearch:
         symbols = record.t().cpu()
         histories = []
         for history, offset, row in zip(state.histories, state.offsets, symbols, strict=True):
-            steps = (row != self.model.blank).nonzero().squeeze(1)
+            steps = (row != self.head.blank).nonzero().squeeze(1)
             frames = (steps // self.max_symbols_per_frame + offset).tolist()
             histories.append(History.extend(history, row[steps].tolist(), frames))
         return histories
 
 
 def greedy_search(
-    model: Transducer,
+    head: TransducerHead,
     encoder_out: Tensor,
     lens: Tensor,
     *,
@@ -159,7 +159,7 @@ def greedy_search(
     """Greedy search of whole utterances.
 
     Args:
-        model: the transducer.
+        head: the transducer.
         encoder_out: (N, T, D), output of its encoder.
         lens: (N,) int64, valid frames.
         max_symbols_per_frame: tokens that a frame may emit; 1 is what sherpa-onnx does.
@@ -170,7 +170,7 @@ def greedy_search(
         One hypothesis for each utterance; its score is that of the path.
     """
     search = GreedySearch(
-        model,
+        head,
         max_symbols_per_frame=max_symbols_per_frame,
         blank_penalty=blank_penalty,
         unk=unk,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mvqkd.decoding.hypothesis import Hypothesis
-from mvqkd.models import Transducer
+from mvqkd.models import TransducerHead
 
 State = TypeVar("State")
 
@@ -63,16 +63,16 @@ def longest_first(lens: Tensor) -> tuple[Tensor, Tensor, list[int]]:
     return order, order.argsort(), active
 
 
-def first_context(model: Transducer, rows: int, device: torch.device) -> Tensor:
+def first_context(head: TransducerHead, rows: int, device: torch.device) -> Tensor:
     """(rows, context_size): no tokens and then the blank, as in training and in sherpa-onnx."""
-    context = torch.full((rows, model.context_size), -1, dtype=torch.int64, device=device)
-    context[:, -1] = model.blank
+    context = torch.full((rows, head.context_size), -1, dtype=torch.int64, device=device)
+    context[:, -1] = head.blank
     return context
 
 
-def predict(model: Transducer, context: Tensor) -> Tensor:
+def predict(head: TransducerHead, context: Tensor) -> Tensor:
     """(..., context_size) -> (..., J), the predictor's share of the joiner's input."""
-    out = model.joiner.project_predictor(model.predictor.step(context.flatten(0, -2)))
+    out = head.joiner.project_predictor(head.predictor.step(context.flatten(0, -2)))
     return out.view(*context.shape[:-1], -1)
 
 

@@ -12,7 +12,7 @@ from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.online_features import OnlineFbank
 from mvqkd.decoding.search import Search, State
 from mvqkd.geometry import DIGITAL_SILENCE, RECEPTIVE_FIELD, needed_features
-from mvqkd.models import EncoderState, Transducer
+from mvqkd.models import ConformerEncoder, EncoderState
 
 
 class Session(Generic[State]):
@@ -85,10 +85,11 @@ class Session(Generic[State]):
 class StreamingRecognizer(Generic[State]):
     """Decodes sessions together, whatever their ages.
 
-    The result of a session is that of the model's masked forward pass over the whole utterance with
-    the same chunk_size and left_context, and the same search.
+    The result of a session is that of the encoder's masked forward pass over the whole utterance
+    with the same chunk_size and left_context, and the same search.
 
-        recognizer = StreamingRecognizer(model, GreedySearch(model), chunk_size=16, left_context=64)
+        search = GreedySearch(model.transducer)
+        recognizer = StreamingRecognizer(model.encoder, search, chunk_size=16, left_context=64)
         session = recognizer.open()
         for samples in microphone:
             session.accept_waveform(samples)
@@ -98,7 +99,7 @@ class StreamingRecognizer(Generic[State]):
         recognizer.decode([session])
 
     Args:
-        model: a transducer with a causal encoder, in evaluation mode.
+        encoder: causal, in evaluation mode.
         search: the search over its output.
         chunk_size: encoder frames (25 Hz) of a chunk.
         left_context: encoder frames before a chunk that its frames attend to.
@@ -108,28 +109,33 @@ class StreamingRecognizer(Generic[State]):
     """
 
     def __init__(
-        self, model: Transducer, search: Search[State], *, chunk_size: int, left_context: int
+        self,
+        encoder: ConformerEncoder,
+        search: Search[State],
+        *,
+        chunk_size: int,
+        left_context: int,
     ) -> None:
-        if not model.encoder.causal:
+        if not encoder.causal:
             raise ValueError("streaming needs an encoder trained with causal=True")
         if chunk_size < 1 or left_context < 0:
             raise ValueError(
                 f"chunk_size={chunk_size} must be positive and left_context={left_context} "
                 "not negative"
             )
-        self.model = model
+        self.encoder = encoder
         self.search = search
         self.chunk_size = chunk_size
         self.left_context = left_context
-        self._shift = model.encoder.subsampling_factor * chunk_size
+        self._shift = encoder.subsampling_factor * chunk_size
         self._window = needed_features(chunk_size)
 
     def open(self) -> Session[State]:
         """A new stream."""
-        like = self.model.joiner.output.weight
+        like = next(self.encoder.parameters())
         return Session(
-            like.new_zeros(0, self.model.encoder.input_dim),
-            self.model.encoder.initial_state(1, self.left_context),
+            like.new_zeros(0, self.encoder.input_dim),
+            self.encoder.initial_state(1, self.left_context),
             self.search.start(1),
         )
 
@@ -155,7 +161,7 @@ class StreamingRecognizer(Generic[State]):
         lens = torch.tensor([len(chunk) for chunk in chunks], device=chunks[0].device)
         features = torch.nn.utils.rnn.pad_sequence(chunks, batch_first=True)
         features = torch.nn.functional.pad(features, (0, 0, 0, self._window - features.size(1)))
-        encoder_out, encoder_state = self.model.encoder.stream(
+        encoder_out, encoder_state = self.encoder.stream(
             features,
             EncoderState.stack([session.encoder for session in sessions]),
             self.chunk_size,
@@ -164,7 +170,7 @@ class StreamingRecognizer(Generic[State]):
         search_state = self.search.advance(
             self.search.stack([session.search for session in sessions]),
             encoder_out,
-            self.model.encoder.output_lens(lens),
+            self.encoder.output_lens(lens),
         )
         for session, encoder, search in zip(
             sessions, encoder_state.unstack(), self.search.unstack(search_state), strict=True

@@ -11,7 +11,7 @@ from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.search import Search
 from mvqkd.decoding.streaming import StreamingRecognizer
 from mvqkd.geometry import DIGITAL_SILENCE
-from mvqkd.models import Transducer
+from mvqkd.models import ConformerEncoder
 
 
 def pad_tail(features: Tensor, lens: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def pad_tail(features: Tensor, lens: Tensor, num_frames: int) -> tuple[Tensor, T
 
 @torch.inference_mode()
 def decode_whole(
-    model: Transducer,
+    encoder: ConformerEncoder,
     search: Search[Any],
     features: Tensor,
     lens: Tensor,
@@ -46,7 +46,7 @@ def decode_whole(
     """Decode utterances with one forward pass; with chunk_size, a simulation of streaming.
 
     Args:
-        model: in evaluation mode.
+        encoder: in evaluation mode.
         search: the search over the encoder's output.
         features: (N, T, C) log-mel energies at 100 Hz.
         lens: (N,) int64, valid frames.
@@ -58,14 +58,14 @@ def decode_whole(
         For each utterance its hypotheses, the best first.
     """
     features, lens = pad_tail(features, lens, tail_padding)
-    encoder_out, out_lens = model.encoder(
+    encoder_out, out_lens = encoder(
         features, lens, chunk_size=chunk_size, left_context=left_context
     )
     return search.hypotheses(search.advance(search.start(len(lens)), encoder_out, out_lens))
 
 
 def decode_chunked(
-    model: Transducer,
+    encoder: ConformerEncoder,
     search: Search[Any],
     features: Tensor,
     lens: Tensor,
@@ -76,7 +76,7 @@ def decode_chunked(
 ) -> list[list[Hypothesis]]:
     """Decode utterances chunk by chunk, each a session of its own; arguments as `decode_whole`."""
     recognizer = StreamingRecognizer(
-        model, search, chunk_size=chunk_size, left_context=left_context
+        encoder, search, chunk_size=chunk_size, left_context=left_context
     )
     sessions = [recognizer.open() for _ in range(len(lens))]
     for session, utterance, length in zip(sessions, features, lens.tolist(), strict=True):

@@ -1,10 +1,10 @@
 """What a student learns from a teacher beside transcripts.
 
-`LayerDistillation` is an auxiliary loss of `mvqkd.training.objective.Objective`: it reads a tap of
-the student's encoder, gets the teacher's side from a source of targets, and leaves the comparison
+Every loss of a step receives a `LossContext`. `LayerDistillation` is a `DistillationLoss`: it reads
+a tap of the student's encoder, takes the teacher's side from the batch, and leaves the comparison
 to a head: `CodebookHead`, `SoftCodebookHead`, `TiedCodebookHead` or `JointCodebookHead` (MVQ-KD),
-or `RegressionHead` (l1, l2, cosine, KLD). Sources are files (`StoredCodes`, what a quantizer makes
-of them: `DecodedCodes`, `StoredEmbeddings`) or the teacher itself (`LiveEmbeddings`).
+or `RegressionHead` (l1, l2, cosine, KLD). The teacher's side is stored (`StoredTargets`), decoded
+from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTeacher`).
 """
 
 from mvqkd.distillation.codebook import (
@@ -13,24 +13,23 @@ from mvqkd.distillation.codebook import (
     SoftCodebookHead,
     TiedCodebookHead,
 )
+from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext, TransducerBand
 from mvqkd.distillation.layer import LayerDistillation
 from mvqkd.distillation.regression import RegressionHead
-from mvqkd.distillation.targets import (
-    DecodedCodes,
-    LiveEmbeddings,
-    StoredCodes,
-    StoredEmbeddings,
-)
+from mvqkd.distillation.targets import DecodedCodes, OnlineTeacher, StoredTargets
 
 __all__ = [
     "CodebookHead",
     "DecodedCodes",
+    "DistillationLoss",
+    "EncoderPass",
     "JointCodebookHead",
     "LayerDistillation",
-    "LiveEmbeddings",
+    "LossContext",
+    "OnlineTeacher",
     "RegressionHead",
     "SoftCodebookHead",
-    "StoredCodes",
-    "StoredEmbeddings",
+    "StoredTargets",
     "TiedCodebookHead",
+    "TransducerBand",
 ]

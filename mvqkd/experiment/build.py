@@ -5,7 +5,7 @@ The only place where a configuration meets a constructor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from mvqkd.data import Batch, BatchLoader, SpecAugment, Tokenizer, eval_loader, train_loader
+from mvqkd.data.frame_targets import TargetSource
 from mvqkd.decoding import greedy_search
 from mvqkd.errors import UserError
 from mvqkd.experiment.config import (
@@ -24,31 +25,36 @@ from mvqkd.experiment.config import (
 )
 from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.losses.lattice import choose_backend
-from mvqkd.models import Transducer
+from mvqkd.models import AsrModel
 from mvqkd.models.build import build_model
 from mvqkd.training import schedule
 from mvqkd.training.distributed import World
+from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
 from mvqkd.training.optimizer import build_adamw
 from mvqkd.training.update import Updater
 from mvqkd.training.validation import Transcribe
 
 
-def build_student(config: ModelConfig, vocab_size: int, *, ctc_head: bool) -> Transducer:
-    """The student, with random weights.
+def describe_model(config: ExperimentConfig, vocab_size: int) -> dict[str, object]:
+    """What a file of weights says of its model, see `mvqkd.models.build.build_model`.
 
     Args:
-        config: section `model`.
+        config: of the experiment.
         vocab_size: V, with the blank.
-        ctc_head: whether the loss or the decoder needs one.
+    """
+    heads = ["transducer", *(["ctc"] if config.loss.ctc_scale else [])]
+    return {"model": asdict(config.model), "vocab_size": vocab_size, "heads": heads}
+
+
+def build_student(config: ExperimentConfig, vocab_size: int) -> AsrModel:
+    """The student, with random weights.
 
     Raises:
         UserError: sizes that do not go together.
     """
     try:
-        return build_model(
-            {"model": asdict(config), "vocab_size": vocab_size, "ctc_head": ctc_head}
-        )
+        return build_model(describe_model(config, vocab_size))
     except ValueError as error:
         raise UserError(f"section model: {error}", remedy="see ./run.sh --help-config") from error
 
@@ -84,27 +90,34 @@ def build_transducer_loss(
 def build_objective(
     config: ExperimentConfig,
     vocab_size: int,
-    auxiliary: Callable[[], dict[str, nn.Module]] | None = None,
+    distillation: Callable[[], dict[str, nn.Module]] | None = None,
 ) -> Objective:
     """Student and losses; initial weights depend on `training.seed` alone.
 
     Args:
         config: of the experiment.
         vocab_size: V, with the blank.
-        auxiliary: builds further losses by name, after the student.
+        distillation: builds further losses by name, after the student.
     """
     torch.manual_seed(config.training.seed)
+    student = build_student(config, vocab_size)
+    head_losses: dict[str, nn.Module] = {
+        "transducer": TransducerHeadLoss(
+            build_transducer_loss(config.loss, config.model, vocab_size),
+            simple_scale=config.loss.simple_scale,
+            warmup_steps=config.loss.warmup_steps,
+            detached_steps=config.loss.ctc_warmup_steps,
+        )
+    }
+    if student.ctc is not None:
+        head_losses["ctc"] = CTCHeadLoss(weight=config.loss.ctc_scale)
     return Objective(
-        build_student(config.model, vocab_size, ctc_head=config.loss.ctc_scale != 0),
-        build_transducer_loss(config.loss, config.model, vocab_size),
-        simple_scale=config.loss.simple_scale,
-        warmup_steps=config.loss.warmup_steps,
-        ctc_scale=config.loss.ctc_scale,
-        ctc_warmup_steps=config.loss.ctc_warmup_steps,
+        student,
+        head_losses,
+        # Last, so that the student's initial weights are those that it has without a teacher.
+        distillation=distillation() if distillation is not None else None,
         chunk_sizes=config.model.chunk_size,
         left_context=config.model.left_context,
-        # Last, so that the student's initial weights are those that it has without a teacher.
-        auxiliary=auxiliary() if auxiliary is not None else None,
     )
 
 
@@ -172,11 +185,12 @@ def build_train_batches(
     lang_dir: Path,
     *,
     unlabelled_cuts: Sequence[Path] = (),
+    targets: Mapping[str, TargetSource],
     musan: Path | None,
     rank: int,
     world_size: int,
 ) -> BatchLoader:
-    """Batches of one training process."""
+    """Batches of one training process; `targets`: see `BatchLoader`."""
     low, high = config.data.musan_snr
     return train_loader(
         cuts,
@@ -192,6 +206,7 @@ def build_train_batches(
         labelled_hours=config.data.labelled_hours,
         unlabelled_cuts=unlabelled_cuts,
         unlabelled_ratio=config.data.unlabelled_ratio,
+        targets=targets,
         pad_multiple=config.data.pad_multiple,
         musan_path=musan,
         musan_probability=config.data.musan_probability,
@@ -217,6 +232,7 @@ class ValidBatches:
         cuts: Sequence[Path],
         lang_dir: Path,
         *,
+        targets: Mapping[str, TargetSource],
         rank: int,
         world_size: int,
     ) -> None:
@@ -228,6 +244,7 @@ class ValidBatches:
                 rank=rank,
                 world_size=world_size,
                 num_workers=min(1, config.num_workers),
+                targets=targets,
                 pad_multiple=config.pad_multiple,
             )
             for path in cuts
@@ -245,19 +262,15 @@ def build_transcriber(tokenizer: Tokenizer) -> Transcribe:
     """Greedy search, for a look at a student during training."""
 
     def transcribe(objective: Objective, batch: Batch) -> list[str]:
-        encoder_out, lens = objective.encode(
-            batch.features, batch.feature_lens, objective.validation_chunk_size
+        streaming = objective.streaming(objective.validation_chunk_size)
+        encoder_out, lens = objective.model.encoder(
+            batch.features,
+            batch.feature_lens,
+            chunk_size=streaming.chunk_size,
+            left_context=streaming.left_context,
         )
-        hypotheses = greedy_search(objective.student, encoder_out, lens)
+        assert objective.model.transducer is not None
+        hypotheses = greedy_search(objective.model.transducer, encoder_out, lens)
         return [tokenizer.decode(hypothesis.tokens) for hypothesis in hypotheses]
 
     return transcribe
-
-
-def student_description(config: ExperimentConfig, vocab_size: int) -> dict[str, object]:
-    """What a file of weights says of its model, see `mvqkd.models.build.build_model`."""
-    return {
-        "model": asdict(config.model),
-        "vocab_size": vocab_size,
-        "ctc_head": config.loss.ctc_scale != 0,
-    }

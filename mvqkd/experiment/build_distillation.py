@@ -17,28 +17,29 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.data.alignment import check_lengths
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.data.frame_targets import TargetSource
 from mvqkd.data.index import open_index
+from mvqkd.data.target_sources import StoredAudio, StoredCodes, StoredEmbeddings
 from mvqkd.distillation import (
     CodebookHead,
     DecodedCodes,
     JointCodebookHead,
     LayerDistillation,
-    LiveEmbeddings,
+    OnlineTeacher,
     RegressionHead,
     SoftCodebookHead,
-    StoredCodes,
-    StoredEmbeddings,
+    StoredTargets,
     TiedCodebookHead,
 )
-from mvqkd.distillation.targets import Targets
+from mvqkd.distillation.layer import TeacherTargets
 from mvqkd.experiment.config import DistillationConfig, ModelConfig
 from mvqkd.experiment.teaching import TeachingFiles
 from mvqkd.geometry import encoder_frames
 from mvqkd.quantization import Quantizer, load_quantizer
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts
 
 _STATISTICS_FRAMES = 50_000
 
@@ -79,7 +80,10 @@ class Distillation:
         """What the targets are and take on disk (`bytes_per_hour`, of audio); JSON-able."""
         self._statistics: tuple[Tensor, float] | None = None
         self._quantizer: Quantizer | None = None
-        self._targets: StoredCodes | DecodedCodes | StoredEmbeddings | LiveEmbeddings
+        self.name = "codes" if config.method == "mvq" else "embeddings"
+        """Of the loss, in logs and batches."""
+        self._source: TargetSource
+        self._targets: TeacherTargets
         if config.learns_from == "codes":
             self._open_codes(files)
         elif config.learns_from == "embeddings":
@@ -100,17 +104,19 @@ class Distillation:
             teacher=files.teacher,
             layer=config.teacher_layer,
         )
+        source = StoredCodes(store, delay=config.delay)
         if config.method == "mvq":
-            targets = StoredCodes(store, delay=config.delay)
-            self._use(targets, store, targets.ratio * store.info.num_codebooks)
+            self._targets = StoredTargets(self.name)
+            self._use(source, store, source.ratio * store.info.num_codebooks)
             return
         assert quantizer is not None
         self._statistics = embedding_statistics(
             lambda utterance: quantizer.decode(torch.from_numpy(store[utterance].copy())).numpy(),
             self._train_lens,
         )
-        decoded = DecodedCodes(store, quantizer, delay=config.delay)
-        self._use(decoded, store, quantizer.dim)
+        store.require(quantizer_id=quantizer.id)
+        self._targets = DecodedCodes(self.name, quantizer, source.ratio)
+        self._use(source, store, quantizer.dim)
 
     def _open_quantizer(self, files: TeachingFiles) -> Quantizer | None:
         """Of the codes. Those from elsewhere may come without, if nothing but the codes is used;
@@ -129,28 +135,28 @@ class Distillation:
         store.require(ids=self._train_lens, teacher=files.teacher, layer=config.teacher_layer)
         store.require_finite(*self._share)
         self._statistics = embedding_statistics(store.__getitem__, self._train_lens)
-        targets = StoredEmbeddings(store, delay=config.delay)
-        self._use(targets, store, store.info.dim)
+        self._targets = StoredTargets(self.name)
+        self._use(StoredEmbeddings(store, delay=config.delay), store, store.info.dim)
 
     def _use(
         self,
-        targets: StoredCodes | DecodedCodes | StoredEmbeddings,
+        source: StoredCodes | StoredEmbeddings,
         store: CodeStore | EmbeddingStore,
         width: int,
     ) -> None:
-        self._targets, self._width = targets, width
+        self._source, self._ratio, self._width = source, source.ratio, width
         self._validates = all(utterance in store for utterance in self._dev_lens)
         student_lens = {**self._train_lens, **(self._dev_lens if self._validates else {})}
         differences = check_lengths(
             {utterance: store.num_frames(utterance) for utterance in student_lens},
             student_lens,
-            ratio=targets.ratio,
+            ratio=source.ratio,
             source=store.path,
         )
         logging.info(
             "%s: teacher frames - %d x student frames: %s utterances",
             store.path,
-            targets.ratio,
+            source.ratio,
             ", ".join(f"{key:+d} in {count}" for key, count in sorted(differences.items())),
         )
         self.description = {**asdict(store.info), "bytes_per_hour": store.bytes_per_hour}
@@ -166,12 +172,24 @@ class Distillation:
         sample.require(teacher=files.teacher, layer=layer)
         sample.require_finite(*self._share)
         self._statistics = embedding_statistics(sample.__getitem__, sample)
-        self._targets = LiveEmbeddings(teacher, layer, AudioCuts(cuts), delay=config.delay)
+        online = OnlineTeacher(self.name, teacher, layer, delay=config.delay)
+        self._targets, self._ratio = online, online.ratio
+        self._source = StoredAudio(AudioCuts(cuts))
         self._width, self._validates = teacher.dim, True
         self.description = {**asdict(sample.info), "bytes_per_hour": 0.0}
 
+    @property
+    def sources(self) -> dict[str, TargetSource]:
+        """Where the loaders of training batches take the teacher's side from."""
+        return {self.name: self._source}
+
+    @property
+    def validation_sources(self) -> dict[str, TargetSource]:
+        """The same of validation batches."""
+        return self.sources if self._validates else {}
+
     def build(self) -> dict[str, nn.Module]:
-        """The auxiliary loss, by its name in logs: the method."""
+        """The loss, by its name in logs."""
         config, dim = self._config, self._model.dim
         head: nn.Module
         if config.method == "mvq":
@@ -180,26 +198,25 @@ class Distillation:
             assert config.method != "none" and self._statistics is not None
             mean, scale = self._statistics
             head = RegressionHead(
-                dim, self._width, self._targets.ratio, config.method, mean=mean, scale=scale
+                dim, self._width, self._ratio, config.method, mean=mean, scale=scale
             )
-        targets: Targets = self._targets
         loss = LayerDistillation(
             config.layer,
             head,
-            targets,
-            scale=config.scale,
+            self._targets,
+            weight=config.scale,
             masked_weight=config.masked_weight,
             unmasked_weight=config.unmasked_weight,
             validates=self._validates,
         )
-        return {config.method: loss}
+        return {self.name: loss}
 
     def _codebook_head(self) -> nn.Module:
         config, dim = self._config, self._model.dim
         if config.prediction in ("soft", "tied"):
             assert self._quantizer is not None
             near = SoftCodebookHead if config.prediction == "soft" else TiedCodebookHead
-            return near(dim, self._targets.ratio, self._quantizer.centers)
+            return near(dim, self._ratio, self._quantizer.centers)
         kind = JointCodebookHead if config.prediction == "joint" else CodebookHead
         return kind(dim, self._width, self.description["codebook_size"])
 

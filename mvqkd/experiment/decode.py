@@ -23,7 +23,7 @@ from mvqkd.checkpoints.files import epoch_path, epochs
 from mvqkd.checkpoints.load import load_model, read_description
 from mvqkd.data import Tokenizer, eval_loader
 from mvqkd.decoding import (
-    CtcGreedySearch,
+    CTCGreedySearch,
     GreedySearch,
     ModifiedBeamSearch,
     Search,
@@ -39,7 +39,7 @@ from mvqkd.experiment.config import DecodingConfig, Method
 from mvqkd.experiment.folder import check_tokens_of, code_version
 from mvqkd.experiment.program import this_command
 from mvqkd.files import write_json, write_text
-from mvqkd.models import Transducer
+from mvqkd.models import AsrModel, ConformerEncoder, TransducerHead
 
 METHODS = get_args(Method)
 
@@ -113,7 +113,7 @@ class Weights:
         self.files = [epoch_path(exp_dir, n) for n in available if first <= n <= self.epoch]
         # Missing epochs are for load_model to tell.
         self.description = read_description(epoch_path(exp_dir, self.epoch))
-        self._model: Transducer | None = None
+        self._model: AsrModel | None = None
 
     @property
     def suffix(self) -> str:
@@ -121,7 +121,7 @@ class Weights:
         averaged = "-use-averaged-model" if self.use_averaged_model else ""
         return f"epoch-{self.epoch}-avg-{self.avg}{averaged}"
 
-    def model(self, device: torch.device) -> Transducer:
+    def model(self, device: torch.device) -> AsrModel:
         """The student in evaluation mode."""
         if self._model is None:
             self._model = load_model(
@@ -134,7 +134,7 @@ class Weights:
         return self._model
 
 
-def build_search(config: DecodingConfig, method: str, model: Transducer) -> Search[Any]:
+def build_search(config: DecodingConfig, method: str, model: AsrModel) -> Search[Any]:
     """The search that section `decoding` describes.
 
     Raises:
@@ -144,17 +144,21 @@ def build_search(config: DecodingConfig, method: str, model: Transducer) -> Sear
     try:
         if method == "greedy_search":
             return GreedySearch(
-                model, max_symbols_per_frame=config.max_symbols_per_frame, blank_penalty=penalty
+                _transducer(model),
+                max_symbols_per_frame=config.max_symbols_per_frame,
+                blank_penalty=penalty,
             )
         if method == "modified_beam_search":
             return ModifiedBeamSearch(
-                model,
+                _transducer(model),
                 beam_size=config.beam_size,
                 nbest=max(1, config.nbest),
                 blank_penalty=penalty,
             )
         if method == "ctc_greedy_search":
-            return CtcGreedySearch(model, blank_penalty=penalty)
+            if model.ctc is None:
+                raise ValueError("the model has no CTC head: it was trained with ctc_scale 0")
+            return CTCGreedySearch(model.ctc, blank_penalty=penalty)
     except ValueError as error:
         raise UserError(
             str(error), remedy="see ./run.sh --help-config, section decoding"
@@ -164,15 +168,21 @@ def build_search(config: DecodingConfig, method: str, model: Transducer) -> Sear
     )
 
 
+def _transducer(model: AsrModel) -> TransducerHead:
+    if model.transducer is None:
+        raise ValueError("the model has no transducer head")
+    return model.transducer
+
+
 def build_decoder(
-    config: DecodingConfig, chunks: Chunks, search: Search[Any], model: Transducer
+    config: DecodingConfig, chunks: Chunks, search: Search[Any], encoder: ConformerEncoder
 ) -> Decode:
     """Features and lens -> hypotheses."""
     if chunks.with_states:
         assert chunks.size is not None and chunks.left_context is not None
         return partial(
             decode_chunked,
-            model,
+            encoder,
             search,
             chunk_size=chunks.size,
             left_context=chunks.left_context,
@@ -180,7 +190,7 @@ def build_decoder(
         )
     return partial(
         decode_whole,
-        model,
+        encoder,
         search,
         chunk_size=chunks.size,
         left_context=chunks.left_context,
@@ -234,7 +244,8 @@ def decode_experiment(
                     f"{tokenizer.vocab_size}",
                     remedy="give --vocab-size and --data-dir of the training",
                 )
-            decode = build_decoder(config, chunks, build_search(config, method, model), model)
+            search = build_search(config, method, model)
+            decode = build_decoder(config, chunks, search, model.encoder)
             loader = eval_loader(cuts, max_duration=config.max_duration, num_workers=num_workers)
             found, timing = recognize(loader, decode, device, name=f"{name}-{method}")
             scored = _write_files(path, found, tokenizer, name, method, config.nbest)
@@ -371,7 +382,7 @@ def _measures(scored: Score, characters: ErrorCounts, timing: Timing) -> dict[st
     }
 
 
-def _circumstances(model: Transducer, device: torch.device) -> dict[str, Any]:
+def _circumstances(model: AsrModel, device: torch.device) -> dict[str, Any]:
     commit, dirty = code_version()
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

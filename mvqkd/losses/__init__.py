@@ -1,7 +1,14 @@
 """Losses, per utterance. They are modules and functions of tensors; nothing here knows a model."""
 
+from mvqkd.losses.band import Band
 from mvqkd.losses.ctc import ctc_loss
 from mvqkd.losses.lattice import lattice_log_likelihood
 from mvqkd.losses.pruned_transducer import PrunedTransducerLoss, TransducerLosses
 
-__all__ = ["PrunedTransducerLoss", "TransducerLosses", "ctc_loss", "lattice_log_likelihood"]
+__all__ = [
+    "Band",
+    "PrunedTransducerLoss",
+    "TransducerLosses",
+    "ctc_loss",
+    "lattice_log_likelihood",
+]

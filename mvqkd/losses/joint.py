@@ -12,39 +12,35 @@ the cells that hardly any path leads through.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from mvqkd.losses.band import Band
+
 # Logits that are worked on at once: few enough to stay in a core's cache on a CPU, many enough to
 # fill a GPU.
 _CPU_CHUNK, _GPU_CHUNK = 2**19, 2**27
 
-_IS_TANH_LINEAR: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
+class ProjectingJoiner(Protocol):
+    """A joiner whose projections run once per frame and once per token instead of once per cell."""
 
-class Band(NamedTuple):
-    """Cells of the lattice that are kept, one row for each valid frame of the batch."""
+    project_encoder: nn.Module
+    """(..., De) -> (..., J)."""
+    project_predictor: nn.Module
+    """(..., Dp) -> (..., J)."""
+    tanh_output: nn.Linear | None
+    """The layer that makes logits of ``tanh(a + b)``, if that is what the joiner computes of
+    projected inputs; else None."""
 
-    utterances: Tensor
-    """(R,) utterance of each row."""
-    frames: Tensor
-    """(R,) frame of each row."""
-    positions: Tensor
-    """(R, S) tokens emitted so far in each cell."""
-
-
-def make_band(starts: Tensor, lens: Tensor, prune_range: int) -> Band:
-    """The cells of windows of ``prune_range`` positions that begin at ``starts`` (N, T)."""
-    frames = torch.arange(starts.shape[1], device=starts.device)
-    utterance, frame = (frames < lens[:, None]).nonzero(as_tuple=True)
-    offsets = torch.arange(prune_range, device=starts.device)
-    return Band(utterance, frame, starts[utterance, frame][:, None] + offsets)
+    def __call__(self, encoder_proj: Tensor, predictor_proj: Tensor) -> Tensor:
+        """(R, S, J) and (R, S, J) -> logits (R, S, V)."""
+        ...
 
 
 def joint_log_probs(
@@ -54,62 +50,57 @@ def joint_log_probs(
     tokens: Tensor,
     band: Band,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the next token and of blank, -inf outside of the band.
+    """Log-probabilities of the next token and of blank under any joiner, -inf outside of the band.
 
     Args:
         encoder: (N, T, De), predictor: (N, U + 1, Dp): what the joiner takes.
-        joiner: maps (R, S, De) and (R, S, Dp) to logits (R, S, V). Any callable works; one that is
-            a module computing ``output(tanh(a + b))`` with a linear ``output`` (checked by trying
-            it) is computed without a copy of its inputs.
+        joiner: maps (R, S, De) and (R, S, Dp) to logits (R, S, V).
         tokens: (N, U) int64 between 0 and V - 1, in padding too.
 
     Returns:
         symbol (N, T, U) and blank (N, T, U + 1).
     """
-    num_utterances, num_frames = encoder.shape[:2]
-    num_positions = predictor.shape[1]
-    rows = band.utterances[:, None] * num_positions + band.positions
-    # Position U has no next token: its column of the lattice is cut off below.
-    padded = functional.pad(tokens, (0, 1))
-    next_tokens = padded.flatten()[rows]
+    rows, next_tokens = _cells(predictor, tokens, band)
+    encoder_cells = encoder[band.utterances, band.frames][:, None].expand(-1, rows.shape[1], -1)
+    logits = joiner(encoder_cells, predictor.flatten(0, 1)[rows])
+    return _spread(encoder, predictor, band, *two_log_probs(logits, next_tokens))
+
+
+def tanh_joint_log_probs(
+    encoder: Tensor, predictor: Tensor, output: nn.Linear, tokens: Tensor, band: Band
+) -> tuple[Tensor, Tensor]:
+    """:func:`joint_log_probs` of the joiner ``output(tanh(a + b))``, without a copy of its inputs.
+
+    Args:
+        encoder: (N, T, J), predictor: (N, U + 1, J): projected already.
+        output: J -> V.
+        tokens: (N, U) int64 between 0 and V - 1, in padding too.
+
+    Returns:
+        symbol (N, T, U) and blank (N, T, U + 1).
+    """
+    rows, next_tokens = _cells(predictor, tokens, band)
     encoder_rows = encoder[band.utterances, band.frames]
-    output = tanh_linear_output(joiner)
-    if output is not None:
-        symbol, blank = tanh_linear_log_probs(
-            encoder_rows, predictor.flatten(0, 1), rows, output, next_tokens
-        )
-    else:
-        predictor_rows = predictor.flatten(0, 1)[rows]
-        encoder_cells = encoder_rows[:, None].expand(-1, rows.shape[1], -1)
-        logits = joiner(encoder_cells, predictor_rows)
-        symbol, blank = two_log_probs(logits, next_tokens)
+    log_probs = tanh_linear_log_probs(
+        encoder_rows, predictor.flatten(0, 1), rows, output, next_tokens
+    )
+    return _spread(encoder, predictor, band, *log_probs)
+
+
+def _cells(predictor: Tensor, tokens: Tensor, band: Band) -> tuple[Tensor, Tensor]:
+    """Of each cell (R, S) of the band: row of the predictor's (N * (U + 1), Dp), and next token."""
+    rows = band.utterances[:, None] * predictor.shape[1] + band.positions
+    # Position U has no next token: its column of the lattice is cut off in the end.
+    return rows, functional.pad(tokens, (0, 1)).flatten()[rows]
+
+
+def _spread(
+    encoder: Tensor, predictor: Tensor, band: Band, symbol: Tensor, blank: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Values of the band's cells (R, S) in lattices (N, T, U) and (N, T, U + 1)."""
     cells = (band.utterances[:, None], band.frames[:, None], band.positions)
-    outside = symbol.new_full((num_utterances, num_frames, num_positions), float("-inf"))
+    outside = symbol.new_full((*encoder.shape[:2], predictor.shape[1]), float("-inf"))
     return outside.index_put(cells, symbol)[:, :, :-1], outside.index_put(cells, blank)
-
-
-def tanh_linear_output(joiner: Callable[[Tensor, Tensor], Tensor]) -> nn.Linear | None:
-    """``joiner.output`` if ``joiner(a, b)`` is ``output(tanh(a + b))``, as found by one trial."""
-    output = getattr(joiner, "output", None)
-    if not isinstance(joiner, nn.Module) or type(output) is not nn.Linear:
-        return None
-    if joiner not in _IS_TANH_LINEAR:
-        _IS_TANH_LINEAR[joiner] = _try_tanh_linear(joiner, output)
-    return output if _IS_TANH_LINEAR[joiner] else None
-
-
-@torch.no_grad()
-def _try_tanh_linear(joiner: nn.Module, output: nn.Linear) -> bool:
-    weight = output.weight
-    a = torch.linspace(-2.0, 2.0, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
-    b = a.square() - 1.0
-    with torch.autocast(weight.device.type, enabled=False):
-        try:
-            found = joiner(a, b)
-        except (RuntimeError, TypeError, ValueError):
-            return False
-        expected = output((a + b).tanh())
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def tanh_linear_log_probs(

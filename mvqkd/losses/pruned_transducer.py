@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mvqkd.losses.joint import joint_log_probs, make_band
+from mvqkd.losses.band import Band, make_band
+from mvqkd.losses.joint import ProjectingJoiner, joint_log_probs, tanh_joint_log_probs
 from mvqkd.losses.lattice import Backend, Topology, check_lens, lattice_log_likelihood
 from mvqkd.losses.pruning import pruning_starts, sufficient_range
 from mvqkd.losses.simple import simple_log_probs
@@ -81,20 +82,17 @@ class PrunedTransducerLoss(nn.Module):
         self,
         encoder_out: Tensor,
         predictor_out: Tensor,
-        joiner: Callable[[Tensor, Tensor], Tensor],
+        joiner: ProjectingJoiner | Callable[[Tensor, Tensor], Tensor],
         tokens: Tensor,
         lens: Tensor,
         token_lens: Tensor,
     ) -> TransducerLosses:
-        """Losses of a batch.
+        """Both losses of a batch: :meth:`choose_band`, then :meth:`score`.
 
         Args:
             encoder_out: (N, T, De).
             predictor_out: (N, U + 1, Dp); position u has seen the first u tokens.
-            joiner: maps (R, S, De) and (R, S, Dp) to logits (R, S, V), for R frames and their S
-                positions. If it has ``project_encoder`` and ``project_predictor``, as
-                :class:`mvqkd.models.joiner.Joiner`, these are applied to ``encoder_out`` and
-                ``predictor_out`` first, once per frame and once per token.
+            joiner: see :meth:`score`.
             tokens: (N, U) int64 without blanks; padding may hold anything.
             lens: (N,) valid frames of ``encoder_out``.
             token_lens: (N,) valid tokens.
@@ -107,11 +105,32 @@ class PrunedTransducerLoss(nn.Module):
         Raises:
             ValueError: for shapes and lengths that do not fit together.
         """
+        simple, band = self.choose_band(encoder_out, predictor_out, tokens, lens, token_lens)
+        pruned = self.score(band, encoder_out, predictor_out, joiner, tokens, lens, token_lens)
+        return TransducerLosses(simple, pruned)
+
+    def choose_band(
+        self,
+        encoder_out: Tensor,
+        predictor_out: Tensor,
+        tokens: Tensor,
+        lens: Tensor,
+        token_lens: Tensor,
+    ) -> tuple[Tensor, Band]:
+        """The cells that most probability goes through, according to the simple joiner.
+
+        Args:
+            encoder_out, predictor_out, tokens, lens, token_lens: see :meth:`forward`.
+
+        Returns:
+            (N,) loss of the simple joiner, and the band.
+
+        Raises:
+            ValueError: for shapes and lengths that do not fit together.
+        """
         self._check(encoder_out, predictor_out, tokens, lens, token_lens)
         lens, token_lens = lens.to(tokens.device), token_lens.to(tokens.device)
-        token_positions = torch.arange(tokens.shape[1], device=tokens.device)
-        tokens = tokens.masked_fill(token_positions >= token_lens[:, None], 0)
-
+        tokens = blank_padding(tokens, token_lens)
         am, lm = self.project_encoder(encoder_out), self.project_predictor(predictor_out)
         with torch.autocast(am.device.type, enabled=False):
             symbol, blank = simple_log_probs(
@@ -124,7 +143,6 @@ class PrunedTransducerLoss(nn.Module):
                 am_scale=self.am_scale,
             )
         simple, symbol_occupancy, blank_occupancy = self._sum_paths(symbol, blank, lens, token_lens)
-
         prune_range = sufficient_range(
             self.prune_range, lens, token_lens, predictor_out.shape[1], self.topology
         )
@@ -136,13 +154,42 @@ class PrunedTransducerLoss(nn.Module):
             prune_range=prune_range,
             topology=self.topology,
         )
+        return -simple, make_band(starts, lens, prune_range)
+
+    def score(
+        self,
+        band: Band,
+        encoder_out: Tensor,
+        predictor_out: Tensor,
+        joiner: ProjectingJoiner | Callable[[Tensor, Tensor], Tensor],
+        tokens: Tensor,
+        lens: Tensor,
+        token_lens: Tensor,
+    ) -> Tensor:
+        """The loss of the model's joiner over the paths within a band.
+
+        Args:
+            band: of :meth:`choose_band`.
+            encoder_out, predictor_out, tokens, lens, token_lens: see :meth:`forward`.
+            joiner: a :class:`mvqkd.losses.joint.ProjectingJoiner`, such as
+                :class:`mvqkd.models.Joiner`; or anything that maps (R, S, De) and (R, S, Dp) to
+                logits (R, S, V), for R frames and their S positions.
+
+        Returns:
+            (N,), see :meth:`forward`.
+        """
+        lens, token_lens = lens.to(tokens.device), token_lens.to(tokens.device)
+        tokens = blank_padding(tokens, token_lens)
+        output = None
         if hasattr(joiner, "project_encoder") and hasattr(joiner, "project_predictor"):
             encoder_out = joiner.project_encoder(encoder_out)
             predictor_out = joiner.project_predictor(predictor_out)
-        band = make_band(starts, lens, prune_range)
-        symbol, blank = joint_log_probs(encoder_out, predictor_out, joiner, tokens, band)
-        pruned, _, _ = self._sum_paths(symbol, blank, lens, token_lens)
-        return TransducerLosses(-simple, -pruned)
+            output = getattr(joiner, "tanh_output", None)
+        if output is not None:
+            symbol, blank = tanh_joint_log_probs(encoder_out, predictor_out, output, tokens, band)
+        else:
+            symbol, blank = joint_log_probs(encoder_out, predictor_out, joiner, tokens, band)
+        return -self._sum_paths(symbol, blank, lens, token_lens)[0]
 
     def _sum_paths(
         self, symbol: Tensor, blank: Tensor, lens: Tensor, token_lens: Tensor
@@ -175,6 +222,12 @@ class PrunedTransducerLoss(nn.Module):
             )
         check_lens("lens", lens, batch_size, num_frames)
         check_lens("token_lens", token_lens, batch_size, tokens.shape[1])
+
+
+def blank_padding(tokens: Tensor, token_lens: Tensor) -> Tensor:
+    """(N, U) tokens with 0 in the padding."""
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    return tokens.masked_fill(positions >= token_lens[:, None], 0)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

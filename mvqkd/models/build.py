@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
+from mvqkd.models.asr_model import AsrModel
 from mvqkd.models.conformer import ConformerEncoder
+from mvqkd.models.ctc import CTCHead
 from mvqkd.models.joiner import Joiner
 from mvqkd.models.predictor import StatelessPredictor
-from mvqkd.models.transducer import Transducer
+from mvqkd.models.transducer import TransducerHead
+
+_ENCODER_SIZES = (
+    "dim",
+    "num_layers",
+    "num_heads",
+    "feedforward_dim",
+    "conv_kernel",
+    "dropout",
+    "causal",
+)
 
 
-def build_model(description: Mapping[str, Any]) -> Transducer:
-    """A model with random weights.
+def build_model(description: Mapping[str, Any]) -> AsrModel:
+    """A model with random weights, parts in the order of the encoder and the heads.
 
     Args:
         description: what every file of weights holds beside them, plain and JSON-able:
@@ -22,39 +32,38 @@ def build_model(description: Mapping[str, Any]) -> Transducer:
             - `model`: sizes `dim`, `num_layers`, `num_heads`, `feedforward_dim`, `conv_kernel`,
               `dropout`, `causal`, `predictor_dim`, `context_size` and `joiner_dim`, with the
               meanings that they have in `ConformerEncoder`, `StatelessPredictor` and `Joiner`;
-              others, such as the chunk sizes of training, are kept in `Transducer.description`.
+              others, such as the chunk sizes of training, are kept in `AsrModel.description`.
             - `vocab_size`: V, with the blank.
-            - `ctc_head`: whether there is one.
+            - `heads`: any of `transducer` and `ctc`.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: sizes that do not fit together, or an unknown head.
         KeyError: a size is missing.
     """
     sizes, vocab_size = description["model"], description["vocab_size"]
-    encoder = ConformerEncoder(
-        **{
-            name: sizes[name]
-            for name in (
-                "dim",
-                "num_layers",
-                "num_heads",
-                "feedforward_dim",
-                "conv_kernel",
-                "dropout",
-                "causal",
-            )
-        }
-    )
-    predictor = StatelessPredictor(
-        vocab_size=vocab_size, dim=sizes["predictor_dim"], context_size=sizes["context_size"]
-    )
-    joiner = Joiner(
-        encoder_dim=sizes["dim"],
-        predictor_dim=sizes["predictor_dim"],
-        joiner_dim=sizes["joiner_dim"],
-        vocab_size=vocab_size,
-    )
-    head = nn.Linear(sizes["dim"], vocab_size) if description["ctc_head"] else None
-    model = Transducer(encoder, predictor, joiner, head)
+    heads = list(description["heads"])
+    if unknown := set(heads) - {"transducer", "ctc"}:
+        raise ValueError(
+            f"there is no head {', '.join(sorted(unknown))}; there are transducer, ctc"
+        )
+    encoder = ConformerEncoder(**{name: sizes[name] for name in _ENCODER_SIZES})
+    transducer = ctc = None
+    if "transducer" in heads:
+        transducer = TransducerHead(
+            StatelessPredictor(
+                vocab_size=vocab_size,
+                dim=sizes["predictor_dim"],
+                context_size=sizes["context_size"],
+            ),
+            Joiner(
+                encoder_dim=sizes["dim"],
+                predictor_dim=sizes["predictor_dim"],
+                joiner_dim=sizes["joiner_dim"],
+                vocab_size=vocab_size,
+            ),
+        )
+    if "ctc" in heads:
+        ctc = CTCHead(encoder_dim=sizes["dim"], vocab_size=vocab_size)
+    model = AsrModel(encoder, transducer=transducer, ctc=ctc)
     model.description = dict(description)
     return model

@@ -191,7 +191,7 @@ class ConformerEncoder(nn.Module):
         for index in range(1, self.num_layers + 1):
             layer = f"layers.{index}"
             names += [layer, *(f"{layer}.{part}" for part in ("query", "key", "value"))]
-        return names
+        return [*names, "output"]
 
     def forward(
         self,
@@ -249,7 +249,10 @@ class ConformerEncoder(nn.Module):
             x, _ = layer(x, positions, blocks, valid, taps=taps, name=name)
             if taps is not None:
                 taps.put(name, x)
-        return x.masked_fill(~valid.unsqueeze(-1), 0.0), out_lens
+        x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
+        if taps is not None:
+            taps.put("output", x)
+        return x, out_lens
 
     def initial_state(
         self,

@@ -28,6 +28,12 @@ class Joiner(nn.Module):
         self.project_predictor = nn.Linear(predictor_dim, joiner_dim)
         self.output = nn.Linear(joiner_dim, vocab_size)
 
+    @property
+    def tanh_output(self) -> nn.Linear | None:
+        """Declares what `forward` computes to `mvqkd.losses.PrunedTransducerLoss`, which then needs
+        no copies of its inputs; None in a subclass with another `forward`."""
+        return self.output if type(self).forward is Joiner.forward else None
+
     def forward(self, encoder_proj: Tensor, predictor_proj: Tensor) -> Tensor:
         """(..., J) and (..., J), broadcast against each other -> logits (..., V)."""
         return self.output((encoder_proj + predictor_proj).tanh())

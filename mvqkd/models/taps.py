@@ -30,8 +30,10 @@ class Taps:
             raise ValueError(f"unknown taps {unknown}; valid are: {', '.join(valid)}")
 
     @property
-    def num_layers(self) -> int:
-        """Layers that have to be computed to fill all taps."""
+    def num_layers(self) -> int | None:
+        """Layers that have to be computed to fill all taps; None: all there are."""
+        if "output" in self.names:
+            return None
         return max((int(name.split(".")[1]) for name in self.names), default=0)
 
     def put(self, name: str, tensor: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.errors import UserError
-from mvqkd.teachers.interface import CTCHead, Embeddings
+from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.layers import choose_layers
 
 _REMEDY = "correct it: see mvqkd.teachers.interface.Teacher"
@@ -30,7 +30,7 @@ class CheckedTeacher(nn.Module):
         UserError: a layer that the teacher has not.
     """
 
-    ctc: CTCHead | None
+    ctc: CTCTranscriber | None
 
     def __init__(self, teacher: Any, layers: Sequence[int] | None, *, name: str) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
-from mvqkd.teachers.interface import CTCHead
+from mvqkd.teachers.interface import CTCTranscriber
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
 from mvqkd.teachers.wav2vec import Wav2VecTeacher
@@ -87,7 +87,7 @@ def load_hugging_face_teacher(
     if recognizes and backbone.num_layers in backbone.wanted:
         labels = _labels(name, revision, config.vocab_size)
         if labels is not None:
-            ctc = CTCHead(model.lm_head, labels, blank=config.pad_token_id)
+            ctc = CTCTranscriber(model.lm_head, labels, blank=config.pad_token_id)
     # 1e-7 is the epsilon of Wav2Vec2FeatureExtractor.
     eps = 1e-7 if extractor.do_normalize else None
     return Wav2VecTeacher(backbone, normalize_eps=eps, ctc=ctc)

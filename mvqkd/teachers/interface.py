@@ -36,7 +36,7 @@ class Teacher(Protocol):
     """Layers of the whole network."""
     frame_rate: float
     """Frames per second, Hz."""
-    ctc: CTCHead | None
+    ctc: CTCTranscriber | None
     """The head of a network that was fine-tuned for recognition, when its last layer was asked
     for."""
 
@@ -50,7 +50,7 @@ class Teacher(Protocol):
         ...
 
 
-class CTCHead(nn.Module):
+class CTCTranscriber(nn.Module):
     """Logits of a CTC fine-tuned network, and their greedy decoding.
 
     Args:

@@ -17,7 +17,7 @@ from mvqkd.files import file_digest
 from mvqkd.geometry import ENCODER_RATE, num_features
 from mvqkd.models import ConformerEncoder
 from mvqkd.models.taps import Taps
-from mvqkd.teachers.interface import CTCHead, Embeddings
+from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.layers import choose_layers
 
 
@@ -31,7 +31,7 @@ class ConformerTeacher(nn.Module):
         left_context: frames of 40 ms, None: all.
     """
 
-    ctc: CTCHead | None = None
+    ctc: CTCTranscriber | None = None
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mvqkd.evaluation.wer import ErrorCounts, Transcript, score
-from mvqkd.teachers.interface import CTCHead
+from mvqkd.teachers.interface import CTCTranscriber
 
 
 @dataclass
@@ -94,7 +94,7 @@ def probe(
         optimizer.step()
         schedule.step()
 
-    head = CTCHead(nn.Identity(), ["", *symbols], blank=0)
+    head = CTCTranscriber(nn.Identity(), ["", *symbols], blank=0)
     transcripts: list[Transcript] = []
     total_loss, total_count, too_short = 0.0, 0, 0
     with torch.no_grad():

@@ -14,7 +14,7 @@ from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
-from mvqkd.teachers.interface import CTCHead
+from mvqkd.teachers.interface import CTCTranscriber
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
 from mvqkd.teachers.wav2vec import Wav2VecTeacher
@@ -69,7 +69,7 @@ def load_torchaudio_teacher(
     backbone = TorchaudioBackbone(model, layers)
     ctc = None
     if model.aux is not None and backbone.num_layers in backbone.wanted:
-        ctc = CTCHead(model.aux, list(bundle.get_labels()), blank=0)
+        ctc = CTCTranscriber(model.aux, list(bundle.get_labels()), blank=0)
     # 1e-5 is the epsilon of torchaudio's and fairseq's layer_norm over the waveform.
     return Wav2VecTeacher(backbone, normalize_eps=1e-5 if normalized else None, ctc=ctc)
 

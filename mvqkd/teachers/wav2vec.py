@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.geometry import SAMPLE_RATE
-from mvqkd.teachers.interface import CTCHead, Embeddings
+from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.lengths import by_length, normalize
 
 
@@ -49,7 +49,7 @@ class Wav2VecTeacher(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, *, normalize_eps: float | None, ctc: CTCHead | None = None
+        self, backbone: Backbone, *, normalize_eps: float | None, ctc: CTCTranscriber | None = None
     ) -> None:
         super().__init__()
         self.backbone = backbone

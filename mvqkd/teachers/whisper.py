@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
-from mvqkd.teachers.interface import CTCHead, Embeddings
+from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
 
@@ -60,7 +60,7 @@ class WhisperTeacher(nn.Module):
         UserError: position_directions is negative, or not below the embeddings' dimension.
     """
 
-    ctc: CTCHead | None = None
+    ctc: CTCTranscriber | None = None
     filters: Tensor
     hann: Tensor
     frame_rate = SAMPLE_RATE / _HOP / 2

@@ -90,8 +90,7 @@ def save_batch(path: Path, batch: Batch, **facts: Any) -> None:
             "texts": batch.texts,
             "features": batch.features.clone(),
             "feature_lens": batch.feature_lens.clone(),
-            "tokens": batch.tokens.clone(),
-            "token_lens": batch.token_lens.clone(),
+            **_text(batch),
             **facts,
         },
     )
@@ -100,7 +99,18 @@ def save_batch(path: Path, batch: Batch, **facts: Any) -> None:
 def describe(batch: Batch) -> str:
     """A batch in one line, for an error message."""
     ids = ", ".join(batch.ids[:20]) + (", ..." if len(batch.ids) > 20 else "")
+    tokens = int(batch.hypotheses.lens.max()) if batch.hypotheses else 0
     return (
-        f"{len(batch)} utterances, {batch.features.shape[1]} frames, "
-        f"{int(batch.token_lens.max()) if len(batch) else 0} tokens at most: {ids}"
+        f"{len(batch)} utterances, {batch.features.shape[1]} frames, {tokens} tokens at most: {ids}"
     )
+
+
+def _text(batch: Batch) -> dict[str, Any]:
+    if batch.hypotheses is None:
+        return {}
+    return {
+        "tokens": batch.hypotheses.tokens.clone(),
+        "token_lens": batch.hypotheses.lens.clone(),
+        "owners": batch.hypotheses.owners.clone(),
+        "weights": batch.hypotheses.weights.clone(),
+    }

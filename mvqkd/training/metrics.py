@@ -47,12 +47,12 @@ class Interval:
         count = self._updates or math.nan
         return {"grad_norm": self._grad_norm / count, "clip_factor": self._clip_factor / count}
 
-    def state(self, world: World, part_names: Sequence[str]) -> dict[str, Any]:
+    def state(self, world: World, components: Sequence[str]) -> dict[str, Any]:
         """For a checkpoint; every process must call it. JSON-able."""
         return {
             "audio_seconds": self.audio_seconds,
             "elapsed": self.elapsed,
-            "sums": self.sums.over(world, part_names),
+            "sums": self.sums.over(world, components),
             "updates": self._updates,
             "grad_norm": self._grad_norm,
             "clip_factor": self._clip_factor,
@@ -72,7 +72,7 @@ class Interval:
 class MetricsLog:
     """One JSON object per line and the same numbers for TensorBoard.
 
-    Every line has `kind` (`train`, `valid`), `step`, `epoch`, `loss` and the loss's parts per
+    Every line has `kind` (`train`, `valid`), `step`, `epoch`, `loss` and its components per
     encoder frame, `audio_hours` and `elapsed` (hours of audio and seconds of training since the
     beginning, over all restarts); `train` lines also `learning_rate`, `grad_norm` and
     `hours_per_hour` (hours of audio per hour of training).

@@ -23,8 +23,8 @@ class LossSums:
         """Add a batch."""
         frames = losses.frames.double()
         values = {"total": losses.total.detach().double() * frames, "frames": frames}
-        for name, part in losses.parts.items():
-            values |= {name: part.double(), _frames(name): frames}
+        for name, loss in losses.components.items():
+            values |= {name: loss.double(), _frames(name): frames}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
@@ -33,22 +33,22 @@ class LossSums:
         for name, value in other._sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
-    def over(self, world: World, part_names: Sequence[str]) -> dict[str, float]:
-        """Sums over all processes: `total`, `frames`, and each part with the frames of the batches
-        that had it.
+    def over(self, world: World, components: Sequence[str]) -> dict[str, float]:
+        """Sums over all processes: `total`, `frames`, and each component with the frames of the
+        batches that had it.
 
         Every process must call it, with the same names, also one that has added nothing.
         """
         names = ["total", "frames"]
-        for name in part_names:
+        for name in components:
             names += [name, _frames(name)]
         local = [float(self._sums.get(name, 0.0)) for name in names]
         return dict(zip(names, world.sum(local), strict=True))
 
 
 def per_frame(sums: dict[str, float]) -> dict[str, float]:
-    """The loss and each part per encoder frame, from what `LossSums.over` returns; nan when there
-    are no frames, and nothing of parts that no batch had."""
+    """The loss and each component per encoder frame, from what `LossSums.over` returns; nan when
+    there are no frames, and nothing of components that no batch had."""
     frames = sums["frames"]
     means = {"loss": sums["total"] / frames if frames else float("nan")}
     for name, value in sums.items():

@@ -132,7 +132,7 @@ class Trainer:
         self._description = description
         self._transcribe = transcribe
         self._batching = {**(batching or {}), "processes": self._world.size}
-        self._average = RunningAverage(self._objective.student)
+        self._average = RunningAverage(self._objective.model)
         self._interval = Interval()
         self._log: MetricsLog | None = None
         self._started = 0.0
@@ -229,7 +229,7 @@ class Trainer:
         self, group: list[Batch], interruption: Interruption
     ) -> tuple[int, float, float, bool]:
         """Number of processes that have batches, frames and seconds of all, whether to stop."""
-        encoder = self._objective.student.encoder
+        encoder = self._objective.model.encoder
         frames = sum(int(encoder.output_lens(batch.feature_lens).sum()) for batch in group)
         seconds = sum(batch.seconds for batch in group)
         having, frames_of_all, seconds_of_all, stop = self._world.sum(
@@ -252,7 +252,7 @@ class Trainer:
         if update.nonfinite_ids:
             self._count_nonfinite(update.nonfinite_ids)
         if self._world.is_main and progress.step % self._average_period == 0:
-            self._average.update(self._objective.student)
+            self._average.update(self._objective.model)
 
     def _count_nonfinite(self, ids: list[str]) -> None:
         progress = self.progress
@@ -285,7 +285,7 @@ class Trainer:
 
     def _report(self, bar: Any) -> None:
         """Log the interval since the last report, and begin a new one."""
-        sums = self._interval.sums.over(self._world, self._objective.part_names)
+        sums = self._interval.sums.over(self._world, self._objective.components)
         self._now()
         values = {
             **self._place(),
@@ -366,7 +366,7 @@ class Trainer:
 
     def _weights(self) -> dict[str, Any]:
         return {
-            "model": self._objective.student.state_dict(),
+            "model": self._objective.model.state_dict(),
             "average": self._average.values,
             "average_count": self._average.count,
             "epoch": self.progress.epoch,
@@ -377,7 +377,7 @@ class Trainer:
     def _save_step(self) -> None:
         """Write `checkpoint-<step>.pt`, from which training goes on exactly as it would have."""
         self._now()
-        interval = self._interval.state(self._world, self._objective.part_names)
+        interval = self._interval.state(self._world, self._objective.components)
         if not self._world.is_main:
             return
         checkpoint.save_checkpoint(

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -153,16 +153,17 @@ class Updater:
         torch.manual_seed(derive_seed(self._seed, *place, self.world.rank))
         device = self.world.device
         batch = batch.to(device)
-        time_mask = None
+        features = time_mask = None
         if self._augment is not None:
             random = generator(device, self._seed, "augment", *place, self.world.rank)
             features, time_mask = self._augment(batch.features, batch.feature_lens, random)
-            batch = replace(batch, features=features)
         # One size for all ranks: the slowest decides how long a step takes.
         chunk_size = choose(self.objective.chunk_sizes, self._seed, "chunk", *place)
         model = self._parallel or self.objective
         with self.autocast():
-            return model(batch, step=step, chunk_size=chunk_size, time_mask=time_mask)
+            return model(
+                batch, features=features, time_mask=time_mask, step=step, chunk_size=chunk_size
+            )
 
     def _synchronization(self, is_last: bool) -> AbstractContextManager[object]:
         if self._parallel is None or is_last:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 import torch
 
@@ -58,23 +57,11 @@ def validate(
             largest = batch
     transcripts = []
     if transcribe is not None and world.is_main and largest is not None:
-        some = _first(largest, _UTTERANCES_LOOKED_AT).to(world.device)
+        some = largest.first(_UTTERANCES_LOOKED_AT).to(world.device)
         with autocast():
             hypotheses = transcribe(objective, some)
         transcripts = [
             Transcript(*fields) for fields in zip(some.ids, some.texts, hypotheses, strict=True)
         ]
     objective.train()
-    return per_frame(sums.over(world, objective.part_names)), transcripts
-
-
-def _first(batch: Batch, count: int) -> Batch:
-    return replace(
-        batch,
-        ids=batch.ids[:count],
-        features=batch.features[:count],
-        feature_lens=batch.feature_lens[:count],
-        texts=batch.texts[:count],
-        tokens=batch.tokens[:count],
-        token_lens=batch.token_lens[:count],
-    )
+    return per_frame(sums.over(world, objective.components)), transcripts

@@ -46,7 +46,7 @@ def trained(tmp_path_factory):
 
     def step(*arguments):
         take_step(*arguments)
-        student = trainer.updater.objective.student
+        student = trainer.updater.objective.model
         after.append({name: value.clone() for name, value in student.state_dict().items()})
 
     trainer._step = step
@@ -108,7 +108,7 @@ def test_a_student_begins_with_the_weights_of_another(trained):
         "pretrained.pt": average_epochs(folder, avg=2),
     }
     for name, weights in expected.items():
-        student = make_objective(seed=5).student
+        student = make_objective(seed=5).model
         begin_with(student, folder / name)
         assert_same(student.state_dict(), weights)
 
@@ -116,16 +116,16 @@ def test_a_student_begins_with_the_weights_of_another(trained):
 def test_a_student_of_other_sizes_is_refused_and_the_tensors_are_named(trained, tmp_path):
     folder, _ = trained
     objective = make_objective(ctc_scale=0.0)
-    objective.student.joiner = nn.Linear(2, 3)
-    before = {name: value.clone() for name, value in objective.student.state_dict().items()}
+    objective.model.transducer.joiner = nn.Linear(2, 3)
+    before = {name: value.clone() for name, value in objective.model.state_dict().items()}
     with pytest.raises(UserError, match="holds another student") as error:
-        begin_with(objective.student, folder / "epoch-3.pt")
-    assert "joiner.weight: none in the file, [3, 2] here" in error.value.problem
-    assert "ctc_head.weight: [6, 16] in the file, none here" in error.value.problem
+        begin_with(objective.model, folder / "epoch-3.pt")
+    assert "transducer.joiner.weight: none in the file, [3, 2] here" in error.value.problem
+    assert "ctc.output.weight: [6, 16] in the file, none here" in error.value.problem
     assert " encoder." not in error.value.problem
-    assert_same(objective.student.state_dict(), before)
+    assert_same(objective.model.state_dict(), before)
     with pytest.raises(UserError, match=r"none\.pt is missing"):
-        begin_with(objective.student, tmp_path / "none.pt")
+        begin_with(objective.model, tmp_path / "none.pt")
 
 
 def test_period_is_shortened_so_that_an_epoch_has_samples(tmp_path):

@@ -12,7 +12,7 @@ from mvqkd.checkpoints.averaging import average_epochs
 from mvqkd.checkpoints.files import load_checkpoint, save_checkpoint
 from mvqkd.checkpoints.pretrained import write_pretrained
 from mvqkd.errors import UserError
-from mvqkd.models import Transducer
+from mvqkd.models import AsrModel
 from mvqkd.models.build import build_model
 
 DESCRIPTION = {
@@ -31,7 +31,7 @@ DESCRIPTION = {
         "left_context": 8,
     },
     "vocab_size": 10,
-    "ctc_head": True,
+    "heads": ["transducer", "ctc"],
 }
 
 
@@ -55,15 +55,15 @@ def trained(tmp_path: Path) -> Path:
             },
         )
     write_pretrained(tmp_path, epoch=2, avg=1, use_averaged_model=True)
-    objective = {f"student.{name}": value for name, value in weights(20).items()}
-    objective["transducer_loss.project_encoder.weight"] = torch.zeros(1)
+    objective = {f"model.{name}": value for name, value in weights(20).items()}
+    objective["head_losses.transducer.pruned.project_encoder.weight"] = torch.zeros(1)
     save_checkpoint(
         tmp_path / "checkpoint-7.pt", {"objective": objective, "description": DESCRIPTION}
     )
     return tmp_path
 
 
-def assert_weights(model: Transducer, expected: dict[str, torch.Tensor]) -> None:
+def assert_weights(model: AsrModel, expected: dict[str, torch.Tensor]) -> None:
     assert not model.training
     assert model.description == DESCRIPTION
     found = model.state_dict()

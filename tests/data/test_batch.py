@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from mvqkd.data.batch import collate
+from mvqkd.data.frame_targets import FrameTargets, Waveforms
+from mvqkd.data.hypotheses import Hypotheses
 from mvqkd.geometry import FEATURE_PADDING, TARGET_PADDING, encoder_frames
 
 
@@ -18,8 +20,8 @@ def test_pads_each_utterance_and_sorts_by_length() -> None:
     assert batch.ids == ["b", "c", "a"]
     assert batch.texts == ["", "C", "A"]
     assert batch.feature_lens.tolist() == [7, 5, 3]
-    assert batch.token_lens.tolist() == [0, 1, 2]
-    assert batch.tokens.tolist() == [[TARGET_PADDING] * 2, [9, TARGET_PADDING], [4, 5]]
+    assert batch.hypotheses.lens.tolist() == [0, 1, 2]
+    assert batch.hypotheses.tokens.tolist() == [[TARGET_PADDING] * 2, [9, TARGET_PADDING], [4, 5]]
     for row, n in enumerate([1, 2, 0]):
         np.testing.assert_array_equal(batch.features[row, : lens[n]].numpy(), features[n])
         assert (batch.features[row, lens[n] :] == FEATURE_PADDING).all()
@@ -27,34 +29,44 @@ def test_pads_each_utterance_and_sorts_by_length() -> None:
     assert len(batch) == 3
 
 
-def test_without_tokens() -> None:
+def test_texts_without_tokens_and_features_without_noise() -> None:
     empty = np.zeros(0, dtype=np.int32)
-    batch = collate(["a"], [np.zeros((2, 80), np.float32)], ["A"], [empty])
-    assert batch.tokens.shape == (1, 0)
+    features = [np.full((n, 80), n, np.float32) for n in (2, 3)]
+    batch = collate(["a", "b"], features, ["A", "B"], [empty, empty])
+    assert batch.labelled and batch.hypotheses.tokens.shape == (2, 0)
+    assert batch.clean is None
+    clean = [x + 0.5 for x in features]
+    batch = collate(["a", "b"], features, ["A", "B"], None, clean=clean)
+    assert not batch.labelled and batch.texts == ["B", "A"]
+    assert torch.equal(batch.clean[0], batch.features[0] + 0.5)
+    assert batch.clean[1, 2, 0] == FEATURE_PADDING
 
 
-def test_to_moves_every_tensor() -> None:
-    batch = collate(["a"], [np.zeros((2, 80), np.float32)], ["A"], [np.array([1])]).to("meta")
-    tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 4
-    assert all(tensor.device.type == "meta" for tensor in tensors)
+def test_to_and_first_concern_every_tensor() -> None:
+    features = [np.zeros((n, 80), np.float32) for n in (3, 2)]
+    tokens = [np.array([1]), np.array([2, 3])]
+    batch = collate(["a", "b"], features, ["A", "B"], tokens, clean=features)
+    targets = FrameTargets(torch.zeros(1, 4), torch.zeros(1).long(), torch.zeros(1).long(), 1)
+    audio = Waveforms(torch.zeros(2, 480), torch.tensor([480, 320]), [480, 320], [1, 1])
+    batch.targets = {"codes": targets, "embeddings": audio}
 
+    def tensors(value: object) -> list[torch.Tensor]:
+        found = []
+        for part in vars(value).values():
+            if isinstance(part, torch.Tensor):
+                found.append(part)
+            elif isinstance(part, dict):
+                found += [x for inner in part.values() for x in tensors(inner)]
+            elif isinstance(part, Hypotheses):
+                found += tensors(part)
+        return found
 
-def test_unlabelled_leaves_transcripts_out() -> None:
-    features = [np.zeros((n, 80), np.float32) for n in (2, 3)]
-    batch = collate(["a", "b"], features, ["A", "B"], [np.array([1]), np.array([2, 3])])
-    assert batch.labelled
-    batch = collate(
-        ["a", "b"], features, ["A", "B"], [np.array([1]), np.array([2, 3])], labelled=False
-    )
-    for one in (batch, batch.to("meta")):
-        assert not one.labelled
-        assert one.ids == ["b", "a"]
-        assert one.texts == ["", ""]
-        assert one.tokens.shape == (2, 0)
-        assert one.tokens.dtype == torch.int64
-    assert batch.token_lens.tolist() == [0, 0]
-    assert batch.feature_lens.tolist() == [3, 2]
+    moved = tensors(batch.to("meta"))
+    assert len(moved) == 3 + 4 + 3 + 2
+    assert all(tensor.device.type == "meta" for tensor in moved)
+    first = batch.first(1)
+    assert first.ids == ["a"] and first.features.shape[0] == first.clean.shape[0] == 1
+    assert first.hypotheses.tokens.tolist() == [[1, TARGET_PADDING]] and first.targets == {}
 
 
 @pytest.mark.parametrize("lens", [[2], [3, 1], [4, 3], [35, 20], [36, 7], [67, 66]])

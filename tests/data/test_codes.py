@@ -79,38 +79,6 @@ def test_a_file_costs_one_byte_per_codebook_and_frame_plus_five_percent(
     assert payload <= path.stat().st_size <= 1.05 * payload
 
 
-@pytest.mark.parametrize("ratio", [1, 2, 3])
-@pytest.mark.parametrize("delay", [0, 1, 4])
-def test_targets_follow_their_definition(tmp_path: Path, ratio: int, delay: int) -> None:
-    lengths = {"short": 5 * ratio, "exact": 9 * ratio, "long": 9 * ratio + 2, "less": 9 * ratio - 1}
-    codes = random_codes(lengths)
-    store = CodeStore(write(tmp_path / "codes.h5", codes))
-    lens = torch.tensor([5, 9, 9, 9])
-    targets = store.targets_for(list(codes), lens, ratio=ratio, delay=delay)
-    assert targets.shape == (4, 9, 4 * ratio) and targets.dtype == torch.int64
-    for n, (array, length) in enumerate(zip(codes.values(), lens.tolist(), strict=True)):
-        for t in range(9):
-            first = ratio * (t - delay)
-            inside = t < length and first >= 0 and first + ratio <= len(array)
-            for r in range(ratio):
-                expected = array[first + r].tolist() if inside else [-100] * 4
-                assert targets[n, t, 4 * r : 4 * r + 4].tolist() == expected
-
-
-def test_lengths_that_differ_too_much_are_refused(tmp_path: Path) -> None:
-    store = CodeStore(write(tmp_path / "codes.h5", random_codes({"a": 22, "b": 14})))
-    store.targets_for(["a", "b"], torch.tensor([10, 10]), ratio=2)
-    with pytest.raises(UserError, match="utterance b: 14 teacher frames"):
-        store.targets_for(["a", "b"], torch.tensor([10, 11]), ratio=2)
-    with pytest.raises(UserError, match="utterance a"):
-        store.targets_for(["a"], torch.tensor([10]), ratio=2, tolerance=0)
-
-
-def test_a_delay_longer_than_the_utterance_leaves_no_targets(tmp_path: Path) -> None:
-    store = CodeStore(write(tmp_path / "codes.h5", random_codes({"a": 4})))
-    assert (store.targets_for(["a"], torch.tensor([2]), ratio=2, delay=5) == -100).all()
-
-
 def test_codes_of_another_configuration_are_refused(tmp_path: Path) -> None:
     store = CodeStore(write(tmp_path / "codes.h5", random_codes({"a": 4})))
     store.require(ids=["a"], quantizer_id="abc", frame_rate=50.0, num_codebooks=4)

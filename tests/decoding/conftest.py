@@ -4,14 +4,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 
-from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
+from mvqkd.models import (
+    AsrModel,
+    ConformerEncoder,
+    CTCHead,
+    Joiner,
+    StatelessPredictor,
+    TransducerHead,
+)
 
 
 def make_model(
     *, vocab_size: int, context_size: int = 2, dim: int = 16, causal: bool = True, seed: int = 0
-) -> Transducer:
+) -> AsrModel:
     """A random transducer whose searches emit tokens at about half of the frames."""
     torch.manual_seed(seed)
     encoder = ConformerEncoder(
@@ -19,16 +25,21 @@ def make_model(
     )
     predictor = StatelessPredictor(vocab_size=vocab_size, dim=dim, context_size=context_size)
     joiner = Joiner(encoder_dim=dim, predictor_dim=dim, joiner_dim=dim, vocab_size=vocab_size)
-    model = Transducer(encoder, predictor, joiner, nn.Linear(dim, vocab_size)).double().eval()
+    model = AsrModel(
+        encoder,
+        transducer=TransducerHead(predictor, joiner),
+        ctc=CTCHead(encoder_dim=dim, vocab_size=vocab_size),
+    )
+    model = model.double().eval()
     with torch.no_grad():
         # Random logits are nearly equal; sharper ones make the tokens depend on the input.
         joiner.output.weight *= 8.0
-        assert model.ctc_head is not None
-        model.ctc_head.weight *= 4.0
+        assert model.ctc is not None
+        model.ctc.output.weight *= 4.0
         predictor.conv.weight *= 4.0
     return model
 
 
 @pytest.fixture
-def make_transducer() -> Callable[..., Transducer]:
+def make_transducer() -> Callable[..., AsrModel]:
     return make_model

@@ -11,36 +11,36 @@ import torch
 from torch import Tensor
 
 from mvqkd.decoding import (
-    CtcGreedySearch,
+    CTCGreedySearch,
     GreedySearch,
     Hypothesis,
     ModifiedBeamSearch,
     greedy_search,
     modified_beam_search,
 )
-from mvqkd.models import Transducer
+from mvqkd.models import AsrModel, CTCHead, TransducerHead
 
-Make = Callable[..., Transducer]
+Make = Callable[..., AsrModel]
 
 
 def frame_log_probs(
-    model: Transducer, frame: Tensor, tokens: tuple[int, ...], blank_penalty: float = 0.0
+    head: TransducerHead, frame: Tensor, tokens: tuple[int, ...], blank_penalty: float = 0.0
 ) -> Tensor:
     """(V,) log-probabilities at one encoder frame (D,) after some tokens: no batches, no caches."""
-    context = [*[-1] * (model.context_size - 1), 0, *tokens][-model.context_size :]
-    predicted = model.joiner.project_predictor(model.predictor.step(torch.tensor([context])))
-    logits = model.joiner(model.joiner.project_encoder(frame[None]), predicted)[0].detach()
+    context = [*[-1] * (head.context_size - 1), 0, *tokens][-head.context_size :]
+    predicted = head.joiner.project_predictor(head.predictor.step(torch.tensor([context])))
+    logits = head.joiner(head.joiner.project_encoder(frame[None]), predicted)[0].detach()
     logits[0] -= blank_penalty
     return logits.log_softmax(0)
 
 
 def slow_greedy(
-    model: Transducer, frames: Tensor, max_symbols: int, unk: int | None, penalty: float
+    head: TransducerHead, frames: Tensor, max_symbols: int, unk: int | None, penalty: float
 ) -> Hypothesis:
     found = Hypothesis([], [], 0.0)
     for t, frame in enumerate(frames):
         for _ in range(max_symbols):
-            values = frame_log_probs(model, frame, tuple(found.tokens), penalty)
+            values = frame_log_probs(head, frame, tuple(found.tokens), penalty)
             best = int(values.argmax())
             found.score += float(values[best])
             if best in (0, unk):
@@ -51,14 +51,14 @@ def slow_greedy(
 
 
 def slow_beam(
-    model: Transducer, frames: Tensor, beam: int, unk: int | None, penalty: float
+    head: TransducerHead, frames: Tensor, beam: int, unk: int | None, penalty: float
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], float]]:
     """(tokens, frames, score) for each hypothesis left at the end; dictionaries and loops."""
     alive: dict[tuple[int, ...], tuple[tuple[int, ...], float]] = {(): ((), 0.0)}
     for t, frame in enumerate(frames):
         continued = []
         for tokens, (times, score) in alive.items():
-            values = frame_log_probs(model, frame, tokens, penalty)
+            values = frame_log_probs(head, frame, tokens, penalty)
             continued += [(score + float(v), tokens, times, i) for i, v in enumerate(values)]
         continued.sort(key=lambda item: -item[0])
         alive = {}
@@ -73,14 +73,14 @@ def slow_beam(
     return [(tokens, times, score) for tokens, (times, score) in alive.items()]
 
 
-def totals(model: Transducer, frames: Tensor) -> dict[tuple[int, ...], float]:
+def totals(head: TransducerHead, frames: Tensor) -> dict[tuple[int, ...], float]:
     """log of the sum over all alignments with one symbol per frame, for every transcript."""
     sums: dict[tuple[int, ...], float] = {}
-    for alignment in itertools.product(range(model.vocab_size), repeat=len(frames)):
+    for alignment in itertools.product(range(head.vocab_size), repeat=len(frames)):
         tokens: tuple[int, ...] = ()
         score = 0.0
         for frame, symbol in zip(frames, alignment, strict=True):
-            score += float(frame_log_probs(model, frame, tokens)[symbol])
+            score += float(frame_log_probs(head, frame, tokens)[symbol])
             if symbol:
                 tokens = (*tokens, symbol)
         sums[tokens] = sums.get(tokens, 0.0) + math.exp(score)
@@ -98,12 +98,12 @@ def random_frames(lens: list[int], dim: int, seed: int = 1) -> tuple[Tensor, Ten
 def test_greedy_search_is_the_slow_one(
     make_transducer: Make, max_symbols: int, context_size: int
 ) -> None:
-    model = make_transducer(vocab_size=7, context_size=context_size)
+    head = make_transducer(vocab_size=7, context_size=context_size).transducer
     lens = [12, 30, 0, 1, 30]
     frames, tensor_lens = random_frames(lens, 16)
     for penalty, unk in ((0.0, 2), (2.0, None)):
         found = greedy_search(
-            model,
+            head,
             frames,
             tensor_lens,
             max_symbols_per_frame=max_symbols,
@@ -111,7 +111,7 @@ def test_greedy_search_is_the_slow_one(
             unk=unk,
         )
         for n, length in enumerate(lens):
-            slow = slow_greedy(model, frames[n, :length], max_symbols, unk, penalty)
+            slow = slow_greedy(head, frames[n, :length], max_symbols, unk, penalty)
             assert found[n].tokens == slow.tokens
             assert found[n].frames == slow.frames
             assert found[n].score == pytest.approx(slow.score, abs=1e-9)
@@ -121,21 +121,21 @@ def test_greedy_search_is_the_slow_one(
 
 
 def test_more_symbols_per_frame_are_used(make_transducer: Make) -> None:
-    model = make_transducer(vocab_size=7)
+    head = make_transducer(vocab_size=7).transducer
     frames, lens = random_frames([40], 16)
-    found = greedy_search(model, frames, lens, max_symbols_per_frame=3)[0]
+    found = greedy_search(head, frames, lens, max_symbols_per_frame=3)[0]
     assert len(set(found.frames)) < len(found.frames)
     assert max(found.frames.count(frame) for frame in found.frames) <= 3
 
 
 @pytest.mark.parametrize("beam", [1, 2, 4, 9])
 def test_beam_search_is_the_slow_one(make_transducer: Make, beam: int) -> None:
-    model = make_transducer(vocab_size=6)
+    head = make_transducer(vocab_size=6).transducer
     lens = [9, 25, 0, 25, 1]
     frames, tensor_lens = random_frames(lens, 16)
     for penalty, unk in ((0.0, 2), (1.0, None)):
         found = modified_beam_search(
-            model,
+            head,
             frames,
             tensor_lens,
             beam_size=beam,
@@ -144,19 +144,19 @@ def test_beam_search_is_the_slow_one(make_transducer: Make, beam: int) -> None:
             unk=unk,
         )
         for n, length in enumerate(lens):
-            slow = slow_beam(model, frames[n, :length], beam, unk, penalty)
-            slow.sort(key=lambda item: -item[2] / (len(item[0]) + model.context_size))
+            slow = slow_beam(head, frames[n, :length], beam, unk, penalty)
+            slow.sort(key=lambda item: -item[2] / (len(item[0]) + head.context_size))
             assert [tuple(h.tokens) for h in found[n]] == [item[0] for item in slow]
             assert [tuple(h.frames) for h in found[n]] == [item[1] for item in slow]
             assert [h.score for h in found[n]] == pytest.approx([i[2] for i in slow], abs=1e-9)
 
 
 def test_a_wide_beam_sums_over_all_alignments(make_transducer: Make) -> None:
-    model = make_transducer(vocab_size=3)
+    head = make_transducer(vocab_size=3).transducer
     frames, lens = random_frames([5], 16)
-    truth = totals(model, frames[0])
+    truth = totals(head, frames[0])
     found = modified_beam_search(
-        model, frames, lens, beam_size=3**5, nbest=3**5, normalize=False, unk=None
+        head, frames, lens, beam_size=3**5, nbest=3**5, normalize=False, unk=None
     )[0]
     assert len(found) == len(truth)
     assert found[0].tokens == list(max(truth, key=lambda tokens: truth[tokens]))
@@ -167,30 +167,29 @@ def test_a_wide_beam_sums_over_all_alignments(make_transducer: Make) -> None:
 
 
 def test_normalization_ranks_by_score_per_token(make_transducer: Make) -> None:
-    model = make_transducer(vocab_size=6)
+    head = make_transducer(vocab_size=6).transducer
     frames, lens = random_frames([20], 16)
     settings = dict(beam_size=8, nbest=8)
-    plain = modified_beam_search(model, frames, lens, normalize=False, **settings)[0]
-    ranked = modified_beam_search(model, frames, lens, normalize=True, **settings)[0]
-    expected = sorted(plain, key=lambda h: -h.score / (len(h.tokens) + model.context_size))
+    plain = modified_beam_search(head, frames, lens, normalize=False, **settings)[0]
+    ranked = modified_beam_search(head, frames, lens, normalize=True, **settings)[0]
+    expected = sorted(plain, key=lambda h: -h.score / (len(h.tokens) + head.context_size))
     assert ranked == expected
     assert ranked != plain
 
 
 def test_a_beam_of_one_is_greedy_search(make_transducer: Make) -> None:
-    model = make_transducer(vocab_size=7)
+    head = make_transducer(vocab_size=7).transducer
     frames, lens = random_frames([40, 33, 5], 16)
-    greedy = greedy_search(model, frames, lens)
-    beam = modified_beam_search(model, frames, lens, beam_size=1)
+    greedy = greedy_search(head, frames, lens)
+    beam = modified_beam_search(head, frames, lens, beam_size=1)
     for one, (other,) in zip(greedy, beam, strict=True):
         assert (one.tokens, one.frames) == (other.tokens, other.frames)
         assert one.score == pytest.approx(other.score)
 
 
-def slow_ctc(model: Transducer, frames: Tensor) -> Hypothesis:
-    assert model.ctc_head is not None
+def slow_ctc(head: CTCHead, frames: Tensor) -> Hypothesis:
     found, last = Hypothesis([], [], 0.0), 0
-    for t, values in enumerate(model.ctc_head(frames).log_softmax(-1).tolist()):
+    for t, values in enumerate(head(frames).log_softmax(-1).tolist()):
         best = values.index(max(values))
         found.score += max(values)
         if best not in (0, 2, last):
@@ -201,32 +200,25 @@ def slow_ctc(model: Transducer, frames: Tensor) -> Hypothesis:
 
 
 def test_ctc_search_is_the_slow_one(make_transducer: Make) -> None:
-    model = make_transducer(vocab_size=5)
+    head = make_transducer(vocab_size=5).ctc
     lens = [30, 0, 12]
     frames, tensor_lens = random_frames(lens, 16)
-    search = CtcGreedySearch(model)
+    search = CTCGreedySearch(head)
     state = search.advance(search.start(3), frames, tensor_lens)
     repeated = False
     for n, (found,) in enumerate(search.hypotheses(state)):
-        slow = slow_ctc(model, frames[n, : lens[n]])
+        slow = slow_ctc(head, frames[n, : lens[n]])
         assert (found.tokens, found.frames) == (slow.tokens, slow.frames)
         assert found.score == pytest.approx(slow.score)
         repeated |= any(a == b for a, b in itertools.pairwise(found.tokens))
     assert repeated  # a token, a blank, the token again: both count
 
 
-def test_ctc_search_needs_a_head(make_transducer: Make) -> None:
-    model = make_transducer(vocab_size=5)
-    model.ctc_head = None
-    with pytest.raises(ValueError, match="no CTC head"):
-        CtcGreedySearch(model)
-
-
 SEARCHES = [
-    lambda model: GreedySearch(model),
-    lambda model: GreedySearch(model, max_symbols_per_frame=2),
-    lambda model: ModifiedBeamSearch(model, beam_size=4, nbest=4),
-    lambda model: CtcGreedySearch(model),
+    lambda model: GreedySearch(model.transducer),
+    lambda model: GreedySearch(model.transducer, max_symbols_per_frame=2),
+    lambda model: ModifiedBeamSearch(model.transducer, beam_size=4, nbest=4),
+    lambda model: CTCGreedySearch(model.ctc),
 ]
 
 
@@ -283,10 +275,10 @@ def test_padding_and_company_change_nothing(make_transducer: Make, make_search: 
 
 
 def test_bad_settings_are_refused(make_transducer: Make) -> None:
-    model = make_transducer(vocab_size=6)
+    head = make_transducer(vocab_size=6).transducer
     with pytest.raises(ValueError, match="max_symbols_per_frame"):
-        GreedySearch(model, max_symbols_per_frame=0)
+        GreedySearch(head, max_symbols_per_frame=0)
     with pytest.raises(ValueError, match="beam_size"):
-        ModifiedBeamSearch(model, beam_size=0)
+        ModifiedBeamSearch(head, beam_size=0)
     with pytest.raises(ValueError, match="nbest"):
-        ModifiedBeamSearch(model, beam_size=2, nbest=3)
+        ModifiedBeamSearch(head, beam_size=2, nbest=3)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvqkd.decoding import (
-    CtcGreedySearch,
+    CTCGreedySearch,
     GreedySearch,
     ModifiedBeamSearch,
     OnlineFbank,
@@ -18,13 +18,13 @@ from mvqkd.decoding import (
     decode_chunked,
     decode_whole,
 )
-from mvqkd.models import Transducer
+from mvqkd.models import AsrModel
 
-Make = Callable[..., Transducer]
-SEARCHES: dict[str, Callable[[Transducer], Any]] = {
-    "greedy": GreedySearch,
-    "beam": lambda model: ModifiedBeamSearch(model, beam_size=4, nbest=2),
-    "ctc": CtcGreedySearch,
+Make = Callable[..., AsrModel]
+SEARCHES: dict[str, Callable[[AsrModel], Any]] = {
+    "greedy": lambda model: GreedySearch(model.transducer),
+    "beam": lambda model: ModifiedBeamSearch(model.transducer, beam_size=4, nbest=2),
+    "ctc": lambda model: CTCGreedySearch(model.ctc),
 }
 
 
@@ -45,8 +45,8 @@ def test_chunked_is_simulated(
     # Ends on, before and after the end of a chunk, and utterances too short for a frame.
     features, lens = utterances([4 * 16 + 3, 4 * 16 + 2, 151, 6, 7, 200, 4 * 16 + 4])
     settings = dict(chunk_size=chunk_size, left_context=left_context, tail_padding=tail_padding)
-    simulated = decode_whole(model, search, features, lens, **settings)
-    chunked = decode_chunked(model, search, features, lens, **settings)
+    simulated = decode_whole(model.encoder, search, features, lens, **settings)
+    chunked = decode_chunked(model.encoder, search, features, lens, **settings)
     assert sum(len(found[0].tokens) for found in simulated) > 30
     for one, other in zip(simulated, chunked, strict=True):
         assert [h.tokens for h in one] == [h.tokens for h in other]
@@ -56,10 +56,10 @@ def test_chunked_is_simulated(
 
 def test_sessions_of_different_ages_share_batches(make_transducer: Make) -> None:
     model = make_transducer(vocab_size=20)
-    search = ModifiedBeamSearch(model, beam_size=3)
+    search = ModifiedBeamSearch(model.transducer, beam_size=3)
     features, lens = utterances([150, 90, 120])
-    expected = decode_whole(model, search, features, lens, chunk_size=4, left_context=8)
-    recognizer = StreamingRecognizer(model, search, chunk_size=4, left_context=8)
+    expected = decode_whole(model.encoder, search, features, lens, chunk_size=4, left_context=8)
+    recognizer = StreamingRecognizer(model.encoder, search, chunk_size=4, left_context=8)
     sessions = [recognizer.open() for _ in range(3)]
     position, partial = [0, 0, 0], [0, 0, 0]
     for tick in range(200):
@@ -85,15 +85,20 @@ def test_sessions_of_different_ages_share_batches(make_transducer: Make) -> None
 
 def test_waveform_in_pieces_is_the_whole_utterance(make_transducer: Make) -> None:
     model = make_transducer(vocab_size=20)
-    search = GreedySearch(model)
+    search = GreedySearch(model.transducer)
     generator = torch.Generator().manual_seed(7)
     samples = torch.randn(23457, generator=generator) * torch.linspace(0.01, 0.5, 23457)
     fbank = OnlineFbank()
     features = torch.cat([fbank.accept(samples), fbank.finish()]).double()
     expected = decode_whole(
-        model, search, features[None], torch.tensor([len(features)]), chunk_size=4, left_context=8
+        model.encoder,
+        search,
+        features[None],
+        torch.tensor([len(features)]),
+        chunk_size=4,
+        left_context=8,
     )
-    recognizer = StreamingRecognizer(model, search, chunk_size=4, left_context=8)
+    recognizer = StreamingRecognizer(model.encoder, search, chunk_size=4, left_context=8)
     session = recognizer.open()
     for piece in samples.split(1234):
         session.accept_waveform(piece)
@@ -109,13 +114,13 @@ def test_tail_padding_decodes_more_frames(make_transducer: Make) -> None:
     """Silence after the end is decoded as sound: the last frame moves, the first tokens stay."""
     model = make_transducer(vocab_size=20)
     with torch.no_grad():
-        model.joiner.output.bias[0] = -100.0  # never a blank: a token at every frame
-    search = GreedySearch(model)
+        model.transducer.joiner.output.bias[0] = -100.0  # never a blank: a token at every frame
+    search = GreedySearch(model.transducer)
     features, lens = utterances([83, 51])
     for tail_padding, frames in ((0, [20, 12]), (32, [28, 20])):
         found = decode_whole(
-            model,
-            GreedySearch(model, unk=None),
+            model.encoder,
+            GreedySearch(model.transducer, unk=None),
             features,
             lens,
             chunk_size=4,
@@ -128,7 +133,9 @@ def test_tail_padding_decodes_more_frames(make_transducer: Make) -> None:
 
 def test_misuse_is_refused(make_transducer: Make) -> None:
     model = make_transducer(vocab_size=20)
-    recognizer = StreamingRecognizer(model, GreedySearch(model), chunk_size=4, left_context=8)
+    recognizer = StreamingRecognizer(
+        model.encoder, GreedySearch(model.transducer), chunk_size=4, left_context=8
+    )
     session = recognizer.open()
     session.accept_features(torch.zeros(3, 80))
     with pytest.raises(ValueError, match="accepted features"):
@@ -138,6 +145,10 @@ def test_misuse_is_refused(make_transducer: Make) -> None:
         session.accept_features(torch.zeros(3, 80))
     full = make_transducer(vocab_size=20, causal=False)
     with pytest.raises(ValueError, match="causal"):
-        StreamingRecognizer(full, GreedySearch(full), chunk_size=4, left_context=8)
+        StreamingRecognizer(
+            full.encoder, GreedySearch(full.transducer), chunk_size=4, left_context=8
+        )
     with pytest.raises(ValueError, match="chunk_size"):
-        StreamingRecognizer(model, GreedySearch(model), chunk_size=0, left_context=8)
+        StreamingRecognizer(
+            model.encoder, GreedySearch(model.transducer), chunk_size=0, left_context=8
+        )

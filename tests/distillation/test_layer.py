@@ -11,11 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from mvqkd.data.batch import Batch
 from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
-from mvqkd.distillation import CodebookHead, LayerDistillation, StoredCodes
+from mvqkd.data.frame_targets import FrameTargets
+from mvqkd.data.target_sources import StoredCodes
+from mvqkd.distillation import (
+    CodebookHead,
+    EncoderPass,
+    LayerDistillation,
+    LossContext,
+    StoredTargets,
+)
 from mvqkd.distillation.layer import masked_frames
 from mvqkd.errors import UserError
-from mvqkd.models import ConformerEncoder
+from mvqkd.geometry import encoder_frames
+from mvqkd.models import FULL_CONTEXT, ConformerEncoder
 from mvqkd.models.taps import Taps
 from mvqkd.training.sums import LossSums, per_frame
 from tests.training.helpers import make_batch, make_objective, make_updater
@@ -29,12 +39,12 @@ class Numbers:
     def __init__(self, without: Sequence[int] = ()) -> None:
         self.without = list(without)
 
-    def __call__(self, ids: Sequence[str], lens: Tensor) -> tuple[Tensor, Tensor]:
-        length = int(lens.max())
-        frames = torch.arange(length)
-        present = frames < lens[:, None]
+    def __call__(self, context: LossContext) -> FrameTargets:
+        lens = context.lens
+        present = torch.arange(int(lens.max())) < lens[:, None]
         present[:, self.without] = False
-        return frames[None, :, None].float().expand(len(ids), -1, 1), present
+        utterances, frames = present.nonzero(as_tuple=True)
+        return FrameTargets(frames[:, None].float(), utterances, frames, present.shape[1])
 
 
 class Difference(nn.Module):
@@ -44,30 +54,38 @@ class Difference(nn.Module):
         return (x - targets).abs().squeeze(1)
 
 
-def tap(x: Tensor) -> Taps:
+def made_up(x: Tensor, lens: Tensor, *names: str, time_mask: Tensor | None = None) -> LossContext:
+    """A step in which layer 1 of the student is x."""
     taps = Taps(["layers.1"])
     taps.put("layers.1", x)
-    return taps
+    batch = make_batch(*names)
+    return LossContext(
+        lambda *_: EncoderPass(x, lens, taps),
+        batch,
+        batch.features,
+        FULL_CONTEXT,
+        time_mask=time_mask,
+    )
 
 
 def test_sums_over_frames_that_have_targets() -> None:
-    loss = LayerDistillation(1, Difference(), Numbers(without=[1]), scale=1.0)
+    loss = LayerDistillation(1, Difference(), Numbers(without=[1]), weight=1.0)
     lens = torch.tensor([4, 2])
     x = torch.zeros(2, 5, 1)  # one frame of padding more than the longest utterance
-    found = loss(tap(x), lens, make_batch("a", "b"), None)
+    found = loss(made_up(x, lens, "a", "b"))
     assert_close(found, torch.tensor([0.0 + 2 + 3, 0.0]))
 
 
 def test_masked_and_unmasked_frames_have_their_weights() -> None:
     loss = LayerDistillation(
-        1, Difference(), Numbers(), scale=1.0, masked_weight=10.0, unmasked_weight=0.5
+        1, Difference(), Numbers(), weight=1.0, masked_weight=10.0, unmasked_weight=0.5
     )
     lens = torch.tensor([4])
     time_mask = torch.zeros(1, 19, dtype=torch.bool)
-    time_mask[0, 4 * 2 + 3] = True  # the middle of what encoder frame 2 hears
-    found = loss(tap(torch.zeros(1, 4, 1)), lens, make_batch("a"), time_mask)
+    time_mask[0, 4 * 2 + 3] = True  # the middle of the input of encoder frame 2
+    found = loss(made_up(torch.zeros(1, 4, 1), lens, "a", time_mask=time_mask))
     assert_close(found, torch.tensor([0.5 * (0 + 1 + 3) + 10 * 2]))
-    without = loss(tap(torch.zeros(1, 4, 1)), lens, make_batch("a"), None)
+    without = loss(made_up(torch.zeros(1, 4, 1), lens, "a"))
     assert_close(without, torch.tensor([0.5 * (0 + 1 + 2 + 3)]))
 
 
@@ -101,15 +119,21 @@ def store(tmp_path: Path) -> CodeStore:
     return CodeStore(path)
 
 
-def distil(store: CodeStore, **options) -> LayerDistillation:
-    head = CodebookHead(16, 4, 8)
-    return LayerDistillation(1, head, StoredCodes(store, **options), scale=1.0)
+def distil() -> LayerDistillation:
+    return LayerDistillation(1, CodebookHead(16, 4, 8), StoredTargets("codes"), weight=1.0)
+
+
+def with_codes(batch: Batch, store: CodeStore, **options) -> Batch:
+    """The batch as a loader with these targets makes it."""
+    lens = encoder_frames(batch.feature_lens).tolist()
+    batch.targets["codes"] = StoredCodes(store, **options)(batch.ids, lens)
+    return batch
 
 
 def test_in_an_objective_the_student_learns_the_codes(store: CodeStore) -> None:
     torch.manual_seed(0)
-    objective = make_objective(auxiliary={"mvq": distil(store)}, ctc_scale=0.2)
-    batch = make_batch("a", "b", frames=44)
+    objective = make_objective(distillation={"codes": distil()}, ctc_scale=0.2)
+    batch = with_codes(make_batch("a", "b", frames=44), store)
     optimizer = torch.optim.Adam(objective.parameters(), lr=0.01)
     history = []
     for _ in range(120):
@@ -117,72 +141,71 @@ def test_in_an_objective_the_student_learns_the_codes(store: CodeStore) -> None:
         losses = objective(batch)
         losses.total.backward()
         optimizer.step()
-        history.append(float(losses.parts["mvq"] / losses.frames))
+        history.append(float(losses.components["codes"] / losses.frames))
     assert history[0] > 1.9  # ln 8 = 2.08
     assert history[-1] < 0.7
 
 
 def test_other_utterances_of_a_batch_change_nothing(store: CodeStore) -> None:
-    objective = make_objective(auxiliary={"mvq": distil(store, delay=1)}).eval()
-    both = objective(make_batch("a", "b", frames=40)).parts["mvq"]
-    alone = [objective(make_batch(name, frames=40)).parts["mvq"] for name in "ab"]
+    objective = make_objective(distillation={"codes": distil()}).eval()
+
+    def loss(*names: str) -> Tensor:
+        batch = with_codes(make_batch(*names, frames=40), store, delay=1)
+        return objective(batch).components["codes"]
+
+    both, alone = loss("a", "b"), [loss(name) for name in "ab"]
     assert_close(both, sum(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_no_part_of_the_head_is_in_the_student(store: CodeStore) -> None:
-    with_head = make_objective(auxiliary={"mvq": distil(store)})
+    with_head = make_objective(distillation={"codes": distil()})
     without = make_objective()
-    assert with_head.student.state_dict().keys() == without.student.state_dict().keys()
+    assert with_head.model.state_dict().keys() == without.model.state_dict().keys()
 
 
 def test_without_targets_of_validation_data_it_is_left_out(store: CodeStore) -> None:
-    loss = distil(store)
+    loss = distil()
     loss.validates = False
-    objective = make_objective(auxiliary={"mvq": loss})
-    assert "mvq" in objective(make_batch("a", frames=40)).parts
+    objective = make_objective(distillation={"codes": loss})
+    assert "codes" in objective(with_codes(make_batch("a", frames=40), store)).components
     objective.eval()
-    assert "mvq" not in objective(make_batch("unknown", frames=40)).parts
+    assert "codes" not in objective(make_batch("unknown", frames=40)).components
 
 
 def test_an_utterance_without_codes_is_named(store: CodeStore) -> None:
-    objective = make_objective(auxiliary={"mvq": distil(store)})
     with pytest.raises(UserError, match="unknown"):
-        objective(make_batch("unknown", frames=40))
+        with_codes(make_batch("unknown", frames=40), store)
 
 
-def test_audio_without_transcripts_teaches_the_encoder_alone(store: CodeStore) -> None:
-    objective = make_objective(auxiliary={"mvq": distil(store)})
-    batch = make_batch("a", "c", frames=40)
-    silent = make_batch("a", "c", frames=40)
-    silent.labelled = False
-    silent.tokens, silent.token_lens = silent.tokens[:, :0], torch.zeros_like(silent.token_lens)
+def test_audio_without_transcripts_trains_the_encoder_alone(store: CodeStore) -> None:
+    objective = make_objective(distillation={"codes": distil()})
+    batch = with_codes(make_batch("a", "c", frames=40), store)
+    silent = with_codes(make_batch("a", "c", frames=40, labelled=False), store)
     losses = objective(silent)
-    assert list(losses.parts) == ["mvq"]
-    assert_close(losses.parts["mvq"], objective(batch).parts["mvq"])
+    assert list(losses.components) == ["codes"]
+    assert_close(losses.components["codes"], objective(batch).components["codes"])
     losses.total.backward()
     for name, parameter in objective.named_parameters():
         assert parameter.grad is not None, name  # DistributedDataParallel waits for all
     moved = {name for name, p in objective.named_parameters() if p.grad.any()}
-    assert any(name.startswith("student.encoder") for name in moved)
+    assert any(name.startswith("model.encoder") for name in moved)
     assert not any(
-        name.startswith(("student.predictor", "student.joiner", "student.ctc", "transducer_loss"))
-        for name in moved
+        name.startswith(("model.transducer", "model.ctc", "head_losses")) for name in moved
     )
 
 
 def test_losses_of_a_mixed_step_are_per_frame_of_their_own_batches(
     store: CodeStore, tmp_path: Path
 ) -> None:
-    objective = make_objective(auxiliary={"mvq": distil(store)})
-    labelled = make_batch("a", frames=40)
-    silent = make_batch("c", frames=40)
-    silent.labelled = False
+    objective = make_objective(distillation={"codes": distil()})
+    labelled = with_codes(make_batch("a", frames=40), store)
+    silent = with_codes(make_batch("c", frames=40, labelled=False), store)
     sums, updater = LossSums(), make_updater(objective, log_dir=tmp_path)
     one, other = objective(labelled), objective(silent)
     sums.add(one)
     sums.add(other)
-    means = per_frame(sums.over(updater.world, objective.part_names))
-    assert means["pruned"] == pytest.approx(float(one.parts["pruned"] / one.frames))
+    means = per_frame(sums.over(updater.world, objective.components))
+    assert means["pruned"] == pytest.approx(float(one.components["pruned"] / one.frames))
     frames = one.frames + other.frames
-    both = (one.parts["mvq"] + other.parts["mvq"]) / frames
-    assert means["mvq"] == pytest.approx(float(both), rel=1e-5)
+    both = (one.components["codes"] + other.components["codes"]) / frames
+    assert means["codes"] == pytest.approx(float(both), rel=1e-5)

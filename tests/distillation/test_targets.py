@@ -1,4 +1,4 @@
-"""Targets from files and from the teacher itself are the same."""
+"""Targets from files and from a teacher beside the student are the same."""
 
 from __future__ import annotations
 
@@ -7,21 +7,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from mvqkd.data.alignment import align, require_ratio
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
-from mvqkd.distillation import DecodedCodes, LiveEmbeddings, StoredEmbeddings
+from mvqkd.data.frame_targets import TargetSource
+from mvqkd.data.target_sources import StoredAudio, StoredCodes, StoredEmbeddings
+from mvqkd.distillation import DecodedCodes, LossContext, OnlineTeacher, StoredTargets
+from mvqkd.distillation.layer import TeacherTargets
 from mvqkd.errors import UserError
+from mvqkd.models import FULL_CONTEXT
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.audio import embed
 from tests.teachers.corpus import URI, Multiplied, make_corpus
+from tests.training.helpers import make_batch
+
+
+def in_a_step(
+    source: TargetSource, targets: TeacherTargets, ids: list[str], lens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the loader's workers and the loss make of a batch, padded; and where there is any."""
+    batch = make_batch(*ids)
+    batch.targets["x"] = source(ids, lens.tolist())
+    context = LossContext(lambda *_: None, batch, batch.features, FULL_CONTEXT)
+    return targets(context).padded(len(ids))
 
 
 @pytest.mark.parametrize("delay", [0, 2])
-def test_stored_and_live_embeddings_agree(tmp_path: Path, delay: int) -> None:
+def test_stored_and_online_embeddings_agree(tmp_path: Path, delay: int) -> None:
     cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5, 1.3, 0.9], speed=True)])
     teacher = load_teacher(URI, [2])
     info = EmbeddingsInfo(URI, 2, teacher.frame_rate, teacher.dim)
@@ -38,11 +55,13 @@ def test_stored_and_live_embeddings_agree(tmp_path: Path, delay: int) -> None:
             out.write(cuts.ids[number], layers[2].numpy())
     ids = [cuts.ids[number] for number in (2, 0, 1)]
     lens = torch.tensor([int(frames[number]) // 2 for number in (2, 0, 1)])
-    stored, present = StoredEmbeddings(EmbeddingStore(path), delay=delay)(ids, lens)
-    live, heard = LiveEmbeddings(teacher, 2, cuts, delay=delay)(ids, lens)
-    assert torch.equal(present, heard)
+    source = StoredEmbeddings(EmbeddingStore(path), delay=delay)
+    stored, present = in_a_step(source, StoredTargets("x"), ids, lens)
+    teacher_beside = OnlineTeacher("x", teacher, 2, delay=delay)
+    online, there = in_a_step(StoredAudio(cuts), teacher_beside, ids, lens)
+    assert torch.equal(present, there)
     assert present.sum(1).tolist() == (lens - delay).tolist()
-    assert_close(stored, live, rtol=1e-4, atol=1e-5)
+    assert_close(stored, online, rtol=1e-4, atol=1e-5)
     # Frame t holds the teacher's frames 2 (t - delay) and the one after it.
     original = EmbeddingStore(path)[ids[0]]
     wanted = np.concatenate([original[6], original[7]])
@@ -68,32 +87,30 @@ def test_decoded_codes_are_the_embeddings_that_they_stand_for(tmp_path: Path, de
             decoded.write(utterance, quantizer.decode(rows).numpy())
     store = CodeStore(tmp_path / "codes.h5")
     ids, lens = ["b", "a"], torch.tensor([4, 7])  # of a longer one, the last frames have no teacher
-    targets, present = DecodedCodes(store, quantizer, delay=delay)(ids, lens)
-    wanted, there = StoredEmbeddings(EmbeddingStore(tmp_path / "decoded.h5"), delay=delay)(
-        ids, lens
-    )
+    source = StoredCodes(store, delay=delay)
+    decoded = DecodedCodes("x", quantizer, source.ratio)
+    targets, present = in_a_step(source, decoded, ids, lens)
+    stored = StoredEmbeddings(EmbeddingStore(tmp_path / "decoded.h5"), delay=delay)
+    wanted, there = in_a_step(stored, StoredTargets("x"), ids, lens)
     assert torch.equal(present, there) and torch.equal(targets, wanted)
-    with pytest.raises(UserError, match="quantizer_id"):
-        DecodedCodes(store, Quantizer(torch.zeros(3), torch.zeros(2, 8, 3)))
 
 
-def test_a_live_teacher_is_not_rounded_to_the_precision_of_its_student(tmp_path: Path) -> None:
+def test_an_online_teacher_is_not_rounded_to_the_precision_of_its_student(tmp_path: Path) -> None:
     cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5], speed=True)])
     teacher = Multiplied([1])
-    live = LiveEmbeddings(teacher, 1, cuts)
+    online = OnlineTeacher("x", teacher, 1)
     lens = teacher.output_lens(torch.from_numpy(cuts.num_samples)) // 2
     assert len(cuts) > 1  # copies at other speeds are read through convolutions
-    exact, _ = live(cuts.ids, lens)
+    exact, _ = in_a_step(StoredAudio(cuts), online, cuts.ids, lens)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, _ = live(cuts.ids, lens)
+        found, _ = in_a_step(StoredAudio(cuts), online, cuts.ids, lens)
     assert torch.equal(found, exact)
 
 
-def test_a_live_teacher_names_an_utterance_without_audio(tmp_path: Path) -> None:
+def test_an_utterance_without_audio_is_named(tmp_path: Path) -> None:
     cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5])])
-    targets = LiveEmbeddings(load_teacher(URI, [1]), 1, cuts)
     with pytest.raises(UserError, match="nobody"):
-        targets(["nobody"], torch.tensor([10]))
+        StoredAudio(cuts)(["nobody"], [10])
 
 
 def test_other_embeddings_than_those_configured_are_refused(tmp_path: Path) -> None:

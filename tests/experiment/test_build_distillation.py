@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.data.codes import CodesInfo, write_codes
 from mvqkd.data.embeddings import EmbeddingsInfo, write_embeddings
 from mvqkd.distillation import (
     CodebookHead,
     JointCodebookHead,
     LayerDistillation,
+    LossContext,
     RegressionHead,
     SoftCodebookHead,
     TiedCodebookHead,
@@ -27,9 +29,10 @@ from mvqkd.experiment import build_distillation
 from mvqkd.experiment.build_distillation import Distillation, embedding_statistics
 from mvqkd.experiment.config import DistillationConfig, ModelConfig
 from mvqkd.experiment.teaching import TeachingFiles, teaching_files
+from mvqkd.models import FULL_CONTEXT
 from mvqkd.quantization import Quantizer
-from mvqkd.teachers.audio import AudioCuts
 from tests.teachers.corpus import URI, make_corpus
+from tests.training.helpers import make_batch
 
 MODEL = ModelConfig(dim=8, num_layers=2)
 CONFIG = DistillationConfig(
@@ -119,12 +122,22 @@ def open_(files: TeachingFiles, cuts: Path) -> Callable[..., Distillation]:
     return open_
 
 
+def targets_of(distillation: Distillation, utterance: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the loss gets of an utterance of 12 student frames, and where there is any."""
+    (loss,) = distillation.build().values()
+    batch = make_batch(utterance)
+    for name, source in distillation.sources.items():
+        batch.targets[name] = source(batch.ids, [12])
+    context = LossContext(lambda *_: None, batch, batch.features, FULL_CONTEXT)
+    return loss.targets(context).padded(1)
+
+
 def test_codes_become_a_codebook_loss(files, cuts, open_) -> None:
     make_codes(files, cuts)
     (loss,) = open_(masked_weight=2.0, unmasked_weight=0.5).build().values()
     assert isinstance(loss, LayerDistillation) and isinstance(loss.head, CodebookHead)
     assert loss.head.logits.out_features == 2 * 2 * 4  # two teacher frames of two codebooks of 4
-    assert (loss.scale, list(loss.taps)) == (0.3, ["layers.1"])
+    assert (loss.weight, list(loss.taps)) == (0.3, ["layers.1"])
     assert (loss.masked_weight, loss.unmasked_weight) == (2.0, 0.5)
     assert not loss.validates  # there are no codes of the dev cuts
     (joint,) = open_(prediction="joint").build().values()
@@ -151,8 +164,7 @@ def test_targets_of_every_source_are_delayed(files, cuts, open_, method, source)
         make_codes(files, cuts)
     else:
         make_embeddings(files, cuts, source=source)
-    (loss,) = open_(method=method, source=source, delay=2).build().values()
-    _, present = loss.targets(["c0"], torch.tensor([12]))
+    _, present = targets_of(open_(method=method, source=source, delay=2), "c0")
     assert present[0].tolist() == [False] * 2 + [True] * 10
 
 
@@ -202,7 +214,7 @@ def test_the_sample_tells_the_units_of_a_live_teacher(files, cuts, open_) -> Non
     (loss,) = open_(method="l1", source="teacher").build().values()
     assert loss.validates
     for name in ("c0", "d0"):
-        targets, present = loss.targets([name], torch.tensor([12]))
+        targets, present = targets_of(open_(method="l1", source="teacher"), name)
         assert targets.shape == (1, 12, 24) and present.any()
 
 
@@ -213,10 +225,11 @@ def test_codes_become_a_regression_too(files, cuts, open_) -> None:
     for fields in ({}, {"targets": str(path)}, {"targets": str(path), "quantizer": "other.pt"}):
         if "quantizer" in fields:
             fields["quantizer"] = str(files.quantizer.rename(cuts.parent / fields["quantizer"]))
-        (loss,) = open_(method="cosine", source="codes", **fields).build().values()
+        opened = open_(method="cosine", source="codes", **fields)
+        (loss,) = opened.build().values()
         assert isinstance(loss.head, RegressionHead)
         assert torch.equal(loss.head.mean, wanted)  # all codes are 0
-        targets, present = loss.targets(["c0"], torch.tensor([12]))
+        targets, present = targets_of(opened, "c0")
         assert torch.equal(targets[0, 0], torch.cat([wanted, wanted])) and present.all()
 
 

@@ -19,7 +19,7 @@ from mvqkd.data.tokenizer import Tokenizer, train_tokenizer
 from mvqkd.errors import UserError
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.experiment import decode
-from mvqkd.experiment.build import build_student, student_description
+from mvqkd.experiment.build import build_student, describe_model
 from mvqkd.experiment.config import DecodingConfig, ExperimentConfig, LossConfig, ModelConfig
 from mvqkd.experiment.decode import choose_chunks, decode_experiment
 
@@ -55,13 +55,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[s
     exp_dir.mkdir()
     for epoch in (1, 2):
         torch.manual_seed(epoch)
-        student = build_student(model, tokenizer.vocab_size, ctc_head=True)
+        student = build_student(experiment, tokenizer.vocab_size)
         weights = {name: 4 * value for name, value in student.state_dict().items()}
         checkpoint = {
             "model": weights,
             "average": {name: value.double() for name, value in weights.items()},
             "average_count": epoch,
-            "description": student_description(experiment, tokenizer.vocab_size),
+            "description": describe_model(experiment, tokenizer.vocab_size),
         }
         save_checkpoint(exp_dir / f"epoch-{epoch}.pt", checkpoint)
     cuts = tmp_path / "cuts.jsonl.gz"

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.errors import UserError
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts, embed
+from mvqkd.teachers.audio import embed
 from mvqkd.teachers.probe import probe
 from tests.local.programs import run
 from tests.teachers.corpus import URI, make_corpus

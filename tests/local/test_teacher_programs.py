@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from mvqkd.data.audio_cuts import AudioCuts
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.data.feature_reader import FeatureReader
@@ -23,7 +24,6 @@ from mvqkd.quantization import Quantizer
 from mvqkd.quantization.predictable import encode_predictably
 from mvqkd.quantization.probe import CodeProbe
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import AudioCuts
 from tests.local.programs import LOCAL, run
 from tests.teachers.corpus import URI, make_corpus
 

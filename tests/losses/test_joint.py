@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.losses import joint
-from mvqkd.losses.joint import joint_log_probs, make_band, tanh_linear_output
+from mvqkd.losses.band import make_band
+from mvqkd.losses.joint import joint_log_probs, tanh_joint_log_probs
 from mvqkd.models.joiner import Joiner
 
 DIM, VOCAB, RANGE = 6, 11, 3
@@ -42,22 +43,6 @@ def plain(encoder: Tensor, predictor: Tensor, joiner: nn.Module, tokens: Tensor)
     ]
 
 
-class Undeclared(nn.Module):
-    """The same joiner without an attribute that would give away what it computes."""
-
-    def __init__(self, joiner: Joiner) -> None:
-        super().__init__()
-        self.inner = joiner
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.inner(a, b)
-
-
-class ReluJoiner(Joiner):
-    def forward(self, encoder_proj: Tensor, predictor_proj: Tensor) -> Tensor:
-        return self.output((encoder_proj + predictor_proj).relu())
-
-
 @pytest.mark.parametrize("chunk_elements", [1, 70, 10**6])
 @pytest.mark.parametrize(("fused", "dense"), [(True, False), (True, True), (False, False)])
 def test_values_and_gradients_equal_plain_differentiation(
@@ -67,11 +52,14 @@ def test_values_and_gradients_equal_plain_differentiation(
     if dense:  # as on CUDA
         monkeypatch.setattr(joint, "_needed_cells", lambda *_: None)
     joiner = make_joiner()
-    module = joiner if fused else Undeclared(joiner)
     encoder, predictor, tokens = random_inputs()
     sources = [encoder.requires_grad_(), predictor.requires_grad_(), *joiner.output.parameters()]
     expected = plain(encoder, predictor, joiner, tokens)
-    found = joint_log_probs(encoder, predictor, module, tokens, make_band(STARTS, LENS, RANGE))
+    band = make_band(STARTS, LENS, RANGE)
+    if fused:
+        found = tanh_joint_log_probs(encoder, predictor, joiner.output, tokens, band)
+    else:
+        found = joint_log_probs(encoder, predictor, joiner, tokens, band)
     weights = torch.rand_like(expected[1])
 
     def gradients(symbol: Tensor, blank: Tensor) -> tuple[Tensor, ...]:
@@ -154,25 +142,12 @@ def test_cells_are_left_out_by_the_largest_gradient_of_their_frame() -> None:
 def test_gradients_survive_a_second_backward_pass() -> None:
     encoder, predictor, tokens = random_inputs()
     encoder.requires_grad_()
-    _, blank = joint_log_probs(
-        encoder, predictor, make_joiner(), tokens, make_band(STARTS, LENS, RANGE)
+    _, blank = tanh_joint_log_probs(
+        encoder, predictor, make_joiner().output, tokens, make_band(STARTS, LENS, RANGE)
     )
     total = blank[blank.isfinite()].sum()
     first = torch.autograd.grad(total, encoder, retain_graph=True)
     assert torch.equal(*first, *torch.autograd.grad(total, encoder))
-
-
-def test_only_joiners_that_are_tanh_and_linear_are_taken_for_it() -> None:
-    joiner = make_joiner()
-    assert tanh_linear_output(joiner) is joiner.output
-    other = ReluJoiner(encoder_dim=DIM, predictor_dim=DIM, joiner_dim=DIM, vocab_size=VOCAB)
-    assert tanh_linear_output(other) is None
-    assert tanh_linear_output(Undeclared(joiner)) is None
-    assert tanh_linear_output(lambda a, b: joiner(a, b)) is None
-    encoder, predictor, tokens = random_inputs(torch.float32)
-    found = joint_log_probs(encoder, predictor, other, tokens, make_band(STARTS, LENS, RANGE))
-    for values, wanted in zip(found, plain(encoder, predictor, other, tokens), strict=True):
-        torch.testing.assert_close(values, wanted)
 
 
 def test_autocast_uses_its_type_for_products_only() -> None:
@@ -183,7 +158,7 @@ def test_autocast_uses_its_type_for_products_only() -> None:
     results = []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            symbol, blank = joint_log_probs(encoder, predictor, joiner, tokens, band)
+            symbol, blank = tanh_joint_log_probs(encoder, predictor, joiner.output, tokens, band)
         assert symbol.dtype == blank.dtype == torch.float32
         total = symbol[symbol.isfinite()].sum() + blank[blank.isfinite()].sum()
         results.append([total, *torch.autograd.grad(total, sources)])
@@ -199,8 +174,8 @@ def test_extreme_logits_give_no_nan() -> None:
         joiner.output.weight *= 1e4
     encoder, predictor, tokens = random_inputs(torch.float32)
     encoder.requires_grad_()
-    symbol, blank = joint_log_probs(
-        encoder, predictor, joiner, tokens, make_band(STARTS, LENS, RANGE)
+    symbol, blank = tanh_joint_log_probs(
+        encoder, predictor, joiner.output, tokens, make_band(STARTS, LENS, RANGE)
     )
     assert not symbol.isnan().any() and not blank.isnan().any()
     blank[blank.isfinite()].sum().backward()

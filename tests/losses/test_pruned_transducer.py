@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -292,3 +293,36 @@ def test_bad_arguments_are_refused() -> None:
         loss(joiner=joiner, **(inputs | {"lens": torch.tensor([13, 1, 1, 1])}))
     with pytest.raises(ValueError, match="topology"):
         make(topology="constrained")[0](joiner=joiner, **inputs)
+
+
+class ReluJoiner(Joiner):
+    def forward(self, encoder_proj: Tensor, predictor_proj: Tensor) -> Tensor:
+        return self.output((encoder_proj + predictor_proj).relu())
+
+
+def test_any_joiner_is_scored_by_what_it_computes() -> None:
+    """One that declares tanh and a linear layer, a subclass that computes something else, and a
+    plain function, which projects by itself."""
+    loss, joiner = make()
+    relu = ReluJoiner(encoder_dim=DIM, predictor_dim=PREDICTOR_DIM, joiner_dim=10, vocab_size=VOCAB)
+    relu.to(torch.float64).load_state_dict(joiner.state_dict())
+    assert joiner.tanh_output is joiner.output and relu.tanh_output is None
+
+    def plain(module: Joiner) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda e, p: module(module.project_encoder(e), module.project_predictor(p))
+
+    inputs = random_inputs()
+    for module in (joiner, relu):
+        expected = loss(joiner=plain(module), **inputs).pruned
+        torch.testing.assert_close(loss(joiner=module, **inputs).pruned, expected)
+    assert (loss(joiner=joiner, **inputs).pruned != loss(joiner=relu, **inputs).pruned).all()
+
+
+def test_a_band_is_chosen_once_and_scored_by_any_joiner() -> None:
+    loss, joiner = make(prune_range=3)
+    inputs = random_inputs()
+    both = loss(joiner=joiner, **inputs)
+    simple, band = loss.choose_band(**inputs)
+    assert band.positions.shape == (int(inputs["lens"].sum()), 3)
+    assert torch.equal(simple, both.simple)
+    assert torch.equal(loss.score(band, joiner=joiner, **inputs), both.pruned)

@@ -2,11 +2,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
+from mvqkd.models import (
+    AsrModel,
+    ConformerEncoder,
+    CTCHead,
+    Joiner,
+    StatelessPredictor,
+    TransducerHead,
+)
 
 ENCODER = {"dim": 16, "num_layers": 1, "num_heads": 2, "feedforward_dim": 16, "conv_kernel": 3}
+
+
+def make_head(
+    *, encoder_dim: int = 16, predictor_dim: int = 8, vocab_size: int = 11
+) -> TransducerHead:
+    return TransducerHead(
+        StatelessPredictor(vocab_size=vocab_size, dim=predictor_dim, context_size=3),
+        Joiner(encoder_dim=encoder_dim, predictor_dim=8, joiner_dim=4, vocab_size=11),
+    )
 
 
 def test_joiner_broadcasts() -> None:
@@ -19,34 +34,30 @@ def test_joiner_broadcasts() -> None:
     torch.testing.assert_close(logits[1, 4, 2], one)
 
 
-def test_parts_and_sizes() -> None:
-    model = Transducer(
-        ConformerEncoder(**ENCODER),
-        StatelessPredictor(vocab_size=11, dim=8, context_size=3),
-        Joiner(encoder_dim=16, predictor_dim=8, joiner_dim=4, vocab_size=11),
-        nn.Linear(16, 11),
-    )
-    assert (model.vocab_size, model.blank, model.context_size) == (11, 0, 3)
-    parts = {name.split(".")[0] for name, _ in model.named_parameters()}
-    assert parts == {"encoder", "predictor", "joiner", "ctc_head"}
+def test_heads_stand_beside_each_other_on_one_encoder() -> None:
+    transducer, ctc = make_head(), CTCHead(encoder_dim=16, vocab_size=11)
+    model = AsrModel(ConformerEncoder(**ENCODER), transducer=transducer, ctc=ctc)
+    assert model.heads == {"transducer": transducer, "ctc": ctc}
+    assert (model.vocab_size, transducer.blank, transducer.context_size) == (11, 0, 3)
+    parts = list(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
+    assert parts == ["encoder", "transducer", "ctc"]
+    assert ctc(torch.randn(2, 5, 16)).shape == (2, 5, 11)
+    for one in ({"transducer": transducer}, {"ctc": ctc}):
+        alone = AsrModel(ConformerEncoder(**ENCODER), **one)
+        assert alone.heads == one and alone.vocab_size == 11
 
 
-@pytest.mark.parametrize(
-    "predictor_dim, vocab_size, ctc, message",
-    [
-        (9, 11, None, "predictor and joiner differ: 9 and 8"),
-        (8, 12, None, "vocabulary differ: 12 and 11"),
-        (8, 11, (16, 12), "CTC head's vocabulary differ: 11 and 12"),
-        (8, 11, (15, 11), "encoder and CTC head differ: 16 and 15"),
-    ],
-)
-def test_parts_must_fit(
-    predictor_dim: int, vocab_size: int, ctc: tuple[int, int] | None, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        Transducer(
-            ConformerEncoder(**ENCODER),
-            StatelessPredictor(vocab_size=vocab_size, dim=predictor_dim),
-            Joiner(encoder_dim=16, predictor_dim=8, joiner_dim=4, vocab_size=11),
-            None if ctc is None else nn.Linear(*ctc),
-        )
+def test_parts_must_fit() -> None:
+    with pytest.raises(ValueError, match="predictor and joiner differ: 9 and 8"):
+        make_head(predictor_dim=9)
+    with pytest.raises(ValueError, match="vocabulary differ: 12 and 11"):
+        make_head(vocab_size=12)
+    encoder = ConformerEncoder(**ENCODER)
+    with pytest.raises(ValueError, match="needs a head"):
+        AsrModel(encoder)
+    with pytest.raises(ValueError, match="encoder and transducer head differ: 16 and 15"):
+        AsrModel(encoder, transducer=make_head(encoder_dim=15))
+    with pytest.raises(ValueError, match="encoder and ctc head differ: 16 and 15"):
+        AsrModel(encoder, ctc=CTCHead(encoder_dim=15, vocab_size=11))
+    with pytest.raises(ValueError, match="vocabularies of the heads differ: 11 and 12"):
+        AsrModel(encoder, transducer=make_head(), ctc=CTCHead(encoder_dim=16, vocab_size=12))

@@ -11,7 +11,7 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from torch import Tensor, nn
 
 from mvqkd.data.jsonl import write_items
-from mvqkd.teachers import CTCHead, Embeddings
+from mvqkd.teachers import CTCTranscriber, Embeddings
 
 
 def make_corpus(
@@ -57,7 +57,7 @@ class Spectra(nn.Module):
     def __init__(self, layers: list[int] | None) -> None:
         super().__init__()
         self.layers = layers or [1, 2, 3]
-        self.ctc: CTCHead | None = None
+        self.ctc: CTCTranscriber | None = None
 
     def output_lens(self, lens: Tensor) -> Tensor:
         return torch.div(lens, 320, rounding_mode="floor")
@@ -160,7 +160,7 @@ def recognizer(layers: list[int] | None) -> Spectra:
     projection = nn.Linear(teacher.dim, 2)
     nn.init.zeros_(projection.weight)
     projection.bias.data = torch.tensor([0.0, 1.0])
-    teacher.ctc = CTCHead(projection, ["", "b"], blank=0)
+    teacher.ctc = CTCTranscriber(projection, ["", "b"], blank=0)
     return teacher
 
 

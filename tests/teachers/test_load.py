@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mvqkd.errors import UserError
-from mvqkd.teachers import CTCHead, load_teacher
+from mvqkd.teachers import CTCTranscriber, load_teacher
 from tests.teachers.corpus import Spectra
 
 PLUGIN = """
@@ -102,7 +102,7 @@ def test_bad_uris_are_refused(uri: str, message: str) -> None:
 
 
 def test_greedy_ctc_merges_repetitions_and_drops_blanks() -> None:
-    head = CTCHead(torch.nn.Identity(), ["-", "|", "A", "B"], blank=0)
+    head = CTCTranscriber(torch.nn.Identity(), ["-", "|", "A", "B"], blank=0)
     symbols = torch.tensor([[1, 2, 2, 0, 2, 1, 1, 0, 1, 3, 3], [3, 3, 0, 3, 2, 2, 2, 2, 2, 2, 2]])
     logits = torch.nn.functional.one_hot(symbols, 4).float()
     assert head.decode(logits, torch.tensor([11, 4])) == ["AA B", "BB"]

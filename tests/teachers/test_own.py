@@ -9,14 +9,14 @@ from torch.nn.utils.rnn import pad_sequence
 from mvqkd.checkpoints.files import PRETRAINED, epoch_path, load_checkpoint, save_checkpoint
 from mvqkd.data.features import extract
 from mvqkd.errors import UserError
-from mvqkd.experiment.build import build_student, student_description
+from mvqkd.experiment.build import build_student, describe_model
 from mvqkd.experiment.config import ExperimentConfig, ModelConfig
-from mvqkd.models import Transducer
+from mvqkd.models import AsrModel
 from mvqkd.models.taps import Taps
 from mvqkd.teachers import load_teacher
 
 
-def save_student(folder: Path, **options: object) -> Transducer:
+def save_student(folder: Path, **options: object) -> AsrModel:
     torch.manual_seed(0)
     config = ExperimentConfig(
         model=ModelConfig(
@@ -30,11 +30,11 @@ def save_student(folder: Path, **options: object) -> Transducer:
             **options,  # type: ignore[arg-type]
         )
     )
-    student = build_student(config.model, 10, ctc_head=False)
+    student = build_student(config, 10)
     folder.mkdir(exist_ok=True)
     save_checkpoint(
         folder / PRETRAINED,
-        {"model": student.state_dict(), "description": student_description(config, 10)},
+        {"model": student.state_dict(), "description": describe_model(config, 10)},
     )
     return student.eval()
 

@@ -13,8 +13,16 @@ from mvqkd.data import Batch
 from mvqkd.data.batch import collate
 from mvqkd.experiment.config import TrainingConfig
 from mvqkd.losses import PrunedTransducerLoss
-from mvqkd.models import ConformerEncoder, Joiner, StatelessPredictor, Transducer
+from mvqkd.models import (
+    AsrModel,
+    ConformerEncoder,
+    CTCHead,
+    Joiner,
+    StatelessPredictor,
+    TransducerHead,
+)
 from mvqkd.training.distributed import World
+from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
 from mvqkd.training.optimizer import build_adamw
 from mvqkd.training.trainer import Trainer
@@ -38,16 +46,23 @@ def make_objective(*, seed: int = 0, dropout: float = 0.0, ctc_scale: float = 0.
         causal=options.pop("causal", False),
         subsampling_channels=4,
     )
-    student = Transducer(
-        encoder,
+    transducer = TransducerHead(
         StatelessPredictor(vocab_size=VOCAB, dim=16, context_size=2),
         Joiner(encoder_dim=16, predictor_dim=16, joiner_dim=16, vocab_size=VOCAB),
-        nn.Linear(16, VOCAB) if ctc_scale else None,
     )
+    ctc = CTCHead(encoder_dim=16, vocab_size=VOCAB) if ctc_scale else None
     loss = PrunedTransducerLoss(
         encoder_dim=16, predictor_dim=16, vocab_size=VOCAB, prune_range=3, backend="builtin"
     )
-    return Objective(student, loss, ctc_scale=ctc_scale, warmup_steps=4, **options)
+    warmups = {
+        name: options.pop(name) for name in ("simple_scale", "detached_steps") if name in options
+    }
+    head_losses: dict[str, nn.Module] = {
+        "transducer": TransducerHeadLoss(loss, warmup_steps=4, **warmups)
+    }
+    if ctc is not None:
+        head_losses["ctc"] = CTCHeadLoss(weight=ctc_scale)
+    return Objective(AsrModel(encoder, transducer=transducer, ctc=ctc), head_losses, **options)
 
 
 def make_batch(*names: str, frames: int = 40, tokens: int = 3, labelled: bool = True) -> Batch:
@@ -59,17 +74,17 @@ def make_batch(*names: str, frames: int = 40, tokens: int = 3, labelled: bool = 
         features.append(torch.randn(length, BINS, generator=random).numpy())
         targets.append(torch.randint(3, VOCAB, (tokens,), generator=random).numpy())
         ids.append(name)
-    texts = [" ".join(map(str, target)) for target in targets]
-    return collate(ids, features, texts, targets, labelled=labelled)
+    texts = [" ".join(map(str, target)) if labelled else "" for target in targets]
+    return collate(ids, features, texts, targets if labelled else None)
 
 
-class Imitation(nn.Module):
+class TapLoss(nn.Module):
     """A distillation loss as they come: a head of its own on a tap of the encoder."""
 
     def __init__(self) -> None:
         super().__init__()
         self.taps = ["layers.1"]
-        self.scale = 2.0
+        self.weight = 2.0
         self.validates = True
         self.head = nn.Linear(16, 1)
         with torch.no_grad():  # the same wherever it is made
@@ -77,10 +92,10 @@ class Imitation(nn.Module):
             self.head.bias.zero_()
         self.seen = None
 
-    def forward(self, taps, lens, batch, time_mask):
-        self.seen = (batch.ids, time_mask)
-        out = self.head(taps["layers.1"]).squeeze(-1).square()
-        valid = torch.arange(out.shape[1]) < lens[:, None]
+    def forward(self, context):
+        self.seen = context
+        out = self.head(context.taps["layers.1"]).squeeze(-1).square()
+        valid = torch.arange(out.shape[1]) < context.lens[:, None]
         return (out * valid).sum(1)
 
 

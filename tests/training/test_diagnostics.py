@@ -78,7 +78,7 @@ def test_saved_batch_reads_back(tmp_path):
     state = torch.load(tmp_path / "batch.pt", weights_only=True)
     assert state["ids"] == batch.ids
     assert state["step"] == 3
-    assert torch.equal(state["tokens"], batch.tokens)
+    assert torch.equal(state["tokens"], batch.hypotheses.tokens)
 
 
 def test_training_tells_what_validation_found(tmp_path, caplog):

@@ -125,7 +125,7 @@ def test_finished_training_goes_on_when_it_gets_longer(tmp_path):
     longer = _trainer(tmp_path / "parts", num_epochs=3)
     assert longer.run(Interruption())
     expected = checkpoint.load_checkpoint(tmp_path / "whole" / "epoch-3.pt")
-    assert_same(weights(longer.updater.objective.student), expected["model"])
+    assert_same(weights(longer.updater.objective.model), expected["model"])
 
 
 def test_other_batches_begin_the_epoch_anew_and_lengthen_the_schedule(tmp_path):

@@ -14,13 +14,14 @@ import torch.multiprocessing as multiprocessing
 from torch.testing import assert_close
 
 from mvqkd.data import SpecAugment
+from mvqkd.data.hypotheses import Hypotheses
 from mvqkd.errors import UserError
 from mvqkd.training.distributed import World, start_world
 from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
     FixedBatches,
-    Imitation,
+    TapLoss,
     assert_same,
     make_batch,
     make_objective,
@@ -32,7 +33,7 @@ from tests.training.helpers import (
 
 
 def _frames(objective, batches):
-    encoder = objective.student.encoder
+    encoder = objective.model.encoder
     return float(sum(encoder.output_lens(batch.feature_lens).sum() for batch in batches))
 
 
@@ -69,15 +70,18 @@ def _joined(left, right):
         return torch.cat([tensor, torch.full(shape, value, dtype=tensor.dtype)], dim=1)
 
     frames = max(left.features.shape[1], right.features.shape[1])
-    tokens = max(left.tokens.shape[1], right.tokens.shape[1])
+    length = max(x.hypotheses.tokens.shape[1] for x in (left, right))
+    tokens = torch.cat([pad(x.hypotheses.tokens, length, -100) for x in (left, right)])
+    lens = torch.cat([x.hypotheses.lens for x in (left, right)])
     return dataclasses.replace(
         left,
         ids=left.ids + right.ids,
         texts=left.texts + right.texts,
         features=torch.cat([pad(x.features, frames, -23.0) for x in (left, right)]),
         feature_lens=torch.cat([left.feature_lens, right.feature_lens]),
-        tokens=torch.cat([pad(x.tokens, tokens, -100) for x in (left, right)]),
-        token_lens=torch.cat([left.token_lens, right.token_lens]),
+        hypotheses=Hypotheses(
+            tokens, lens, torch.arange(len(lens)), torch.ones(len(lens)), one_each=True
+        ),
         seconds=left.seconds + right.seconds,
     )
 
@@ -95,7 +99,7 @@ def test_reduced_precision_has_float32_losses(tmp_path, precision):
     with torch.autocast("cpu", dtype=getattr(torch, precision)):
         losses = objective(some_batches(1)[0])
     assert losses.total.dtype == torch.float32
-    assert {part.dtype for part in losses.parts.values()} == {torch.float32}
+    assert {part.dtype for part in losses.components.values()} == {torch.float32}
     exact = objective(some_batches(1)[0])
     assert_close(losses.total, exact.total, rtol=0.02, atol=0.02)
     assert losses.total != exact.total
@@ -218,7 +222,7 @@ def _process(rank, port, folder, shares, expected):
             ("uneven", _WithMore if rank else FixedBatches),
         ):
             # Other initial weights: those of rank 0 count.
-            objective = make_objective(seed=rank, auxiliary={"imitation": Imitation()})
+            objective = make_objective(seed=rank, distillation={"tap": TapLoss()})
             trainer = make_trainer(
                 folder / name,
                 world=world,
@@ -242,7 +246,7 @@ def test_two_processes_equal_one(tmp_path):
         make_batch(f"x{i}", f"y{i}", frames=30 + i, tokens=2 + i % 3, labelled=i % 4 != 1)
         for i in range(8)
     ]
-    objective = make_objective(seed=0, auxiliary={"imitation": Imitation()})
+    objective = make_objective(seed=0, distillation={"tap": TapLoss()})
     # Epoch 1's order of four batches is the same on both processes.
     order = torch.randperm(4, generator=torch.Generator().manual_seed(1)).tolist()
     updater = make_updater(objective, tmp_path, optimizer=_sgd(objective))

@@ -1,0 +1,76 @@
+"""What a batch's utterances are trained to be recognized as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvqkd.geometry import TARGET_PADDING
+
+
+@dataclass
+class Hypotheses:
+    """Token sequences, any number of them for each of the N utterances of a batch.
+
+    The ground truth is one hypothesis of weight 1 for each utterance. `tokens[k, lens[k]:]` is
+    -100.
+    """
+
+    tokens: Tensor
+    """(K, U) int64 token ids."""
+    lens: Tensor
+    """(K,) int64: valid tokens of each hypothesis."""
+    owners: Tensor
+    """(K,) int64: the utterance that each hypothesis is of."""
+    weights: Tensor
+    """(K,) float32: what its losses are multiplied with."""
+    one_each: bool
+    """Whether hypothesis k is the only one of utterance k, for all k."""
+
+    def __len__(self) -> int:
+        return len(self.lens)
+
+    def of_owners(self, x: Tensor) -> Tensor:
+        """(N, ...) -> (K, ...): what each hypothesis's utterance has."""
+        return x if self.one_each else x[self.owners]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Hypotheses:
+        """A copy whose tensors are on `device`."""
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Hypotheses:
+        """A copy in page-locked memory, from which `to` copies to a GPU in the background."""
+        return self._map(Tensor.pin_memory)
+
+    def first(self, count: int) -> Hypotheses:
+        """Those of the first `count` utterances."""
+        kept = self.owners < count
+        return self._map(lambda x: x[kept])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Hypotheses:
+        return Hypotheses(
+            change(self.tokens),
+            change(self.lens),
+            change(self.owners),
+            change(self.weights),
+            self.one_each,
+        )
+
+
+def ground_truth(tokens: Sequence[np.ndarray]) -> Hypotheses:
+    """One hypothesis of weight 1 for each utterance, from N integer arrays (U_n,)."""
+    lens = [len(row) for row in tokens]
+    padded = torch.full((len(lens), max(lens)), TARGET_PADDING, dtype=torch.int64)
+    for row, (length, ids) in zip(padded, zip(lens, tokens, strict=True), strict=True):
+        row[:length] = torch.as_tensor(np.asarray(ids, dtype=np.int64))
+    return Hypotheses(
+        tokens=padded,
+        lens=torch.tensor(lens),
+        owners=torch.arange(len(lens)),
+        weights=torch.ones(len(lens)),
+        one_each=True,
+    )

@@ -1,0 +1,119 @@
+"""What every loss of a step receives: one object, made once for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from mvqkd.data.batch import Batch
+from mvqkd.losses import Band
+from mvqkd.models import FULL_CONTEXT, StreamingConfig, Taps
+
+
+class EncoderPass(NamedTuple):
+    """The student's encoder on the features of a step."""
+
+    out: Tensor
+    """(N, T, D), zero after each utterance's end. Without hypotheses only the layers up to the
+    highest tap were computed: a loss that wants the output asks for the tap `output`."""
+    lens: Tensor
+    """(N,) int64 valid frames (25 Hz)."""
+    taps: Taps
+    """Tensors of the names that the losses asked for."""
+
+
+class TransducerBand(NamedTuple):
+    """What the transducer head computed of a batch's hypotheses."""
+
+    band: Band
+    """The cells of the lattice that the pruned loss keeps."""
+    predictor_out: Tensor
+    """(K, U + 1, Dp); position u has seen the first u tokens."""
+    tokens: Tensor
+    """(K, U) int64 tokens, 0 in padding."""
+
+
+class LossContext:
+    """A batch in a step of training or validation.
+
+    Args:
+        encode: runs the student's encoder on `features`.
+        batch: as the loader made it.
+        features: (N, T, C), what the student receives: the batch's, masked by SpecAugment.
+        streaming: of this step.
+        time_mask: (N, T) bool, True in frames of features that SpecAugment masked in time; None
+            without SpecAugment.
+        step: of the training; None in validation, where warm-ups have ended.
+
+    Attributes:
+        transducer: what the transducer head computed, once it has; None without hypotheses.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Tensor, StreamingConfig], EncoderPass],
+        batch: Batch,
+        features: Tensor,
+        streaming: StreamingConfig,
+        *,
+        time_mask: Tensor | None = None,
+        step: int | None = None,
+    ) -> None:
+        self._encode = encode
+        self._passes: dict[StreamingConfig, EncoderPass] = {}
+        self.batch = batch
+        self.features = features
+        self.streaming = streaming
+        self.time_mask = time_mask
+        self.step = step
+        self.transducer: TransducerBand | None = None
+
+    @property
+    def clean_features(self) -> Tensor:
+        """(N, T, C): the batch's features without noise and masks."""
+        return self.batch.features if self.batch.clean is None else self.batch.clean
+
+    def encoded(self, streaming: StreamingConfig | None = None) -> EncoderPass:
+        """The encoder's pass with these chunks, by default those of the step; computed when it is
+        first asked for."""
+        wanted = self.streaming if streaming is None else streaming
+        if wanted not in self._passes:
+            self._passes[wanted] = self._encode(self.features, wanted)
+        return self._passes[wanted]
+
+    def full_context(self) -> EncoderPass:
+        """The encoder's pass with full context."""
+        return self.encoded(FULL_CONTEXT)
+
+    @property
+    def encoder_out(self) -> Tensor:
+        """(N, T, D) of the step's pass, see `EncoderPass.out`."""
+        return self.encoded().out
+
+    @property
+    def lens(self) -> Tensor:
+        """(N,) int64 valid encoder frames."""
+        return self.encoded().lens
+
+    @property
+    def taps(self) -> Taps:
+        """Of the step's pass."""
+        return self.encoded().taps
+
+
+class DistillationLoss(Protocol):
+    """A loss between student and teacher: an `nn.Module` whose parameters learn with the student
+    and stay behind when it leaves."""
+
+    taps: list[str]
+    """Names of the encoder's tensors that it reads (see `ConformerEncoder.tap_names`)."""
+    weight: float
+    """Of its loss in the total."""
+    validates: bool
+    """Whether it can be computed on validation data too."""
+
+    def __call__(self, context: LossContext) -> Tensor:
+        """(N,) float32 losses, summed over frames."""
+        ...

@@ -1,0 +1,7 @@
+"""What each head of a model is trained with: its losses, their names and warm-ups."""
+
+from mvqkd.training.heads.ctc import CTCHeadLoss
+from mvqkd.training.heads.protocol import HeadLoss
+from mvqkd.training.heads.transducer import TransducerHeadLoss
+
+__all__ = ["CTCHeadLoss", "HeadLoss", "TransducerHeadLoss"]
