@@ -10,14 +10,14 @@ last_stage=10
 stage_titles=(
     "corpus      synthesize, download or find the corpus"
     "manifests   corpus -> validated lhotse manifests"
-    "features    80-bin fbank of every part, speed-perturbed copies included"
+    "features    80-bin fbank of every split, speed-perturbed copies included"
     "tokens      BPE model and tokens.txt from the training transcripts"
     "teacher     train the recipe's own teacher, or check another one on the corpus"
     "embeddings  the teacher's embeddings: of some utterances, of all for regression"
     "quantizer   train the multi-codebook quantizer on them"
     "codes       codebook indexes of all training audio"
     "train       train each student"
-    "decode      decode the dev and test parts with each experiment"
+    "decode      decode the dev and test splits with each experiment"
     "results     table, pictures, training curves"
 )
 
@@ -38,12 +38,12 @@ options
                       (default: <data-dir>/corpus, filled by stage 0)
   --musan yes|no      prepare MUSAN's noises for data.musan_probability, too (default: the recipe's)
   --musan-dir DIR     MUSAN on disk, to prepare (default: <data-dir>/corpus/musan, filled by stage 0)
-  --train-parts LIST  --dev-parts LIST  --test-parts LIST  --unlabelled-parts LIST
-                      names or patterns of the corpus's parts, separated by commas (default: the recipe's;
+  --train-splits LIST  --dev-splits LIST  --test-splits LIST  --unlabelled-splits LIST
+                      names or patterns of the corpus's splits, separated by commas (default: the recipe's;
                       after stage 1 those that it prepared)
-  --max-seconds S     leave longer utterances out of all parts (default: the recipe's, else 40); training
+  --max-seconds S     leave longer utterances out of all splits (default: the recipe's, else 40); training
                       leaves out those longer than data.max_duration
-  --speed-perturb yes|no  training parts at speeds 0.9 and 1.1, too (default: the recipe's)
+  --speed-perturb yes|no  training splits at speeds 0.9 and 1.1, too (default: the recipe's)
   --on-the-fly yes|no     store no features, extract them in training (default: the recipe's, else no)
   --vocab-size N      BPE tokens (default: the recipe's)
   --data-dir DIR      prepared data (default data/<recipe>)
@@ -90,10 +90,7 @@ nj=$(nproc 2>/dev/null || echo 2)
 world_size=
 strict=
 install=yes
-option_train_parts=
-option_dev_parts=
-option_test_parts=
-option_unlabelled_parts=
+split_options=()  # as they were given: programs take them in place of what was prepared
 option_max_seconds=
 option_speed_perturb=
 option_on_the_fly=
@@ -146,10 +143,12 @@ while [ $# -gt 0 ]; do
         --speed-perturb) option_speed_perturb=$2 ;;
         --on-the-fly) option_on_the_fly=$2 ;;
         --vocab-size) option_vocab_size=$2 ;;
-        --train-parts) option_train_parts=${2//,/ } ;;
-        --dev-parts) option_dev_parts=${2//,/ } ;;
-        --test-parts) option_test_parts=${2//,/ } ;;
-        --unlabelled-parts) option_unlabelled_parts=${2//,/ } ;;
+        --train-splits | --dev-splits | --test-splits | --unlabelled-splits | \
+            --train-parts | --dev-parts | --test-parts | --unlabelled-parts)
+            role=${key#--} role=${role%-*}
+            [ "$key" = "--$role-splits" ] || echo "run.sh: $name is now --$role-splits" >&2
+            split_options+=("--$role-splits" "${2//,/ }")
+            ;;
         --data-dir) data_dir=$(from_here "$2") ;;
         --exp-dir) exp_dir=$(from_here "$2") ;;
         --variant) variant=$2 ;;
@@ -158,10 +157,10 @@ while [ $# -gt 0 ]; do
         --*.*)
             value=$2
             case $key=$2 in
-                --distillation.targets=* | --distillation.quantizer=* | --training.init=*)
+                --distillation.*targets=* | --distillation.*quantizer.file=* | --distillation.quantizer=* | --training.init=*)
                     value=$(from_here "$2")
                     ;;
-                --distillation.teacher=hf:* | --distillation.teacher=mvqkd:*/*)  # or names elsewhere
+                --distillation.*teacher=hf:* | --distillation.*teacher=mvqkd:*/*)  # or names elsewhere
                     file=${2#*:}
                     [ ! -e "$here/${file%%\?*}" ] || value=${2%%:*}:$(from_here "$file")
                     ;;
@@ -198,6 +197,16 @@ speed_perturb=${option_speed_perturb:-$speed_perturb}
 on_the_fly=${option_on_the_fly:-${on_the_fly:-no}}
 vocab_size=${option_vocab_size:-$vocab_size}
 data_dir=${data_dir:-data/$name}
+declare -A splits=()  # those to prepare, by role
+for role in train dev test unlabelled; do
+    named=${role}_splits old=${role}_parts
+    [ -z "${!old:-}" ] || echo "run.sh: in $recipe/recipe.conf, $old is now $named" >&2
+    splits[$role]=${!named:-${!old:-}}
+done
+for ((i = 0; i < ${#split_options[@]}; i += 2)); do
+    role=${split_options[i]#--}
+    splits[${role%-splits}]=${split_options[i + 1]}
+done
 exp_dir=${exp_dir:-exp/$name}
 variant=${variant:+-$variant}
 experiments=${only_experiments:-$experiments}
@@ -234,11 +243,6 @@ show() {  # print a command as it can be pasted, then run it
 }
 
 # ---- stages ------------------------------------------------------------------------------------
-train_parts=${option_train_parts:-$train_parts}
-dev_parts=${option_dev_parts:-$dev_parts}
-test_parts=${option_test_parts:-$test_parts}
-unlabelled_parts=${option_unlabelled_parts:-${unlabelled_parts:-}}
-
 if runs 0; then
     announce 0
     if [ -n "$corpus_dir" ]; then
@@ -248,7 +252,7 @@ if runs 0; then
         show python local/make_mini_corpus.py --out "$data_dir/corpus" --nj "$nj" "${options[@]}"
     else
         show python local/download_corpus.py --corpus "$corpus" --out "$data_dir/corpus" \
-            --parts "$train_parts $unlabelled_parts $dev_parts $test_parts"
+            --splits "${splits[train]} ${splits[dev]} ${splits[test]} ${splits[unlabelled]}"
     fi
     if [ "$musan" = yes ] && [ -z "$musan_dir" ]; then
         show python local/download_corpus.py --corpus musan --out "$data_dir/corpus"
@@ -257,24 +261,19 @@ fi
 
 if runs 1; then
     announce 1
-    musan_options=()
-    [ "$musan" != yes ] || musan_options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
+    options=()
+    [ "$musan" != yes ] || options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
+    for role in train dev test unlabelled; do
+        options+=("--$role-splits" "${splits[$role]}")
+    done
     show python local/prepare_manifests.py --corpus-dir "${corpus_dir:-$data_dir/corpus}" \
-        --train-parts "$train_parts" --dev-parts "$dev_parts" --test-parts "$test_parts" \
-        --unlabelled-parts "$unlabelled_parts" --prefix "$prefix" --max-seconds "$max_seconds" \
-        --data-dir "$data_dir" --nj "$nj" "${musan_options[@]}" $strict
+        --prefix "$prefix" --max-seconds "$max_seconds" --data-dir "$data_dir" --nj "$nj" \
+        "${options[@]}" $strict
 fi
 
+data_options=(--data-dir "$data_dir" "${split_options[@]}")
 if [ "$stop_stage" -ge 2 ]; then
-    # Not what lies in the data folder: leftovers of other runs may hold the dev or test speech of this one.
-    assignments=$(python local/list_parts.py --data-dir "$data_dir" \
-        ${corpus_dir:+--corpus-dir "$corpus_dir"} --train-parts "$option_train_parts" \
-        --dev-parts "$option_dev_parts" --test-parts "$option_test_parts" \
-        --unlabelled-parts "$option_unlabelled_parts") || exit
-    eval "$assignments"
-    if [ -z "$test_parts" ]; then
-        echo "the corpus has no test part: only $dev_parts is decoded"
-    fi
+    python local/describe_data.py "${data_options[@]}" ${corpus_dir:+--corpus-dir "$corpus_dir"}
 fi
 
 if runs 2; then
@@ -283,16 +282,12 @@ if runs 2; then
     [ "$speed_perturb" != yes ] || options+=(--speed-perturb)
     [ "$musan" != yes ] || options+=(--musan)
     [ "$on_the_fly" != yes ] || options+=(--on-the-fly)
-    show python local/compute_fbank.py --data-dir "$data_dir" --prefix "$prefix" \
-        --train-parts "$train_parts" "$unlabelled_parts" --parts "$dev_parts" "$test_parts" \
-        --nj "$nj" "${options[@]}" $strict
+    show python local/compute_fbank.py "${data_options[@]}" --nj "$nj" "${options[@]}" $strict
 fi
 
 if runs 3; then
     announce 3
-    show python local/prepare_lang.py --data-dir "$data_dir" --prefix "$prefix" \
-        --train-parts "$train_parts" --parts "$dev_parts" "$test_parts" \
-        --vocab-size "$vocab_size" $strict
+    show python local/prepare_lang.py "${data_options[@]}" --vocab-size "$vocab_size" $strict
 fi
 
 # Small models gain nothing from a second thread, and twice the speed from a second process.
@@ -305,120 +300,64 @@ world_size=${world_size:-1}
 readers=$((nj > world_size ? nj / world_size : 1))  # of audio, in each process
 launcher=(python)
 [ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
-train() {  # experiment, its folder's name, configuration values
-    show "${launcher[@]}" local/train.py --config "$recipe/conf/$1.yaml" \
-        --data-dir "$data_dir" --prefix "$prefix" --vocab-size "$vocab_size" \
-        --train-parts "$train_parts" --dev-parts "$dev_parts" --unlabelled-parts "$unlabelled_parts" \
-        --exp-dir "$exp_dir/$2" "${@:3}"
-}
-teaching() {  # experiment, options: sets variables, see local/teaching.py
-    local assignments
-    assignments=$(python local/teaching.py --config "$recipe/conf/$1.yaml" \
-        --data-dir "$data_dir" --exp-root "$exp_dir" "${@:2}" "${overrides[@]}") || exit
-    eval "$assignments"
-}
-manifests() {  # parts: sets cuts, an array of their manifests
-    local part
-    cuts=()
-    for part in $1; do
-        cuts+=("$data_dir/fbank/${prefix}_cuts_$part.jsonl.gz")
-    done
-}
 
-# A teacher of other experiments here is trained with its file's values alone: those of the command
-# line are meant for its students, and would change the embeddings that they learn from.
-teachers=
+configs=()
+for experiment in $experiments; do
+    configs+=("$recipe/conf/$experiment.yaml")
+done
+learners=()  # lines of an experiment that learns from a teacher, and that teacher
 if [ "$stop_stage" -ge 4 ]; then
-    for experiment in $experiments; do
-        teaching "$experiment" --teacher-experiment
-        teachers+=" $teacher_experiment "
-    done
+    lines=$(python local/list_teachers.py --config "${configs[@]}" "${overrides[@]}") || exit
+    [ -z "$lines" ] || mapfile -t learners <<<"$lines"
 fi
+for_each_learner() {  # program and its options: run it for each experiment that learns from a teacher
+    local experiment
+    for experiment in $experiments; do
+        [[ " ${learners[*]%% *} " = *" $experiment "* ]] || continue
+        echo " $experiment"
+        show "$@" --config "$recipe/conf/$experiment.yaml" --exp-root "$exp_dir" \
+            "${data_options[@]}" "${overrides[@]}"
+    done
+}
 of_experiment() {  # sets folder, values (of training) and decoding_values
     local i
     folder=$1$variant values=("${overrides[@]}") decoding_values=("${overrides[@]}")
-    [[ $teachers = *" $1 "* ]] || return 0
+    # A teacher of other experiments here keeps its file's values: those of the command line are
+    # meant for its students, and would change the embeddings that they learn from.
+    [[ " ${learners[*]#* } " = *" $1 "* ]] || return 0
     folder=$1 values=() decoding_values=()
     for ((i = 0; i < ${#overrides[@]}; i += 2)); do
         [[ ${overrides[i]} != --decoding.* ]] || decoding_values+=("${overrides[@]:i:2}")
     done
 }
 
-if runs 4; then
-    for experiment in $experiments; do
-        teaching "$experiment" --teacher-experiment
-        [ -n "$learns_from" ] || continue
-        announce 4 "of $experiment"
-        if [ -n "$teacher_experiment" ]; then
-            # A variant is trained by the command that named it, and has no file of its own.
-            [ -f "$recipe/conf/$teacher_experiment.yaml" ] ||
-                [ ! -f "$exp_dir/$teacher_experiment/pretrained.pt" ] || continue
-            train "$teacher_experiment" "$teacher_experiment"
-            continue
-        fi
-        teaching "$experiment"
-        check=$teacher_dir/check-layer-$teacher_layer.md
-        if [ -z "$targets" ] && [ ! -f "$check" ]; then
-            manifests "$train_parts"
-            train_cuts=("${cuts[@]}")
-            manifests "$dev_parts"
-            show python local/check_teacher.py --teacher "$teacher" --layers "$teacher_layer" \
-                --train-cuts "${train_cuts[@]}" --test-cuts "${cuts[@]}" --output "$check"
-        fi
-    done
+if runs 4 && [ ${#learners[@]} -gt 0 ]; then
+    announce 4
+    for_each_learner "${launcher[@]}" local/prepare_teacher.py
 fi
 
-if runs 5; then
-    for experiment in $experiments; do
-        teaching "$experiment"
-        [ -n "$learns_from" ] && [ -z "$targets" ] || continue
-        announce 5 "of $experiment"
-        extract=("${launcher[@]}" local/extract_embeddings.py --teacher "$teacher"
-            --layers "$teacher_layer" --num-workers "$readers")
-        if [ "$learns_from" = embeddings ]; then
-            manifests "$train_parts $unlabelled_parts $dev_parts"
-            show "${extract[@]}" --num-utterances 0 --output "$(dirname "$embeddings")" \
-                --cuts "${cuts[@]}"
-        else
-            # Not of parts without transcripts: they may be added to a quantizer and codes that are
-            # there, which another sample would not fit.
-            manifests "$train_parts"
-            show "${extract[@]}" --num-utterances "$sample_utterances" \
-                --output "$(dirname "$sample")" --cuts "${cuts[@]}"
-        fi
-    done
+if runs 5 && [ ${#learners[@]} -gt 0 ]; then
+    announce 5
+    for_each_learner "${launcher[@]}" local/extract_embeddings.py --num-workers "$readers"
 fi
 
-if runs 6; then
-    for experiment in $experiments; do
-        teaching "$experiment"
-        [ "$learns_from" = codes ] && [ -z "$targets" ] || continue
-        announce 6 "of $experiment"
-        manifests "$train_parts"
-        show python local/train_quantizer.py --embeddings "$sample" --output "$quantizer" \
-            --num-codebooks "$num_codebooks" ${quantizer_steps:+--num-steps "$quantizer_steps"} \
-            ${imported_quantizer:+--import "$imported_quantizer"} \
-            --cuts "${cuts[@]}"
-    done
+if runs 6 && [ ${#learners[@]} -gt 0 ]; then
+    announce 6
+    for_each_learner python local/train_quantizer.py
 fi
 
-if runs 7; then
-    for experiment in $experiments; do
-        teaching "$experiment"
-        [ "$learns_from" = codes ] && [ -z "$targets" ] || continue
-        announce 7 "of $experiment"
-        manifests "$train_parts $unlabelled_parts $dev_parts"
-        show "${launcher[@]}" local/dump_codes.py --quantizer "$quantizer" --teacher "$teacher" \
-            --output "$codes" --num-workers "$readers" --rate-weight "$rate_weight" \
-            --cuts "${cuts[@]}"
-    done
+if runs 7 && [ ${#learners[@]} -gt 0 ]; then
+    announce 7
+    for_each_learner "${launcher[@]}" local/dump_codes.py --num-workers "$readers"
 fi
 
+tokens=(${option_vocab_size:+--vocab-size "$option_vocab_size"})
 if runs 8; then
     for experiment in $experiments; do
         of_experiment "$experiment"
         announce 8 "$folder"
-        train "$experiment" "$folder" "${values[@]}"
+        show "${launcher[@]}" local/train.py --config "$recipe/conf/$experiment.yaml" \
+            "${data_options[@]}" --exp-dir "$exp_dir/$folder" "${tokens[@]}" "${values[@]}"
     done
 fi
 
@@ -427,8 +366,7 @@ if runs 9; then
         of_experiment "$experiment"
         announce 9 "$folder"
         show python local/decode.py --exp-dir "$exp_dir/$folder" --data-dir "$data_dir" \
-            --prefix "$prefix" --vocab-size "$vocab_size" \
-            --test-parts "$dev_parts" "$test_parts" "${decoding_values[@]}"
+            "${tokens[@]}" "${decoding_values[@]}"
     done
 fi
 

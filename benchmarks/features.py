@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Speed and size of features: extraction, storage, and loaders.
 
-    benchmarks/features.py --data-dir data/mini_librispeech --part dev-clean-2
+    benchmarks/features.py --data-dir data/mini_librispeech --split dev-clean-2
 
 Needs the manifests of stage 1 and the tokens of stage 3. Prints a Markdown table
 of hours of audio per hour of one core, and megabytes per hour of audio. Files go to a temporary
@@ -24,11 +24,12 @@ from lhotse import MonoCut
 
 from mvqkd.data.extraction import manifest_cuts, store_cuts, store_features
 from mvqkd.data.features import extract, fbank, read_audio
+from mvqkd.data.folder import DataFolder
 from mvqkd.data.index import open_index
 from mvqkd.data.lang import check_tokens
 from mvqkd.data.loader import train_loader
 from mvqkd.data.plan import plan_training
-from mvqkd.experiment.program import run_program
+from mvqkd.recipe.program import run_program
 
 
 def rate(hours: float, work: Callable[[], object], repeats: int) -> float:
@@ -131,15 +132,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-dir", type=Path, required=True, help="prepared data")
-    parser.add_argument("--prefix", default="librispeech", help="of the manifests' names")
-    parser.add_argument("--part", required=True, help="part of the corpus")
-    parser.add_argument("--vocab-size", type=int, default=500, help="of the tokens of stage 3")
+    parser.add_argument("--split", required=True, help="split of the corpus")
+    parser.add_argument("--vocab-size", type=int, help="tokens (default: those of stage 3)")
     parser.add_argument("--repeats", type=int, default=3, help="runs, of which the best counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cuts = manifest_cuts(options.data_dir / "manifests", options.prefix, options.part)
+    data = DataFolder(options.data_dir)
+    cuts = manifest_cuts(data, options.split)
     hours = sum(cut.duration for cut in cuts) / 3600
-    lang = options.data_dir / f"lang_bpe_{options.vocab_size}"
+    lang = data.lang(options.vocab_size)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in ("bpe.model", "tokens.txt"):

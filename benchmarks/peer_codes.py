@@ -4,8 +4,9 @@
         --embeddings data/mini_librispeech/teachers/<teacher>/embeddings/layer-4 \\
         --output data/opq-8
     ./run.sh --recipe egs/mini_librispeech --stage 8 --exp mvq --variant opq \\
-        --distillation.targets data/opq-8 --distillation.quantizer data/opq-8/quantizer.pt \\
-        --distillation.teacher "hf:<teacher>"
+        --distillation.codes.targets data/opq-8 \\
+        --distillation.codes.quantizer.file data/opq-8/quantizer.pt \\
+        --distillation.codes.teacher "hf:<teacher>"
 
 Fits one of the quantizers of `benchmarks/quantizer.py` on frames of the stored embeddings (those of
 all utterances, which stage 5 extracts for the experiments `l1` and `l2`), encodes every utterance

@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""Training speed of students by teaching method, side by side.
+"""Training speed of students by distillation loss, side by side.
 
     ./run.sh --recipe egs/mini_librispeech --corpus-dir <corpus> --exp mvq,l1 --stop-stage 7
     export OMP_NUM_THREADS=1 ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192
     export LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libjemalloc.so.2
     conf=egs/mini_librispeech/conf
     python benchmarks/students.py --data-dir data/mini_librispeech \\
-        --prefix librispeech --vocab-size 64 --parts train-mini \\
-        --values "--training.precision bfloat16 --distillation.teacher hf:<teacher>" \\
-        $conf/baseline.yaml $conf/mvq.yaml "$conf/mvq.yaml --distillation.prediction tied" \\
-        $conf/l1.yaml $conf/l2_codes.yaml "$conf/l1.yaml --distillation.source teacher"
+        --values "--training.precision bfloat16 --distillation.codes.teacher hf:<teacher> \\
+        --distillation.embeddings.teacher hf:<teacher>" \\
+        $conf/baseline.yaml $conf/mvq.yaml "$conf/mvq.yaml --distillation.codes.prediction tied" \\
+        $conf/l1.yaml $conf/l2_codes.yaml "$conf/l1.yaml --distillation.embeddings.source online"
 
 Each experiment is built as `local/train.py` builds it, and all take whole steps (augmentation,
-targets, forward, backward, optimizer) on the same real batches in turn, so that what slows the
+forward, backward, optimizer) on the same real batches in turn, so that what slows the
 machine slows all of them alike. The first pass over the batches is not counted: kernels are
-compiled in it. Loaders are left out; they work beside a training in processes of their own.
+compiled in it. Loaders, which read stored targets too, are left out; they work beside a training in
+processes of their own.
 
 Batches are those of the last experiment's section `data`. Hours of audio per hour of the clock are
 those of a median batch, the ratio is the median over batches of an experiment's time to that of the
@@ -29,25 +30,33 @@ import shlex
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from mvqkd.data import Batch, Tokenizer
+from mvqkd.data.folder import DataFolder
 from mvqkd.evaluation.report import markdown_table
-from mvqkd.experiment import build
-from mvqkd.experiment.build_distillation import Distillation
-from mvqkd.experiment.config import ExperimentConfig
-from mvqkd.experiment.parser import ExperimentParser
-from mvqkd.experiment.program import run_program
-from mvqkd.experiment.teaching import teaching_files
+from mvqkd.geometry import encoder_frames
+from mvqkd.recipe import build
+from mvqkd.recipe.config.command_line import ExperimentParser
+from mvqkd.recipe.config.rules import check_rules
+from mvqkd.recipe.distillation import OpenedLoss, Utterances, count_frames, open_loss
+from mvqkd.recipe.inputs import ExperimentInputs
+from mvqkd.recipe.options import add_data_options, split_patterns
+from mvqkd.recipe.program import run_program
 from mvqkd.training.distributed import World
 from mvqkd.training.update import Updater
 
 # Beyond every warm-up of a loss.
 _FIRST_STEP = 1_000_000
+
+
+def size(loss: OpenedLoss) -> float:
+    """Bytes on disk for an hour of audio."""
+    return float(loss.description["bytes_per_hour"])
 
 
 @dataclass
@@ -56,12 +65,20 @@ class Contestant:
 
     name: str
     updater: Updater
-    bytes_per_hour: float
-    """That the teacher's side takes on disk."""
+    losses: dict[str, OpenedLoss]
+    """Of distillation, by name."""
+
+    @property
+    def bytes_per_hour(self) -> float:
+        """That the teacher's side takes on disk; files that losses share count once."""
+        return sum({str(loss.description): size(loss) for loss in self.losses.values()}.values())
 
     def step(self, batch: Batch, number: int) -> float:
-        """Seconds of one step."""
-        encoder = self.updater.objective.student.encoder
+        """Seconds of one step, from a batch without targets."""
+        lens = encoder_frames(batch.feature_lens).tolist()
+        targets = {name: loss.source(batch.ids, lens) for name, loss in self.losses.items()}
+        batch = replace(batch, targets=targets)
+        encoder = self.updater.objective.model.encoder
         frames = float(encoder.output_lens(batch.feature_lens).sum())
         begin = time.perf_counter()
         self.updater.update([batch], step=_FIRST_STEP + number, frames=frames, learning_rate=1e-5)
@@ -77,31 +94,34 @@ def main() -> None:
     add = parser.add_argument
     add("experiments", nargs="+", help="a YAML file, with values of its own behind it in quotes")
     add("--values", default="", help="configuration values of all of them")
-    add("--data-dir", type=Path, required=True, help="prepared data")
+    add_data_options(parser)
     add("--exp-root", type=Path, default=Path("exp"), help="of teachers that are experiments")
-    add("--prefix", default="librispeech", help="of the names of the data's files")
-    add("--vocab-size", type=int, default=500)
-    add("--parts", nargs="+", required=True, help="training parts")
+    add("--vocab-size", type=int, help="tokens (default: those that were prepared last)")
     add("--batches", type=int, default=40)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
 
-    cuts = [
-        options.data_dir / "fbank" / f"{options.prefix}_cuts_{part}.jsonl.gz"
-        for part in options.parts
-    ]
-    lang_dir = options.data_dir / f"lang_bpe_{options.vocab_size}"
+    data = DataFolder(options.data_dir)
+    lang_dir = data.lang(options.vocab_size)
     world = World(device=torch.device(options.device))
     with tempfile.TemporaryDirectory() as logs:
         contestants = []
         for line in options.experiments:
             file, *values = shlex.split(line)
             arguments = ["--config", file, *shlex.split(options.values), *values]
-            experiment, _ = ExperimentParser(None).parse(arguments)
+            loaded, _ = ExperimentParser(None).parse(arguments)
+            check_rules(loaded)
+            inputs = ExperimentInputs(loaded, data, options.exp_root, split_patterns(options))
             name = " ".join([Path(file).stem, *values])
-            contestants.append(build_one(name, experiment, cuts, lang_dir, options, world, logs))
+            contestants.append(build_one(name, inputs, lang_dir, world, logs))
         loader = build.build_train_batches(
-            experiment, cuts, lang_dir, musan=None, rank=0, world_size=1
+            inputs.config,
+            inputs.cuts("train"),
+            lang_dir,
+            targets={},
+            musan=None,
+            rank=0,
+            world_size=1,
         )
         batches = list(itertools.islice(loader, options.batches))
         times: list[list[float]] = [[] for _ in contestants]
@@ -130,35 +150,27 @@ def main() -> None:
 
 
 def build_one(
-    name: str,
-    experiment: ExperimentConfig,
-    cuts: list[Path],
-    lang_dir: Path,
-    options: argparse.Namespace,
-    world: World,
-    log_dir: str,
+    name: str, inputs: ExperimentInputs, lang_dir: Path, world: World, log_dir: str
 ) -> Contestant:
     """As `local/train.py` does."""
-    distillation = None
-    if experiment.distillation.method != "none":
-        distillation = Distillation(
-            experiment.distillation,
-            experiment.model,
-            teaching_files(experiment.distillation, options.data_dir, options.exp_root),
-            train_cuts=cuts,
-            dev_cuts=[],
+    cuts = inputs.cuts("train")
+    utterances = Utterances(train=count_frames(cuts), dev={})
+    opened = {
+        key: open_loss(
+            key,
+            loss,
+            inputs.teacher_files(loss),
+            utterances=utterances,
+            cuts=cuts,
             device=world.device,
         )
-    objective = build.build_objective(
-        experiment,
-        Tokenizer.load(lang_dir).vocab_size,
-        distillation.build if distillation else None,
-    ).to(world.device)
+        for key, loss in inputs.losses.items()
+    }
+    vocab_size = Tokenizer.load(lang_dir).vocab_size
+    objective = build.build_objective(inputs.config, vocab_size, opened).to(world.device)
     objective.train()
-    updater = build.build_updater(experiment, objective, world=world, log_dir=Path(log_dir))
-    return Contestant(
-        name, updater, distillation.description["bytes_per_hour"] if distillation else 0.0
-    )
+    updater = build.build_updater(inputs.config, objective, world=world, log_dir=Path(log_dir))
+    return Contestant(name, updater, opened)
 
 
 if __name__ == "__main__":

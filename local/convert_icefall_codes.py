@@ -19,8 +19,8 @@ from mvqkd.data.codes import CodesInfo, CodeStore
 from mvqkd.data.icefall_codes import read_icefall_codes, write_icefall_codes
 from mvqkd.data.jsonl import read_items
 from mvqkd.errors import UserError
-from mvqkd.experiment.program import run_program
 from mvqkd.quantization import load_quantizer
+from mvqkd.recipe.program import run_program
 
 
 def main() -> None:

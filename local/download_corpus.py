@@ -3,10 +3,10 @@
 
     python local/download_corpus.py --corpus mini_librispeech --out data/mini_librispeech/corpus
     python local/download_corpus.py --corpus librispeech --out /corpora \\
-        --parts "train-clean-100 dev-*"
+        --splits "train-clean-100 dev-*"
     python local/download_corpus.py --corpus musan --out /corpora
 
-Writes <out>/LibriSpeech/<part> or <out>/musan; the archives stay beside them. An interrupted
+Writes <out>/LibriSpeech/<split> or <out>/musan; the archives stay beside them. An interrupted
 download goes on where it stopped; what is unpacked is kept.
 """
 
@@ -23,20 +23,25 @@ from pathlib import Path
 from lhotse.recipes import download_librispeech, download_musan
 from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH
 
-from mvqkd.data.parts import expand_parts
+from mvqkd.data.splits import expand_splits
 from mvqkd.errors import UserError
-from mvqkd.experiment.program import flatten, list_option, run_program
+from mvqkd.recipe.options import flatten, list_option
+from mvqkd.recipe.program import run_program
 
-PARTS = {"librispeech": LIBRISPEECH, "mini_librispeech": MINI_LIBRISPEECH, "musan": ()}
+SPLITS = {"librispeech": LIBRISPEECH, "mini_librispeech": MINI_LIBRISPEECH, "musan": ()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--corpus", choices=PARTS, required=True, help="what to download")
+    parser.add_argument("--corpus", choices=SPLITS, required=True, help="what to download")
     parser.add_argument(
-        "--parts", type=list_option, nargs="+", help="names or patterns of parts (default: all)"
+        "--splits",
+        "--parts",  # its name in version 0.1.0
+        type=list_option,
+        nargs="+",
+        help="names or patterns of splits (default: all)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to download to")
     parser.add_argument(
@@ -51,11 +56,13 @@ def main() -> None:
             with verified(options.out / "musan.tar.gz", options.out / ".musan_completed"):
                 download_musan(options.out, url=url)
         else:
-            patterns, known = flatten(options.parts or [["*"]]), PARTS[options.corpus]
-            for part in expand_parts(patterns, known, options.corpus, remedy="see --help"):
-                marker = options.out / "LibriSpeech" / part / ".completed"
-                with verified(options.out / f"{part}.tar.gz", marker):
-                    download_librispeech(options.out, dataset_parts=part, base_url=options.base_url)
+            patterns, known = flatten(options.splits or [["*"]]), SPLITS[options.corpus]
+            for split in expand_splits(patterns, known, options.corpus, remedy="see --help"):
+                marker = options.out / "LibriSpeech" / split / ".completed"
+                with verified(options.out / f"{split}.tar.gz", marker):
+                    download_librispeech(
+                        options.out, dataset_parts=split, base_url=options.base_url
+                    )
     except OSError as error:  # of the network or the disk
         on_disk = "a corpus on disk: --corpus-dir"
         if options.corpus == "musan":

@@ -19,10 +19,10 @@ import torch
 
 from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.errors import UserError
-from mvqkd.experiment.program import run_program
 from mvqkd.files import atomic_path
 from mvqkd.quantization import Quantizer
 from mvqkd.quantization.reference import to_reference
+from mvqkd.recipe.program import run_program
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from mvqkd.data.codes import CodeStore
 from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
-from mvqkd.experiment.program import run_program
 from mvqkd.files import write_text
+from mvqkd.recipe.program import run_program
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mvqkd.data.features import extract, fbank, read_audio
+from mvqkd.data.folder import DataFolder
 from mvqkd.data.jsonl import fingerprint, read_items, stem, write_items
 from mvqkd.data.report import Report, read_report
 from mvqkd.errors import UserError
@@ -45,15 +46,13 @@ _TICK_POWER = -5
 """lilcom's precision: energies are rounded to multiples of 2^-5 = 0.03, as in icefall."""
 
 
-def manifest_cuts(manifest_dir: Path, prefix: str, part: str) -> list[MonoCut]:
-    """One cut for each utterance of a part; its id is the utterance's.
+def manifest_cuts(data: DataFolder, split: str) -> list[MonoCut]:
+    """One cut for each utterance of a split; its id is the utterance's.
 
     Raises:
         UserError: the manifests are missing, or do not belong together.
     """
-    paths = [
-        manifest_dir / f"{prefix}_{kind}_{part}.jsonl.gz" for kind in ("recordings", "supervisions")
-    ]
+    paths = [data.manifest(kind, split) for kind in ("recordings", "supervisions")]
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path} is missing", remedy="./run.sh --stage 1 --stop-stage 1")

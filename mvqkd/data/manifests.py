@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from mvqkd.data.audio import Fault, probe_file
 from mvqkd.data.corpus import Listing, list_parts
+from mvqkd.data.folder import DataFolder
 from mvqkd.data.jsonl import fingerprint, write_items
-from mvqkd.data.parts import check_corpus, choose_parts, record_parts
 from mvqkd.data.report import Report, read_report
+from mvqkd.data.splits import choose_splits
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 
@@ -37,13 +38,13 @@ def prepare_manifests(
     strict: bool = False,
 ) -> dict[str, list[str]]:
     """Write `<data_dir>/manifests/<prefix>_{recordings,supervisions}_<part>.jsonl.gz` and a report
-    for each part, and last `parts.json`, which tells later stages whose parts these are.
+    for each split, and last `data.json`, which tells later stages what was prepared.
 
     A part whose files and limits did not change since it was written is kept.
 
     Args:
         corpus_dir: a LibriSpeech tree or a folder of lhotse manifests.
-        patterns: names or patterns of parts by role, see `choose_parts`; unlabelled ones need no
+        patterns: names or patterns of parts by role, see `choose_splits`; unlabelled ones need no
             transcripts. An id in two parts of one role stays in the first.
         data_dir: `data/<recipe>`.
         prefix: of the files' names.
@@ -60,9 +61,9 @@ def prepare_manifests(
             utterances are in parts of different roles; `data_dir` is of another corpus.
     """
     available = list_parts(corpus_dir)
-    check_corpus(data_dir, corpus_dir)
-    output_dir = data_dir / "manifests"
-    parts = choose_parts(patterns, available, corpus_dir, remedy="--corpus-dir DIR")
+    data = DataFolder(data_dir)
+    data.check_corpus(corpus_dir)
+    parts = choose_splits(patterns, available, corpus_dir, remedy="--corpus-dir DIR")
     owner: dict[str, tuple[str, str]] = {}
     for role, part in [(role, part) for role, names in parts.items() for part in names]:
         labelled = role != "unlabelled"
@@ -81,26 +82,26 @@ def prepare_manifests(
         if shared:
             first, its_purpose, example = shared[0]
             raise UserError(
-                f"{len(shared)} utterances of {part} are in other parts too: {example} is in "
+                f"{len(shared)} utterances of {part} are in other splits too: {example} is in "
                 f"{first}, which is for {its_purpose}, while {part} is for {purpose}",
-                remedy="name parts without common utterances with --train-parts, --dev-parts, "
-                "--test-parts and --unlabelled-parts",
+                remedy="name splits without common utterances with --train-splits, --dev-splits, "
+                "--test-splits and --unlabelled-splits",
             )
         listing.supervisions = kept
         _prepare_part(
             f"{prefix}_{part}",
             listing,
             {
-                kind: output_dir / f"{prefix}_{kind}_{part}.jsonl.gz"
+                kind: data.manifests / f"{prefix}_{kind}_{part}.jsonl.gz"
                 for kind in ("recordings", "supervisions")
             },
-            output_dir / f"{prefix}_{part}.report.json",
+            data.manifests / f"{prefix}_{part}.report.json",
             limits=(min_seconds, max_seconds),
             num_jobs=num_jobs,
             strict=strict,
             labelled=labelled,
         )
-    record_parts(data_dir, corpus_dir, parts)
+    data.record_splits(corpus_dir, prefix, parts)
     return parts
 
 

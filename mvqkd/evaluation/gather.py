@@ -30,13 +30,22 @@ class Experiment:
     """Lines of `log/metrics.jsonl`."""
     config: dict[str, Any]
     """`config.yaml`."""
-    teaching: dict[str, Any]
-    """Contents of `teaching.json`; empty without a teacher."""
+    distillation: dict[str, dict[str, Any]]
+    """What each distillation loss learns from, by its name; empty without a teacher."""
 
     @property
     def parameters(self) -> int | None:
         """Parameters of the decoded student."""
         return self.results[-1]["parameters"] if self.results else None
+
+    @property
+    def stored_bytes(self) -> float:
+        """Of teachers, for an hour of audio; files that losses share count once."""
+        stored = {
+            json.dumps(facts, sort_keys=True): facts["bytes_per_hour"]
+            for facts in self.distillation.values()
+        }
+        return sum(stored.values())
 
     @property
     def training_hours(self) -> float | None:
@@ -69,6 +78,23 @@ def read_experiments(root: Path) -> list[Experiment]:
     """Every folder of `root` with a `config.yaml`, the smallest student first."""
     found = [_read(path.parent) for path in sorted(root.glob("*/config.yaml"))]
     return sorted(found, key=lambda experiment: (experiment.parameters or 0, experiment.name))
+
+
+def read_distillation(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the distillation losses of an experiment learn from, by their names.
+
+    `distillation.json`, or `teaching.json` of version 0.1.0, which had one loss.
+    """
+    for name in ("distillation.json", "teaching.json"):
+        path = folder / name
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return found if name == "distillation.json" else {_kind(found): found}
+    return {}
+
+
+def _kind(description: dict[str, Any]) -> str:
+    return "codes" if "quantizer_id" in description else "embeddings"
 
 
 def interval_of(result: dict[str, Any], *, by_speaker: bool) -> tuple[float, float] | None:
@@ -122,7 +148,6 @@ def _read(folder: Path) -> Experiment:
         results.append({**result, "path": path})
     results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
     environment = folder / "environment.json"
-    teaching = folder / "teaching.json"
     return Experiment(
         name=folder.name,
         folder=folder,
@@ -130,7 +155,7 @@ def _read(folder: Path) -> Experiment:
         starts=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else [],
         metrics=_read_lines(folder / "log" / "metrics.jsonl"),
         config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        teaching=json.loads(teaching.read_text(encoding="utf-8")) if teaching.is_file() else {},
+        distillation=read_distillation(folder),
     )
 
 

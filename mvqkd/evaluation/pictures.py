@@ -100,9 +100,7 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
         drawn.
     """
     # To three digits: the sizes of two dumps of the same codes differ by their headers.
-    amounts = {
-        e.name: float(f"{e.teaching.get('bytes_per_hour', 0) / 1e6:.3g}") for e in experiments
-    }
+    amounts = {e.name: float(f"{e.stored_bytes / 1e6:.3g}") for e in experiments}
     stored = {amount for amount in amounts.values() if amount > 0}
     if len(stored) < 2:
         return False

@@ -29,9 +29,9 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
         by_speaker: intervals that resample speakers, where the ids tell them.
     """
     sets = sorted({result["set"] for e in experiments for result in e.results})
-    taught = any(experiment.teaching for experiment in experiments)
+    distilled = any(experiment.distillation for experiment in experiments)
     header = ["experiment", "M parameters", "hours of audio", "hours of training"]
-    header += ["teacher's MB an hour"] if taught else []
+    header += ["teacher's MB an hour"] if distilled else []
     header += ["decoding"]
     for name in sets:
         header += [f"{name} WER % (95 %)", "CER %"]
@@ -49,7 +49,7 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
                     experiment.name,
                     f"{experiment.parameters / 1e6:.2f}" if experiment.parameters else "",
                     *_effort(experiment),
-                    *([_storage(experiment)] if taught else []),
+                    *([_storage(experiment)] if distilled else []),
                     f"{method} ({suffix})",
                     *itertools.chain(*(_error_rates(found.get(name), by_speaker) for name in sets)),
                     f"{max(factors):.4f}",
@@ -151,9 +151,7 @@ def _difference(rates: Rates) -> list[str]:
 
 def _storage(experiment: Experiment) -> str:
     """Megabytes of stored targets for an hour of audio."""
-    if not experiment.teaching:
-        return ""
-    return f"{experiment.teaching['bytes_per_hour'] / 1e6:.2f}"
+    return f"{experiment.stored_bytes / 1e6:.2f}" if experiment.distillation else ""
 
 
 def _error_rates(result: dict[str, Any] | None, by_speaker: bool) -> tuple[str, str]:

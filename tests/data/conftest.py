@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from mvqkd.data.extraction import manifest_cuts, store_features
+from mvqkd.data.folder import DataFolder
 from mvqkd.data.lang import check_tokens, prepare_tokenizer
 from mvqkd.data.manifests import prepare_manifests
 
@@ -45,7 +46,7 @@ def write_part(
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Parts `train-tiny` (10 utterances) and `dev-a` (4); never changed by tests."""
+    """Splits `train-tiny` (10 utterances) and `dev-a` (4); never changed by tests."""
     root = tmp_path_factory.mktemp("corpus")
     write_part(root, "train-tiny")
     write_part(root, "dev-a", utterances=2)
@@ -63,17 +64,19 @@ def prepare(corpus: Path, data: Path, speeds: tuple[float, ...] = (1.0, 0.9, 1.1
         max_seconds=30,
         num_jobs=2,
     )
-    for part in ("train-tiny", "dev-a"):
+    folder = DataFolder(data)
+    for split in ("train-tiny", "dev-a"):
         store_features(
-            manifest_cuts(data / "manifests", "tiny", part),
-            data / "fbank" / f"tiny_cuts_{part}.jsonl.gz",
-            speeds=speeds if part == "train-tiny" else (1.0,),
+            manifest_cuts(folder, split),
+            folder.cuts(split),
+            speeds=speeds if split == "train-tiny" else (1.0,),
             num_jobs=1,
         )
-    lang = data / "lang_bpe_30"
-    prepare_tokenizer([data / "manifests" / "tiny_supervisions_train-tiny.jsonl.gz"], 30, lang)
-    for part in ("train-tiny", "dev-a"):
-        check_tokens(data / "fbank" / f"tiny_cuts_{part}.jsonl.gz", lang)
+    lang = folder.lang(30)
+    prepare_tokenizer([folder.manifest("supervisions", "train-tiny")], 30, lang)
+    for split in ("train-tiny", "dev-a"):
+        check_tokens(folder.cuts(split), lang)
+    folder.record_vocab_size(30)
     return data
 
 

@@ -12,6 +12,7 @@ from lhotse import CutSet
 from mvqkd.data import extraction
 from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_features
 from mvqkd.data.features import extract
+from mvqkd.data.folder import DataFolder
 from mvqkd.data.jsonl import read_items, write_items
 from mvqkd.data.manifests import prepare_manifests, prepare_musan
 from mvqkd.errors import UserError
@@ -37,7 +38,7 @@ def output_of(data: Path) -> Path:
 
 
 def test_lhotse_reads_cuts_and_features(prepared: Path, tmp_path: Path) -> None:
-    cuts = manifest_cuts(prepared / "manifests", "tiny", "train-tiny")
+    cuts = manifest_cuts(DataFolder(prepared), "train-tiny")
     store_features(cuts, output_of(tmp_path), speeds=SPEEDS, num_jobs=1)
     stored = list(CutSet.from_file(output_of(tmp_path)))
     assert len(stored) == 30
@@ -54,7 +55,7 @@ def test_lhotse_reads_cuts_and_features(prepared: Path, tmp_path: Path) -> None:
 
 
 def test_missing_shards_are_made_again_with_the_same_bytes(prepared: Path, tmp_path: Path) -> None:
-    cuts = manifest_cuts(prepared / "manifests", "tiny", "train-tiny")
+    cuts = manifest_cuts(DataFolder(prepared), "train-tiny")
     output = output_of(tmp_path)
     store_features(cuts, output, speeds=SPEEDS, num_jobs=1)
     whole = files(tmp_path)
@@ -77,7 +78,7 @@ def test_missing_shards_are_made_again_with_the_same_bytes(prepared: Path, tmp_p
 
 
 def test_is_done_once(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
+    cuts = manifest_cuts(DataFolder(prepared), "dev-a")
     output = output_of(tmp_path)
     store_features(cuts, output, num_jobs=1)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -86,7 +87,7 @@ def test_is_done_once(prepared: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_changed_audio_is_extracted_anew(prepared: Path, tmp_path: Path) -> None:
-    cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
+    cuts = manifest_cuts(DataFolder(prepared), "dev-a")
     output = output_of(tmp_path)
     store_features(cuts, output, num_jobs=1, audio="first")
     (folder,) = output.parent.glob("feats_*")
@@ -101,7 +102,7 @@ def test_changed_audio_is_extracted_anew(prepared: Path, tmp_path: Path) -> None
 def test_other_cuts_replace_the_old_features_other_speeds_only_when_asked(
     prepared: Path, tmp_path: Path
 ) -> None:
-    cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
+    cuts = manifest_cuts(DataFolder(prepared), "dev-a")
     output = output_of(tmp_path)
     store_features(cuts, output, num_jobs=1)
     (old,) = output.parent.glob("feats_*")
@@ -118,10 +119,10 @@ def test_other_cuts_replace_the_old_features_other_speeds_only_when_asked(
     assert not new.exists()
 
 
-def test_parts_whose_names_begin_alike_leave_each_other_alone(
+def test_splits_whose_names_begin_alike_leave_each_other_alone(
     prepared: Path, tmp_path: Path
 ) -> None:
-    cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
+    cuts = manifest_cuts(DataFolder(prepared), "dev-a")
     short, long = (tmp_path / f"fbank/tiny_cuts_{part}.jsonl.gz" for part in ("dev", "dev-other"))
     store_features(cuts, short, num_jobs=1)
     store_features(cuts, long, num_jobs=1)
@@ -140,7 +141,7 @@ def test_unreadable_audio_is_reported_and_tried_again(
     prepare_manifests(
         root, {"dev": ["dev-a"]}, data, prefix="tiny", min_seconds=0, max_seconds=9, num_jobs=1
     )
-    cuts = manifest_cuts(data / "manifests", "tiny", "dev-a")
+    cuts = manifest_cuts(DataFolder(data), "dev-a")
     audio = Path(cuts[1].recording.sources[0].source)
     audio.rename(audio.with_suffix(".away"))
     output = output_of(data)
@@ -162,7 +163,8 @@ def test_segments_of_a_long_recording(
     samples = make_speech(4, 1)
     channels = np.stack([make_speech(4, 2), samples], axis=1)
     soundfile.write(tmp_path / "talk.wav", channels, 16000, subtype="FLOAT")
-    manifests = tmp_path / "manifests"
+    data = DataFolder(tmp_path)
+    data.record_splits(tmp_path, "x", {"train": ["a"]})
     recording = {
         "id": "talk",
         "sources": [{"type": "file", "channels": [0, 1], "source": str(tmp_path / "talk.wav")}],
@@ -171,16 +173,17 @@ def test_segments_of_a_long_recording(
         "duration": 4.0,
     }
     segment = {"recording_id": "talk", "channel": 1, "text": "A"}
-    write_items(manifests / "x_recordings_a.jsonl.gz", [recording])
+    write_items(data.manifest("recordings", "a"), [recording])
     write_items(
-        manifests / "x_supervisions_a.jsonl.gz",
+        data.manifest("supervisions", "a"),
         [
             segment | {"id": "u1", "start": 0.5, "duration": 1.0},
             segment | {"id": "u2", "start": 2.0, "duration": 1.5},
         ],
     )
-    output = tmp_path / "fbank/x_cuts_a.jsonl.gz"
-    store_features(manifest_cuts(manifests, "x", "a"), output, speeds=SPEEDS, num_jobs=1)
+    output = data.cuts("a")
+    assert output == tmp_path / "fbank/x_cuts_a.jsonl.gz"
+    store_features(manifest_cuts(data, "a"), output, speeds=SPEEDS, num_jobs=1)
     cuts = list(CutSet.from_file(output))
     assert all(cut.supervisions[0].start == 0 for cut in cuts)  # counted from the cut's
     features = {cut.id: cut.load_features() for cut in cuts}
@@ -190,7 +193,7 @@ def test_segments_of_a_long_recording(
 
 
 def test_on_the_fly(prepared: Path, tmp_path: Path) -> None:
-    cuts = manifest_cuts(prepared / "manifests", "tiny", "dev-a")
+    cuts = manifest_cuts(DataFolder(prepared), "dev-a")
     output = output_of(tmp_path)
     store_cuts(cuts, output, speeds=SPEEDS)
     assert len(list(CutSet.from_file(output))) == 12
@@ -231,12 +234,14 @@ def test_noises_are_windows(tmp_path: Path, make_speech: Callable[..., np.ndarra
 
 
 def test_missing_or_mismatched_manifests(prepared: Path, tmp_path: Path) -> None:
+    data, source = DataFolder(tmp_path), DataFolder(prepared)
+    with pytest.raises(UserError, match=r"data.json, .* is missing\n.*stage 1"):
+        manifest_cuts(data, "a")
+    data.record_splits(tmp_path, "x", {"train": ["a"]})
     with pytest.raises(UserError, match=r"x_recordings_a.jsonl.gz is missing\n.*stage 1"):
-        manifest_cuts(tmp_path, "x", "a")
-    source = prepared / "manifests"
-    shutil.copy(source / "tiny_recordings_dev-a.jsonl.gz", tmp_path / "x_recordings_a.jsonl.gz")
-    shutil.copy(
-        source / "tiny_supervisions_train-tiny.jsonl.gz", tmp_path / "x_supervisions_a.jsonl.gz"
-    )
+        manifest_cuts(data, "a")
+    data.manifests.mkdir()
+    shutil.copy(source.manifest("recordings", "dev-a"), data.manifest("recordings", "a"))
+    shutil.copy(source.manifest("supervisions", "train-tiny"), data.manifest("supervisions", "a"))
     with pytest.raises(UserError, match="which is not in"):
-        manifest_cuts(tmp_path, "x", "a")
+        manifest_cuts(data, "a")

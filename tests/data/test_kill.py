@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = 8
 
 COMMANDS = {
-    "prepare_manifests": "--corpus-dir {corpus} --train-parts train-big --nj 2",
-    "compute_fbank": "--train-parts train-big --speed-perturb --nj 2",
-    "prepare_lang": "--train-parts train-big --vocab-size 40",
+    "prepare_manifests": "--corpus-dir {corpus} --train-splits train-big --dev-splits dev-a --nj 2",
+    "compute_fbank": "--speed-perturb --nj 2",
+    "prepare_lang": "--vocab-size 40",
 }
 
 # Imports once, forks for each attempt, and so kills during the work and not during imports. Prints
@@ -88,6 +88,7 @@ def test_kill_and_go_on(
 ) -> None:
     if not (big / "LibriSpeech").exists():
         make_part(big, "train-big", chapters=4, utterances=100)
+        make_part(big, "dev-a", utterances=2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
@@ -102,6 +103,7 @@ def test_workers_do_not_outlive_a_killed_program(
     prepared: Path, tmp_path: Path, make_part: Callable[..., None]
 ) -> None:
     make_part(tmp_path, "train-big", chapters=4, utterances=150)
+    make_part(tmp_path, "dev-a", utterances=2)
     run("prepare_manifests", tmp_path, tmp_path, seed=0, kills=0, longest=0)
     command = [sys.executable, str(ROOT / "local/compute_fbank.py"), "--data-dir", "data"]
     process = subprocess.Popen(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from mvqkd.data.folder import DataFolder
+from mvqkd.data.jsonl import read_items
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(program: str, *options: object) -> int:
     """Exit status of a program, run in this process."""
-    from mvqkd.experiment.program import run_program
+    from mvqkd.recipe.program import run_program
 
     spec = importlib.util.spec_from_file_location(program, ROOT / "local" / f"{program}.py")
     assert spec is not None and spec.loader is not None
@@ -29,33 +34,67 @@ def run(program: str, *options: object) -> int:
     raise AssertionError("run_program returned")
 
 
-def test_all_stages(corpus: Path, tmp_path: Path) -> None:
-    common = ("--data-dir", tmp_path, "--prefix", "p")
-    asked = ("--train-parts", "train-*", "--dev-parts", "dev-*", "--test-parts", "x-*")
-    assert run("prepare_manifests", *common, "--corpus-dir", corpus, *asked) == 0
-    parts = ("--train-parts", "train-*", "--parts", "dev-*", "test-*")
-    assert run("compute_fbank", *common, "--parts", "train-*,dev-*", "--on-the-fly") == 0
-    assert run("prepare_lang", *common, *parts[:3], "dev-*", "--vocab-size", 30) == 0
+def test_all_stages(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("--data-dir", tmp_path)
+    asked = ("--train-splits", "train-*", "--dev-splits", "dev-*", "--test-splits", "x-*")
+    assert run("prepare_manifests", *common, "--prefix", "p", "--corpus-dir", corpus, *asked) == 0
+    assert run("compute_fbank", *common, "--on-the-fly") == 0
+    names = {path.name for path in (tmp_path / "fbank").glob("*.jsonl.gz")}
+    assert names == {"p_cuts_train-tiny.jsonl.gz", "p_cuts_dev-a.jsonl.gz"}
+    assert run("prepare_lang", *common, "--vocab-size", 30) == 0
     names = {path.name for path in (tmp_path / "lang_bpe_30").iterdir()}
     assert {"bpe.model", "tokens.txt", "excluded_dev-a.txt", "excluded_train-tiny.txt"} <= names
+    assert DataFolder(tmp_path).vocab_size == 30
+    assert "is now" not in capsys.readouterr().err
 
 
-def test_prepared_parts_are_listed_for_the_shell(
+def test_old_names_of_options_are_taken_with_a_message(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--data-dir", tmp_path)
+    asked = ("--train-parts", "*tiny", "--dev-parts=dev-*", "--unlabelled-parts", "")
+    assert run("prepare_manifests", *common, "--corpus-dir", corpus, *asked) == 0
+    printed = capsys.readouterr().err
+    for role in ("train", "dev", "unlabelled"):
+        assert f"--{role}-parts is now --{role}-splits" in printed
+    assert "--test-parts" not in printed
+    assert DataFolder(tmp_path).splits()["train"] == ["train-tiny"]
+
+
+def test_only_splits_that_are_asked_for_have_features(
+    corpus: Path, tmp_path: Path, make_part: Callable[..., None]
+) -> None:
+    root, data = tmp_path / "corpus", DataFolder(tmp_path / "data")
+    shutil.copytree(corpus, root)
+    make_part(root, "train-further", seed=5)
+    common = ("--data-dir", data.root)
+    asked = ("--train-splits", "train-*", "--dev-splits", "dev-a")
+    assert run("prepare_manifests", *common, "--corpus-dir", root, *asked) == 0
+    only = ("--train-splits", "train-t*,train-t*")
+    assert run("compute_fbank", *common, *only, "--on-the-fly", "--speed-perturb") == 0
+    assert not data.cuts("train-further").exists()
+    assert len(list(read_items(data.cuts("train-tiny")))) == 30
+    assert len(list(read_items(data.cuts("dev-a")))) == 4  # not at other speeds
+    assert run("prepare_lang", *common, *only, "--vocab-size", 30) == 0
+    assert not (data.lang() / "excluded_train-further.txt").exists()
+    assert data.splits()["train"] == ["train-further", "train-tiny"]  # as before
+
+
+def test_prepared_splits_are_told(
     corpus: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("list_parts", "--data-dir", prepared, "--corpus-dir", corpus) == 0
+    common = ("--data-dir", prepared)
+    assert run("describe_data", *common, "--corpus-dir", corpus) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "train_parts=train-tiny",
-        "dev_parts=dev-a",
-        "test_parts=''",
-        "unlabelled_parts=''",
+        f"{prepared}: train train-tiny; dev dev-a",
+        "the corpus has no test split: only the dev splits are decoded",
     ]
     # An empty option, as run.sh gives it, is none.
-    assert run("list_parts", "--data-dir", prepared, "--train-parts", "", "--dev-parts", "d*") == 0
-    assert "train_parts=train-tiny\ndev_parts=dev-a" in capsys.readouterr().out
-    assert run("list_parts", "--data-dir", prepared, "--test-parts", "*") == 1
-    assert "a training part and a test part" in capsys.readouterr().err
-    assert run("list_parts", "--data-dir", prepared, "--corpus-dir", tmp_path) == 1
+    assert run("describe_data", *common, "--train-splits", "", "--dev-splits", "d*") == 0
+    assert "train train-tiny; dev dev-a\n" in capsys.readouterr().out
+    assert run("describe_data", *common, "--test-splits", "*") == 1
+    assert "a training split and a test split" in capsys.readouterr().err
+    assert run("describe_data", *common, "--corpus-dir", tmp_path) == 1
     assert "another corpus" in capsys.readouterr().err
 
 
@@ -64,27 +103,24 @@ def test_prepared_parts_are_listed_for_the_shell(
     [
         (
             "prepare_manifests",
-            ["--corpus-dir", "/nowhere", "--train-parts", "a"],
+            ["--corpus-dir", "/nowhere", "--train-splits", "a"],
             "the corpus folder /nowhere does not exist",
         ),
-        ("compute_fbank", ["--parts", "train-*"], "./run.sh --recipe RECIPE --stage 1"),
-        ("prepare_lang", ["--train-parts", "train-*"], "./run.sh --recipe RECIPE --stage 1"),
+        ("compute_fbank", [], "./run.sh --recipe RECIPE --stage 1"),
+        ("prepare_lang", ["--train-splits", "train-*"], "./run.sh --recipe RECIPE --stage 1"),
         (
             "prepare_lang",
-            ["--data-dir", "{prepared}", "--prefix", "tiny", "--train-parts", "x"],
+            ["--data-dir", "{prepared}", "--train-splits", "x"],
             "name one of: dev-a, train-tiny",
         ),
         (
             "prepare_lang",
-            ["--data-dir", "{manifests_only}", "--prefix", "tiny", "--train-parts", "train-*"],
+            ["--data-dir", "{manifests_only}"],
             "train-tiny.jsonl.gz is missing\n  remedy: ./run.sh --recipe RECIPE --stage 2",
         ),
         (
             "prepare_lang",
-            [
-                *("--data-dir", "{prepared}", "--prefix", "tiny"),
-                *("--train-parts", "train-*", "--vocab-size", "9999"),
-            ],
+            ["--data-dir", "{prepared}", "--vocab-size", "9999"],
             "remedy: --vocab-size",
         ),
     ],
@@ -98,6 +134,7 @@ def test_errors_are_two_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "manifests").symlink_to(prepared / "manifests")
+    (tmp_path / "data.json").symlink_to(prepared / "data.json")
     options = [o.format(prepared=prepared, manifests_only=tmp_path) for o in options]
     assert run(program, "--data-dir", tmp_path / "none", *options) == 1
     printed = capsys.readouterr().err
@@ -109,9 +146,9 @@ def test_errors_are_two_lines(
 def test_download_without_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = "http://localhost:9"  # the discard port: nothing listens
     options = ("--corpus", "mini_librispeech", "--out", tmp_path, "--base-url", url)
-    assert run("download_corpus", *options, "--parts", "dev-* test-*") == 1
+    assert run("download_corpus", *options, "--splits", "dev-* test-*") == 1
     assert "--base-url" in capsys.readouterr().err
     assert run("download_corpus", "--corpus", "musan", *options[2:]) == 1
     assert "--musan-dir, or go without: --musan no" in capsys.readouterr().err
-    assert run("download_corpus", *options, "--parts", "dev-clean") == 1
+    assert run("download_corpus", *options, "--splits", "dev-clean") == 1
     assert "name one of: dev-clean-2, train-clean-5" in capsys.readouterr().err

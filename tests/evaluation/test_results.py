@@ -92,6 +92,13 @@ def write_experiment(root: Path, name: str, wrong: int, parameters: int) -> None
         (folder / method / "result-test-epoch-3-avg-1.json").write_text(json.dumps(result))
 
 
+def write_stored(folder: Path, **amounts: float) -> None:
+    """What distillation losses learn from takes so many bytes an hour; equal amounts are of the
+    same files."""
+    facts = {name: {"teacher": "hf:x", "bytes_per_hour": n} for name, n in amounts.items()}
+    (folder / "distillation.json").write_text(json.dumps(facts))
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write_experiment(tmp_path, "baseline", 20, 3_000_000)
@@ -114,7 +121,7 @@ def test_table(root: Path) -> None:
 
 
 def test_storage_of_a_teacher_stands_beside_its_students(root: Path) -> None:
-    (root / "smaller" / "teaching.json").write_text(json.dumps({"bytes_per_hour": 1.44e6}))
+    write_stored(root / "smaller", codes=1.44e6)
     experiments = [e for e in read_experiments(root) if e.results]
     header, _, *rows = results_table(experiments, by_speaker=False).splitlines()
     column = header.split("|").index(" teacher's MB an hour ")
@@ -122,12 +129,37 @@ def test_storage_of_a_teacher_stands_beside_its_students(root: Path) -> None:
     assert found == {"smaller": "1.44", "baseline": ""}
 
 
+def test_files_that_losses_share_are_stored_once(root: Path) -> None:
+    def stored(name: str) -> float:
+        return next(e for e in read_experiments(root) if e.name == name).stored_bytes
+
+    write_stored(root / "smaller", codes=1.44e6, embeddings=1.44e6)
+    write_stored(root / "baseline", codes=1.44e6, embeddings=138e6)
+    assert (stored("smaller"), stored("baseline")) == (1.44e6, 139.44e6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"), [("codes", {"quantizer_id": "01234567"}), ("embeddings", {"dim": 384})]
+)
+def test_experiments_of_version_0_1_0_have_one_teacher(
+    root: Path, kind: str, facts: dict[str, Any]
+) -> None:
+    facts = {"teacher": "hf:x", "bytes_per_hour": 1.44e6} | facts
+    (root / "smaller" / "teaching.json").write_text(json.dumps(facts))
+    (found,) = (e for e in read_experiments(root) if e.distillation)
+    assert (found.name, found.distillation) == ("smaller", {kind: facts})
+    assert "| 1.44 |" in results_table([found], by_speaker=False)
+    write_stored(root / "smaller", codes=2e6)  # gone on with
+    (found,) = (e for e in read_experiments(root) if e.distillation)
+    assert found.stored_bytes == 2e6
+
+
 def test_error_rates_against_storage_need_two_amounts(root: Path) -> None:
     path = root / "storage.png"
     for count, amount in enumerate((1.44e6, 138e6), start=1):
         name = f"student{count}"
         write_experiment(root, name, 10 * count, 3_000_000)
-        (root / name / "teaching.json").write_text(json.dumps({"bytes_per_hour": amount}))
+        write_stored(root / name, embeddings=amount)
         experiments = [e for e in read_experiments(root) if e.results]
         assert draw_storage(path, experiments, by_speaker=count == 1) == (count == 2)
         assert path.is_file() == (count == 2)
@@ -140,7 +172,7 @@ def test_of_several_decodings_the_last_is_drawn_against_storage(
     for count, amount in enumerate((1.44e6, 138e6), start=1):
         name = f"student{count}"
         write_experiment(root, name, 10 * count, 3_000_000)
-        (root / name / "teaching.json").write_text(json.dumps({"bytes_per_hour": amount}))
+        write_stored(root / name, embeddings=amount)
     folder = root / "student1" / "modified_beam_search"
     result = json.loads((folder / "result-test-epoch-3-avg-1.json").read_text())
     later = result | {"suffix": "epoch-10-avg-1", "wer": 1.5, "time": "2026-01-04T00:00:00+00:00"}
@@ -172,7 +204,7 @@ def test_labels_of_neighbouring_amounts_are_apart(
 ) -> None:
     for name, stored in (("few", 1.44e6), ("more", amount), ("most", 138e6)):
         write_experiment(root, name, 10, 3_000_000)
-        (root / name / "teaching.json").write_text(json.dumps({"bytes_per_hour": stored}))
+        write_stored(root / name, embeddings=stored)
     heights: dict[str, float] = {}
     annotate = Axes.annotate
 
@@ -181,7 +213,7 @@ def test_labels_of_neighbouring_amounts_are_apart(
         return annotate(ax, text, xy, **style)
 
     monkeypatch.setattr(Axes, "annotate", record)
-    experiments = [e for e in read_experiments(root) if e.results and e.teaching]
+    experiments = [e for e in read_experiments(root) if e.results and e.distillation]
     assert draw_storage(root / "storage.png", experiments, by_speaker=False)
     rate = experiments[0].results[0]["wer"]
     assert {experiment.results[0]["wer"] for experiment in experiments} == {rate}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvqkd.losses import PrunedTransducerLoss, TransducerLosses
 from mvqkd.models.joiner import Joiner
-from tests.losses.test_lattice import TOPOLOGIES, enumerate_paths
+from tests.losses.lattices import TOPOLOGIES, enumerate_paths
 
 DIM, PREDICTOR_DIM, VOCAB = 8, 6, 13
 

@@ -60,9 +60,9 @@ def test_help_config_lists_every_field(bare):
         (["--exp", "none"], "none.yaml"),
         (["--variant", "../x"], "../x"),
         (["--corpus-dir", "/nowhere/at/all"], "/nowhere/at/all"),
-        (["--model.num_layer", "4"], "did you mean --model.num_layers"),
+        (["--model.num_layer", "4"], "did you mean model.num_layers"),
         (["--training.num_epochs", "abc"], "training.num_epochs is 'abc'; allowed: a whole number"),
-        (["--training.num-epochs=0"], "training.num_epochs is 0"),
+        (["--training.num-epochs=0"], "training.num_epochs is '0'; allowed: 1 or more"),
         (["--speed-perturb", "1"], "--speed-perturb takes yes or no"),
         (["--musan", "maybe"], "--musan takes yes or no"),
         (["--on-the-fly"], "--on-the-fly needs a value"),
@@ -98,9 +98,11 @@ def commands(bare, tmp_path):
     python = tmp_path / "bin" / "python"
     python.write_text(
         "#!/bin/sh\n"
-        'case "$1" in -c) exit 1 ;; local/teaching.py) echo teacher_experiment= ;; esac\n'
+        'case "$1" in -c) exit 1 ;; '
+        'local/list_teachers.py) cat "$(dirname "$0")/learners" ;; esac\n'
     )
     python.chmod(0o755)
+    (tmp_path / "bin" / "learners").touch()  # an experiment and its teacher, a line
 
     def run(*arguments: str, cwd: Path = ROOT) -> str:
         result = bare("--recipe", "egs/mini_librispeech", "--no-install", *arguments, cwd=cwd)
@@ -141,19 +143,75 @@ def test_paths_are_those_of_the_users_folder(commands, tmp_path):
     printed = commands("--stage", "1", "--stop-stage", "1", *options, cwd=tmp_path)
     assert f"--corpus-dir {tmp_path}/corpus" in printed
     assert f"--data-dir {tmp_path}/d " in printed
-    options += ["--exp", "mvq", "--distillation.quantizer", "q.pt"]
-    options += ["--distillation.teacher", "hf:teacher?position_directions=10"]
+    options += ["--exp", "mvq", "--distillation.codes.quantizer.file", "q.pt"]
+    options += ["--distillation.embeddings.targets", "e", "--distillation.quantizer", "old.pt"]
+    options += ["--distillation.codes.teacher", "hf:teacher?position_directions=10"]
     printed = commands("--stage", "8", "--stop-stage", "8", *options, cwd=tmp_path)
     assert f"--exp-dir {tmp_path}/e/mvq" in printed
-    assert f"--distillation.quantizer {tmp_path}/q.pt" in printed
-    assert f"--distillation.teacher 'hf:{tmp_path}/teacher?position_directions=10'" in printed
+    assert f"--distillation.codes.quantizer.file {tmp_path}/q.pt" in printed
+    assert f"--distillation.embeddings.targets {tmp_path}/e " in printed
+    assert f"--distillation.quantizer {tmp_path}/old.pt" in printed
+    assert f"--distillation.codes.teacher 'hf:{tmp_path}/teacher?position_directions=10'" in printed
     printed = commands(
         "--stage", "8", "--stop-stage", "8", *options[:-1], "mvqkd:teacher", cwd=tmp_path
     )
-    assert "--distillation.teacher mvqkd:teacher" in printed  # an experiment of the recipe
+    assert "--distillation.codes.teacher mvqkd:teacher" in printed  # an experiment of the recipe
     # As they were, where they need no change.
     printed = commands("--stage", "8", "--stop-stage", "8", "--data-dir", "d")
     assert "--data-dir d " in printed
+
+
+def test_splits_reach_the_programs(commands, bare, tmp_path):
+    stages = ["--stage", "1", "--stop-stage", "3"]
+    printed = commands(*stages)
+    assert "--train-splits 'train-*' --dev-splits 'dev-*' --test-splits 'test-*'" in printed
+    assert "local/compute_fbank.py --data-dir data/mini_librispeech --nj" in printed  # as recorded
+    printed = commands(*stages, "--train-splits", "a,b-*", "--dev-splits=c")
+    for program in ("prepare_manifests", "compute_fbank", "prepare_lang"):
+        (command,) = (line for line in printed.splitlines() if f"{program}.py" in line)
+        assert "--train-splits 'a b-*' --dev-splits c" in command
+
+
+def test_old_names_of_splits_are_taken_with_a_message(commands, bare, tmp_path):
+    stage = ["--no-install", "--stage", "1", "--stop-stage", "1"]
+    result = bare(*stage, "--train-parts", "a,b")
+    assert "--train-parts is now --train-splits" in result.stderr
+    assert "--train-splits 'a b'" in result.stdout
+    recipe = tmp_path / "old"
+    shutil.copytree(ROOT / "egs/mini_librispeech", recipe)
+    conf = recipe / "recipe.conf"
+    conf.write_text(conf.read_text().replace("_splits=", "_parts="))
+    result = bare(*stage, "--recipe", str(recipe))
+    assert "dev_parts is now dev_splits" in result.stderr
+    assert "--train-splits 'train-*' --dev-splits 'dev-*'" in result.stdout
+
+
+def test_learners_go_through_the_stages_of_their_teacher(commands, tmp_path):
+    programs = ("prepare_teacher", "extract_embeddings", "train_quantizer", "dump_codes")
+    options = ["--stage", "4", "--stop-stage", "9", "--exp", "baseline,mvq"]
+    options += ["--model.dim", "64", "--decoding.beam_size", "8", "--variant", "small"]
+    printed = commands(*options)
+    assert not any(f"{program}.py" in printed for program in programs)
+    (tmp_path / "bin" / "learners").write_text("mvq baseline\n")
+    printed = commands(*options)
+    for program in programs:
+        (command,) = (line for line in printed.splitlines() if f"{program}.py" in line)
+        assert "--config egs/mini_librispeech/conf/mvq.yaml" in command
+        assert "--exp-root exp/mini_librispeech --data-dir data/mini_librispeech" in command
+        assert "--model.dim 64" in command
+    # The teacher of other experiments keeps its name and its values, but for those of decoding.
+    assert "stage 8: train baseline\n" in printed and "stage 8: train mvq-small\n" in printed
+    commands_of = {
+        (program, name): line
+        for line in printed.splitlines()
+        for program in ("train.py", "decode.py")
+        for name in ("baseline", "mvq-small")
+        if f"local/{program}" in line and f"--exp-dir exp/mini_librispeech/{name} " in f"{line} "
+    }
+    assert len(commands_of) == 4
+    for (program, name), line in commands_of.items():
+        assert ("--model.dim 64" in line) == (name == "mvq-small")
+        assert ("--decoding.beam_size 8" in line) == (name == "mvq-small" or program == "decode.py")
 
 
 def test_remedies_name_the_options_of_the_run(commands, tmp_path):

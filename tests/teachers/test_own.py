@@ -9,10 +9,10 @@ from torch.nn.utils.rnn import pad_sequence
 from mvqkd.checkpoints.files import PRETRAINED, epoch_path, load_checkpoint, save_checkpoint
 from mvqkd.data.features import extract
 from mvqkd.errors import UserError
-from mvqkd.experiment.build import build_student, describe_model
-from mvqkd.experiment.config import ExperimentConfig, ModelConfig
 from mvqkd.models import AsrModel
 from mvqkd.models.taps import Taps
+from mvqkd.recipe.build import build_student, describe_model
+from mvqkd.recipe.config.schema import ExperimentConfig, ModelConfig
 from mvqkd.teachers import load_teacher
 
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from mvqkd.data import Batch
 from mvqkd.data.batch import collate
-from mvqkd.experiment.config import TrainingConfig
 from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.models import (
     AsrModel,
@@ -21,6 +20,7 @@ from mvqkd.models import (
     StatelessPredictor,
     TransducerHead,
 )
+from mvqkd.recipe.config.schema import TrainingConfig
 from mvqkd.training.distributed import World
 from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective

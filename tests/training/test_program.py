@@ -17,8 +17,8 @@ import torch
 
 from mvqkd import load_model
 from mvqkd.errors import UserError
-from mvqkd.experiment.config import ExperimentConfig, ModelConfig, TrainingConfig
-from mvqkd.experiment.folder import check_folder, write_folder
+from mvqkd.recipe.config.schema import ExperimentConfig, ModelConfig, TrainingConfig
+from mvqkd.recipe.run_folder import check_folder, write_folder
 from mvqkd.training.interruption import EXIT_INTERRUPTED
 from mvqkd.training.metrics import read_metrics
 from tests.data.conftest import prepare, write_part
@@ -54,8 +54,8 @@ def data(tmp_path_factory):
 def _start(data: Path, exp_dir: Path, *launcher: str, **options) -> subprocess.Popen[str]:
     values = {**SIZES, **{name.replace("__", "."): value for name, value in options.items()}}
     command = [sys.executable, *launcher, str(ROOT / "local" / "train.py")]
-    command += ["--exp-dir", str(exp_dir), "--data-dir", str(data), "--prefix", "tiny"]
-    command += ["--train-parts", "train-*", "--dev-parts", "dev-a", "--vocab-size", "30"]
+    command += ["--exp-dir", str(exp_dir), "--data-dir", str(data)]
+    command += ["--train-splits", "train-*", "--dev-splits", "dev-a", "--vocab-size", "30"]
     command += [text for name, value in values.items() for text in (f"--{name}", str(value))]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -86,6 +86,7 @@ def test_trains_records_and_costs_nothing_again(data, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names >= {"config.yaml", "data.json", "environment.json", "pretrained.pt", "log"}
     assert names >= {"epoch-1.pt", "epoch-2.pt", "best-valid-loss.pt", "tensorboard"}
+    assert names >= {"bpe.model", "tokens.txt"}
     (start,) = json.loads((tmp_path / "environment.json").read_text())
     assert start["command"].startswith(f"python {ROOT}/local/train.py --exp-dir {tmp_path} ")
     assert start["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
@@ -208,10 +209,20 @@ def _experiment(**training) -> ExperimentConfig:
 DATA = {"train": ["a"], "dev": ["b"], "lang": "lang_bpe_30", "bpe_model_sha256": "00"}
 
 
-def test_other_configuration_is_refused_with_the_fields(tmp_path):
+@pytest.fixture
+def lang(tmp_path_factory):
+    """A folder of tokens."""
+    folder = tmp_path_factory.mktemp("lang")
+    for name in ("bpe.model", "tokens.txt"):
+        (folder / name).write_text(f"the {name}")
+    return folder
+
+
+def test_other_configuration_is_refused_with_the_fields(tmp_path, lang):
     assert not check_folder(tmp_path, _experiment(), DATA)
-    write_folder(tmp_path, _experiment(), DATA)
+    write_folder(tmp_path, _experiment(), DATA, lang)
     assert not check_folder(tmp_path, _experiment(), DATA)
+    assert (tmp_path / "tokens.txt").read_text() == "the tokens.txt"
     other = ExperimentConfig(model=ModelConfig(dim=128), training=TrainingConfig(seed=7))
     with pytest.raises(UserError) as error:
         check_folder(tmp_path, other, {**DATA, "train": ["c"]})
@@ -220,16 +231,16 @@ def test_other_configuration_is_refused_with_the_fields(tmp_path):
     assert str(tmp_path) in error.value.remedy
 
 
-def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, caplog):
+def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, lang, caplog):
     before = _experiment(num_epochs=3)
-    write_folder(tmp_path, before, DATA)
+    write_folder(tmp_path, before, DATA, lang)
     (tmp_path / "pretrained.pt").touch()
     assert check_folder(tmp_path, before, DATA)
     after = _experiment(num_epochs=5, precision="bfloat16", accumulate=2)
     after.data.max_duration = 100.0
     assert not check_folder(tmp_path, after, DATA)  # there are two epochs to train
     with caplog.at_level("INFO"):
-        write_folder(tmp_path, after, DATA)
+        write_folder(tmp_path, after, DATA, lang)
     for text in (
         "training.num_epochs: 3 -> 5",
         "training.precision: 'float32' -> 'bfloat16'",
@@ -242,8 +253,8 @@ def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, caplo
         check_folder(tmp_path, before, DATA)
 
 
-def test_fields_that_change_no_weights_may_differ(tmp_path):
-    write_folder(tmp_path, _experiment(), DATA)
+def test_fields_that_change_no_weights_may_differ(tmp_path, lang):
+    write_folder(tmp_path, _experiment(), DATA, lang)
     other = _experiment(log_interval=7, keep_epochs=2, valid_interval=5)
     other.decoding.beam_size = 8
     other.data.num_workers = 0

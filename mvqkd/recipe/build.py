@@ -1,0 +1,277 @@
+"""From the fields of an experiment to models, losses, optimizers and batches.
+
+The only place where a configuration meets a constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mvqkd.data import Batch, BatchLoader, SpecAugment, Tokenizer, eval_loader, train_loader
+from mvqkd.data.frame_targets import TargetSource
+from mvqkd.decoding import greedy_search
+from mvqkd.errors import UserError
+from mvqkd.losses import PrunedTransducerLoss
+from mvqkd.losses.lattice import choose_backend
+from mvqkd.models import AsrModel
+from mvqkd.models.build import build_model
+from mvqkd.recipe.config.schema import (
+    DataConfig,
+    ExperimentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
+from mvqkd.recipe.distillation import OpenedLoss
+from mvqkd.training import schedule
+from mvqkd.training.distributed import World
+from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
+from mvqkd.training.objective import Objective
+from mvqkd.training.optimizer import build_adamw
+from mvqkd.training.update import Updater
+from mvqkd.training.validation import Transcribe
+
+
+def describe_model(config: ExperimentConfig, vocab_size: int) -> dict[str, object]:
+    """What a file of weights says of its model, see `mvqkd.models.build.build_model`.
+
+    Args:
+        config: of the experiment.
+        vocab_size: V, with the blank.
+    """
+    heads = ["transducer", *(["ctc"] if config.loss.ctc_scale else [])]
+    return {"model": asdict(config.model), "vocab_size": vocab_size, "heads": heads}
+
+
+def build_student(config: ExperimentConfig, vocab_size: int) -> AsrModel:
+    """The student, with random weights.
+
+    Raises:
+        UserError: sizes that do not go together.
+    """
+    try:
+        return build_model(describe_model(config, vocab_size))
+    except ValueError as error:
+        raise UserError(f"section model: {error}", remedy="see ./run.sh --help-config") from error
+
+
+def build_transducer_loss(
+    config: LossConfig, model: ModelConfig, vocab_size: int
+) -> PrunedTransducerLoss:
+    """The transducer loss of `build_student`'s student.
+
+    Raises:
+        UserError: k2 is wanted and missing.
+    """
+    try:
+        choose_backend(config.backend, "cpu")
+    except ValueError as error:
+        raise UserError(
+            f"loss.backend: {error}",
+            remedy="--loss.backend auto, or install the k2 wheel of your torch and CUDA",
+        ) from error
+    return PrunedTransducerLoss(
+        encoder_dim=model.dim,
+        predictor_dim=model.predictor_dim,
+        vocab_size=vocab_size,
+        prune_range=config.prune_range,
+        lm_scale=config.lm_scale,
+        am_scale=config.am_scale,
+        topology=config.topology,
+        delay_penalty=config.delay_penalty,
+        backend=config.backend,
+    )
+
+
+def build_objective(
+    config: ExperimentConfig,
+    vocab_size: int,
+    losses: Mapping[str, OpenedLoss],
+) -> Objective:
+    """Student and losses; initial weights depend on `training.seed` alone.
+
+    Args:
+        config: of the experiment.
+        vocab_size: V, with the blank.
+        losses: of distillation, by name.
+    """
+    torch.manual_seed(config.training.seed)
+    student = build_student(config, vocab_size)
+    head_losses: dict[str, nn.Module] = {
+        "transducer": TransducerHeadLoss(
+            build_transducer_loss(config.loss, config.model, vocab_size),
+            simple_scale=config.loss.simple_scale,
+            warmup_steps=config.loss.warmup_steps,
+            detached_steps=config.loss.ctc_warmup_steps,
+        )
+    }
+    if student.ctc is not None:
+        head_losses["ctc"] = CTCHeadLoss(weight=config.loss.ctc_scale)
+    return Objective(
+        student,
+        head_losses,
+        # Last, so that the student's initial weights are those that it has without a teacher.
+        distillation={name: loss.build(config.model.dim) for name, loss in losses.items()},
+        chunk_sizes=config.model.chunk_size,
+        left_context=config.model.left_context,
+    )
+
+
+def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.optim.AdamW:
+    """AdamW."""
+    first, second = config.betas
+    return build_adamw(
+        objective,
+        learning_rate=config.learning_rate,
+        betas=(first, second),
+        weight_decay=config.weight_decay,
+    )
+
+
+def build_schedule(config: OptimizerConfig) -> Callable[[int, int], float]:
+    """(step, steps of the whole training) -> learning rate."""
+
+    def learning_rate(step: int, total_steps: int) -> float:
+        if config.schedule == "noam":
+            factor = schedule.noam(step, warmup_steps=config.warmup_steps)
+        else:
+            factor = schedule.cosine(
+                step,
+                warmup_steps=config.warmup_steps,
+                total_steps=total_steps,
+                final_fraction=config.final_fraction,
+            )
+        return config.learning_rate * factor
+
+    return learning_rate
+
+
+def build_augmentation(config: DataConfig) -> SpecAugment | None:
+    """SpecAugment, if wanted."""
+    if not config.spec_augment:
+        return None
+    return SpecAugment(
+        num_time_masks=config.num_time_masks,
+        time_mask_size=config.time_mask_size,
+        max_masked_fraction=config.max_masked_fraction,
+        num_frequency_masks=config.num_frequency_masks,
+        frequency_mask_size=config.frequency_mask_size,
+    )
+
+
+def build_updater(
+    config: ExperimentConfig, objective: Objective, *, world: World, log_dir: Path
+) -> Updater:
+    """What takes the steps of a training; `objective` is on the device of `world`."""
+    return Updater(
+        objective,
+        build_optimizer(config.optimizer, objective),
+        world=world,
+        seed=config.training.seed,
+        precision=config.training.precision,
+        clip_grad_norm=config.optimizer.clip_grad_norm,
+        augment=build_augmentation(config.data),
+        log_dir=log_dir,
+    )
+
+
+def build_train_batches(
+    config: ExperimentConfig,
+    cuts: Sequence[Path],
+    lang_dir: Path,
+    *,
+    unlabelled_cuts: Sequence[Path] = (),
+    targets: Mapping[str, TargetSource],
+    musan: Path | None,
+    rank: int,
+    world_size: int,
+) -> BatchLoader:
+    """Batches of one training process; `targets`: see `BatchLoader`."""
+    low, high = config.data.musan_snr
+    return train_loader(
+        cuts,
+        lang_dir,
+        max_duration=config.data.max_duration,
+        max_tokens=config.data.max_tokens,
+        num_buckets=config.data.num_buckets,
+        seed=config.training.seed,
+        epoch=1,
+        rank=rank,
+        world_size=world_size,
+        num_workers=config.data.num_workers,
+        labelled_hours=config.data.labelled_hours,
+        unlabelled_cuts=unlabelled_cuts,
+        unlabelled_ratio=config.data.unlabelled_ratio,
+        targets=targets,
+        pad_multiple=config.data.pad_multiple,
+        musan_path=musan,
+        musan_probability=config.data.musan_probability,
+        musan_snr=(low, high),
+    )
+
+
+def describe_batching(config: ExperimentConfig) -> dict[str, object]:
+    """What a training's steps are made of and may change between its runs; JSON-able."""
+    return {
+        "max_duration": config.data.max_duration,
+        "max_tokens": config.data.max_tokens,
+        "accumulate": config.training.accumulate,
+    }
+
+
+class ValidBatches:
+    """Batches of one process of several parts of the corpus, the same in every iteration."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        cuts: Sequence[Path],
+        lang_dir: Path,
+        *,
+        targets: Mapping[str, TargetSource],
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._loaders = [
+            eval_loader(
+                path,
+                lang_dir,
+                max_duration=config.max_duration,
+                rank=rank,
+                world_size=world_size,
+                num_workers=min(1, config.num_workers),
+                targets=targets,
+                pad_multiple=config.pad_multiple,
+            )
+            for path in cuts
+        ]
+
+    def __len__(self) -> int:
+        return sum(len(loader) for loader in self._loaders)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for loader in self._loaders:
+            yield from loader
+
+
+def build_transcriber(tokenizer: Tokenizer) -> Transcribe:
+    """Greedy search, for a look at a student during training."""
+
+    def transcribe(objective: Objective, batch: Batch) -> list[str]:
+        streaming = objective.streaming(objective.validation_chunk_size)
+        encoder_out, lens = objective.model.encoder(
+            batch.features,
+            batch.feature_lens,
+            chunk_size=streaming.chunk_size,
+            left_context=streaming.left_context,
+        )
+        assert objective.model.transducer is not None
+        hypotheses = greedy_search(objective.model.transducer, encoder_out, lens)
+        return [tokenizer.decode(hypothesis.tokens) for hypothesis in hypotheses]
+
+    return transcribe

@@ -1,0 +1,161 @@
+"""Values of a configuration that are possible each by itself, but not together: refused before
+anything is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mvqkd.checkpoints.epochs import needed_epochs
+from mvqkd.errors import UserError
+from mvqkd.recipe.config.load import LoadedConfig
+from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, ExperimentConfig
+
+
+class _Problem(NamedTuple):
+    names: tuple[str, ...]
+    """Of the fields that it is about."""
+    text: str
+    remedy: str
+
+
+def check_rules(loaded: LoadedConfig) -> None:
+    """Refuse values with which a training could not begin, or would end without weights to average.
+
+    Raises:
+        UserError: the first of them, with a remedy and the files that the values came from.
+    """
+    for problem in _problems(loaded.config):
+        where = loaded.where(*problem.names)
+        raise UserError(f"{problem.text}{where}", remedy=problem.remedy)
+
+
+def _problems(experiment: ExperimentConfig) -> Iterator[_Problem]:
+    yield from _of_model_and_loss(experiment)
+    yield from _of_decoding(experiment)
+    yield from _of_data(experiment)
+    for name, section in experiment.distillation.losses.items():
+        yield from _of_distillation(name, section, experiment.model.num_layers)
+    yield from _of_averages(experiment)
+
+
+def _of_model_and_loss(experiment: ExperimentConfig) -> Iterator[_Problem]:
+    model, loss = experiment.model, experiment.loss
+    if model.chunk_size and not model.causal:
+        yield _Problem(
+            ("model.chunk_size", "model.causal"),
+            f"model.chunk_size is {model.chunk_size}, but model.causal is not set",
+            "--model.causal true for a streaming student, else --model.chunk_size []",
+        )
+    if loss.lm_scale + loss.am_scale > 1:
+        yield _Problem(
+            ("loss.lm_scale", "loss.am_scale"),
+            f"loss.lm_scale {loss.lm_scale:g} and loss.am_scale {loss.am_scale:g} are shares of "
+            "one whole, and more together",
+            f"--loss.lm_scale {1 - loss.am_scale:g} or less",
+        )
+    if loss.ctc_warmup_steps and not loss.ctc_scale:
+        yield _Problem(
+            ("loss.ctc_warmup_steps", "loss.ctc_scale"),
+            f"loss.ctc_warmup_steps is {loss.ctc_warmup_steps}, but loss.ctc_scale is 0: there is "
+            "no CTC head to learn from",
+            "--loss.ctc_scale 0.3, or --loss.ctc_warmup_steps 0",
+        )
+
+
+def _of_decoding(experiment: ExperimentConfig) -> Iterator[_Problem]:
+    decoding = experiment.decoding
+    if "ctc_greedy_search" in decoding.methods and not experiment.loss.ctc_scale:
+        yield _Problem(
+            ("decoding.methods", "loss.ctc_scale"),
+            "decoding.methods has ctc_greedy_search, but loss.ctc_scale is 0: there is no CTC head",
+            "--loss.ctc_scale 0.3, or another method",
+        )
+    if "modified_beam_search" in decoding.methods and decoding.nbest > decoding.beam_size:
+        yield _Problem(
+            ("decoding.nbest", "decoding.beam_size"),
+            f"decoding.nbest is {decoding.nbest}, but a beam of {decoding.beam_size} has no more "
+            f"than {decoding.beam_size} hypotheses",
+            f"--decoding.beam_size {decoding.nbest}, or --decoding.nbest {decoding.beam_size}",
+        )
+
+
+def _of_data(experiment: ExperimentConfig) -> Iterator[_Problem]:
+    data = experiment.data
+    if data.musan_snr[0] > data.musan_snr[1]:
+        yield _Problem(
+            ("data.musan_snr",),
+            f"data.musan_snr is {data.musan_snr}: the lower end of a range comes first",
+            f"--data.musan_snr '{data.musan_snr[::-1]}'",
+        )
+    if data.unlabelled_ratio and not experiment.distillation.losses:
+        yield _Problem(
+            ("data.unlabelled_ratio",),
+            f"data.unlabelled_ratio is {data.unlabelled_ratio:g}, but without transcripts only "
+            "distillation learns",
+            "--data.unlabelled_ratio 0, or a weight of a section of distillation",
+        )
+
+
+def _of_distillation(
+    name: str, section: CodesConfig | EmbeddingsConfig, num_layers: int
+) -> Iterator[_Problem]:
+    prefix = f"distillation.{name}"
+    if not section.teacher or section.teacher_layer < 1:
+        yield _Problem(
+            (f"{prefix}.weight", f"{prefix}.teacher", f"{prefix}.teacher_layer"),
+            f"{prefix} is on, but its teacher is {section.teacher!r} and its teacher_layer "
+            f"{section.teacher_layer}",
+            "name a teacher and one of its layers, counted from 1",
+        )
+    if not 1 <= section.layer <= num_layers:  # 0 stands there when it was forgotten
+        yield _Problem(
+            (f"{prefix}.layer", "model.num_layers"),
+            f"{prefix}.layer is {section.layer}, the student has {num_layers} layers",
+            f"--{prefix}.layer 1 to {num_layers}",
+        )
+    if isinstance(section, EmbeddingsConfig) and section.source != "codes":
+        weight = section.quantizer.rate_distortion_weight
+        if weight:
+            yield _Problem(
+                (f"{prefix}.quantizer.rate_distortion_weight", f"{prefix}.source"),
+                f"{prefix}.quantizer.rate_distortion_weight is {weight:g}, but the source "
+                f"{section.source} has no codes to choose",
+                f"--{prefix}.quantizer.rate_distortion_weight 0, or --{prefix}.source codes",
+            )
+        if section.targets and section.source == "online":
+            yield _Problem(
+                (f"{prefix}.targets", f"{prefix}.source"),
+                f"{prefix}.targets is {section.targets}, but with the source online none are read",
+                f"--{prefix}.targets '', or --{prefix}.source codes or embeddings",
+            )
+
+
+def _of_averages(experiment: ExperimentConfig) -> Iterator[_Problem]:
+    """Averages of epochs that are not trained, or not kept to the end."""
+    decoding, training = experiment.decoding, experiment.training
+    epoch = training.num_epochs if decoding.epoch == -1 else decoding.epoch
+    names = ("decoding.epoch", "decoding.avg", "training.num_epochs", "training.keep_epochs")
+    if epoch > training.num_epochs:
+        yield _Problem(
+            names,
+            f"decoding.epoch is {epoch}, training.num_epochs {training.num_epochs}",
+            f"--decoding.epoch {training.num_epochs} or less, or -1 for the last",
+        )
+    if decoding.avg > epoch:
+        yield _Problem(
+            names,
+            f"decoding.avg is {decoding.avg}: there are not as many epochs to average up to epoch "
+            f"{epoch}",
+            f"--decoding.avg {epoch} or less",
+        )
+        return
+    first = needed_epochs(epoch, decoding.avg, use_averaged_model=decoding.use_averaged_model)[0]
+    kept = training.num_epochs - first + 1
+    if 0 <= training.keep_epochs < kept:
+        yield _Problem(
+            names,
+            f"training.keep_epochs is {training.keep_epochs}, but the average over decoding.avg "
+            f"{decoding.avg} up to epoch {epoch} of {training.num_epochs} needs epoch-{first}.pt",
+            f"--training.keep_epochs {kept} or more, or -1 for all",
+        )

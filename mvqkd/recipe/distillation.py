@@ -1,0 +1,287 @@
+"""From the sections of `distillation` to losses and the sources of their targets.
+
+Refuses here, before training starts, targets that are not those of the configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvqkd.data.alignment import check_lengths
+from mvqkd.data.audio_cuts import AudioCuts
+from mvqkd.data.codes import CodeStore
+from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.data.frame_targets import TargetSource
+from mvqkd.data.index import open_index
+from mvqkd.data.target_sources import StoredAudio, StoredCodes, StoredEmbeddings
+from mvqkd.distillation import (
+    CodebookHead,
+    DecodedCodes,
+    JointCodebookHead,
+    LayerDistillation,
+    OnlineTeacher,
+    RegressionHead,
+    SoftCodebookHead,
+    StoredTargets,
+    TiedCodebookHead,
+)
+from mvqkd.distillation.layer import TeacherTargets
+from mvqkd.geometry import encoder_frames
+from mvqkd.quantization import Quantizer, load_quantizer
+from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig
+from mvqkd.recipe.teacher_files import LossConfig, TeacherFiles
+from mvqkd.teachers import load_teacher
+
+_STATISTICS_FRAMES = 50_000
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """Encoder frames by utterance id."""
+
+    train: Mapping[str, int]
+    """Every one must have targets."""
+    dev: Mapping[str, int]
+    """A loss is validated if all of these have targets."""
+
+
+@dataclass(frozen=True)
+class OpenedLoss:
+    """A distillation loss whose files were opened and found to be those of the configuration."""
+
+    source: TargetSource
+    """Where the loaders of training batches take the teacher's side from."""
+    validates: bool
+    """Whether validation batches have it too."""
+    description: dict[str, Any]
+    """What the targets are and take on disk (`bytes_per_hour`, of audio); JSON-able."""
+    build: Callable[[int], nn.Module]
+    """The loss, given the width of the student's layers; its initial weights are random."""
+
+
+def open_loss(
+    name: str,
+    loss: LossConfig,
+    files: TeacherFiles,
+    *,
+    utterances: Utterances,
+    cuts: Sequence[Path],
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
+) -> OpenedLoss:
+    """Open and check what a distillation loss learns from.
+
+    Args:
+        name: of the loss, under which its targets lie in batches.
+        loss: its section of the configuration, which is on.
+        files: see `teacher_files`.
+        utterances: of the training and of the validation.
+        cuts: manifests of all of them, for the audio of an online teacher.
+        device: of the training.
+        share: rank and number of the processes that read all embeddings in search of damage.
+
+    Raises:
+        UserError: targets are missing, damaged, or of another teacher, layer or quantizer.
+    """
+    if isinstance(loss, CodesConfig):
+        return _open_codes(name, loss, files, utterances)
+    if loss.source == "codes":
+        return _open_decoded(name, loss, files, utterances)
+    if loss.source == "embeddings":
+        return _open_embeddings(name, loss, files, utterances, share)
+    return _open_online(name, loss, files, cuts, device, share)
+
+
+def count_frames(paths: Sequence[Path]) -> dict[str, int]:
+    """Utterance id -> encoder frames, of manifests of cuts."""
+    lens: dict[str, int] = {}
+    for index in (open_index(path, None) for path in paths):
+        frames = encoder_frames(np.array(index.num_frames))
+        lens.update(zip((raw.decode() for raw in index.ids.tolist()), frames.tolist(), strict=True))
+    return lens
+
+
+def _open_codes(
+    name: str, loss: CodesConfig, files: TeacherFiles, utterances: Utterances
+) -> OpenedLoss:
+    quantizer = None
+    # Codes from elsewhere may come without a quantizer, if nothing but the codes is used; one that
+    # is named is theirs in any case.
+    if loss.prediction in ("soft", "tied") or loss.quantizer.file or not loss.targets:
+        quantizer = _quantizer_of(loss, files)
+    store = _code_store(loss, files, quantizer, utterances)
+    source = StoredCodes(store, delay=loss.target_delay)
+    num_indexes = source.ratio * store.info.num_codebooks
+
+    def head(dim: int) -> nn.Module:
+        if loss.prediction in ("soft", "tied"):
+            assert quantizer is not None
+            near = SoftCodebookHead if loss.prediction == "soft" else TiedCodebookHead
+            return near(dim, source.ratio, quantizer.centers)
+        kind = JointCodebookHead if loss.prediction == "joint" else CodebookHead
+        return kind(dim, num_indexes, store.info.codebook_size)
+
+    return _opened(loss, source, store, utterances, StoredTargets(name), head)
+
+
+def _open_decoded(
+    name: str, loss: EmbeddingsConfig, files: TeacherFiles, utterances: Utterances
+) -> OpenedLoss:
+    quantizer = _quantizer_of(loss, files)
+    store = _code_store(loss, files, quantizer, utterances)
+    source = StoredCodes(store, delay=loss.target_delay)
+
+    def decoded(utterance: str) -> np.ndarray:
+        return quantizer.decode(torch.from_numpy(store[utterance].copy())).numpy()
+
+    head = _regression(loss, decoded, utterances.train, quantizer.dim, source.ratio)
+    targets = DecodedCodes(name, quantizer, source.ratio)
+    return _opened(loss, source, store, utterances, targets, head)
+
+
+def _open_embeddings(
+    name: str,
+    loss: EmbeddingsConfig,
+    files: TeacherFiles,
+    utterances: Utterances,
+    share: tuple[int, int],
+) -> OpenedLoss:
+    store = EmbeddingStore(loss.targets or files.embeddings)
+    store.require(ids=utterances.train, teacher=files.teacher, layer=loss.teacher_layer)
+    store.require_finite(*share)
+    source = StoredEmbeddings(store, delay=loss.target_delay)
+    head = _regression(loss, store.__getitem__, utterances.train, store.info.dim, source.ratio)
+    return _opened(loss, source, store, utterances, StoredTargets(name), head)
+
+
+def _open_online(
+    name: str,
+    loss: EmbeddingsConfig,
+    files: TeacherFiles,
+    cuts: Sequence[Path],
+    device: torch.device,
+    share: tuple[int, int],
+) -> OpenedLoss:
+    teacher = load_teacher(files.teacher, [loss.teacher_layer], device=device)
+    # The sample that a quantizer would be trained on tells the embeddings' mean and scale.
+    sample = EmbeddingStore(files.sample)
+    sample.require(teacher=files.teacher, layer=loss.teacher_layer)
+    sample.require_finite(*share)
+    targets = OnlineTeacher(name, teacher, loss.teacher_layer, delay=loss.target_delay)
+    head = _regression(loss, sample.__getitem__, sample, teacher.dim, targets.ratio)
+    return OpenedLoss(
+        source=StoredAudio(AudioCuts(cuts)),
+        validates=True,
+        description={**asdict(sample.info), "bytes_per_hour": 0.0},
+        build=lambda dim: _layer_loss(loss, head(dim), targets, validates=True),
+    )
+
+
+def _quantizer_of(loss: LossConfig, files: TeacherFiles) -> Quantizer:
+    if not loss.targets:
+        return Quantizer.load(files.quantizer)
+    return load_quantizer(loss.quantizer.file or files.quantizer)
+
+
+def _code_store(
+    loss: LossConfig, files: TeacherFiles, quantizer: Quantizer | None, utterances: Utterances
+) -> CodeStore:
+    store = CodeStore(loss.targets or files.codes)
+    weight = loss.quantizer.rate_distortion_weight
+    store.require(
+        ids=utterances.train,
+        quantizer_id=quantizer.id if quantizer else None,
+        num_codebooks=loss.quantizer.num_codebooks,
+        # Codes from elsewhere may have any, unless one is asked for.
+        rate_weight=weight or (None if loss.targets else 0.0),
+        teacher=files.teacher,
+        layer=loss.teacher_layer,
+    )
+    return store
+
+
+def _opened(
+    loss: LossConfig,
+    source: StoredCodes | StoredEmbeddings,
+    store: CodeStore | EmbeddingStore,
+    utterances: Utterances,
+    targets: TeacherTargets,
+    head: Callable[[int], nn.Module],
+) -> OpenedLoss:
+    """Of stored targets, after a look at their lengths."""
+    validates = all(utterance in store for utterance in utterances.dev)
+    student_lens = {**utterances.train, **(utterances.dev if validates else {})}
+    differences = check_lengths(
+        {utterance: store.num_frames(utterance) for utterance in student_lens},
+        student_lens,
+        ratio=source.ratio,
+        source=store.path,
+    )
+    logging.info(
+        "%s: teacher frames - %d x student frames: %s utterances",
+        store.path,
+        source.ratio,
+        ", ".join(f"{key:+d} in {count}" for key, count in sorted(differences.items())),
+    )
+    return OpenedLoss(
+        source=source,
+        validates=validates,
+        description={**asdict(store.info), "bytes_per_hour": store.bytes_per_hour},
+        build=lambda dim: _layer_loss(loss, head(dim), targets, validates=validates),
+    )
+
+
+def _layer_loss(
+    loss: LossConfig, head: nn.Module, targets: TeacherTargets, *, validates: bool
+) -> LayerDistillation:
+    return LayerDistillation(
+        loss.layer,
+        head,
+        targets,
+        weight=loss.weight,
+        masked_weight=loss.masked_weight,
+        unmasked_weight=loss.unmasked_weight,
+        validates=validates,
+    )
+
+
+def _regression(
+    loss: EmbeddingsConfig,
+    embeddings: Callable[[str], np.ndarray],
+    ids: Iterable[str],
+    teacher_dim: int,
+    ratio: int,
+) -> Callable[[int], nn.Module]:
+    mean, scale = embedding_statistics(embeddings, ids)
+    return lambda dim: RegressionHead(
+        dim, teacher_dim, ratio, loss.distance, mean=mean, scale=scale
+    )
+
+
+def embedding_statistics(
+    embeddings: Callable[[str], np.ndarray], ids: Iterable[str]
+) -> tuple[Tensor, float]:
+    """Mean (D,) of some 50 000 frames of these utterances, and root mean square of their dimensions
+    around it; `embeddings` are (frames, D) of an utterance.
+
+    Utterances are taken in an order of their own: files have those of a split, a speaker or a
+    length together.
+    """
+    frames, rows = 0, []
+    for utterance in sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        rows.append(np.asarray(embeddings(utterance), dtype=np.float64))
+        frames += len(rows[-1])
+        if frames >= _STATISTICS_FRAMES:
+            break
+    x = torch.from_numpy(np.concatenate(rows))
+    mean = x.mean(0)
+    return mean.float(), float((x - mean).square().mean().sqrt())

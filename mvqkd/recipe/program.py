@@ -1,0 +1,91 @@
+"""What every program in local/ does around its work."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from mvqkd.errors import UserError
+from mvqkd.recipe.options import tell_old_names
+from mvqkd.training.interruption import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+"""Errors that are nobody's defect."""
+
+
+def run_program(main: Callable[[], None]) -> NoReturn:
+    """Run `main` with logging on, and exit.
+
+    A `UserError`, a full disk or a folder that cannot be written to is printed without traceback
+    and exits with status 1, an interruption by Ctrl-C with 130; everything else is a defect and
+    keeps its traceback.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    status = 0
+    try:
+        tell_old_names()
+        main()
+    except UserError as error:
+        print(f"error: {_with_command(str(error))}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        status = 130
+    except SystemExit as end:
+        if not isinstance(end.code, int):  # None, or words that the interpreter prints
+            raise
+        status = end.code
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            remedy = "make room, or give the permission; the same command goes on"
+            print(f"error: {UserError(str(error), remedy=remedy)}", file=sys.stderr)
+        elif "TORCHELASTIC_RUN_ID" in os.environ:
+            traceback.print_exc()
+        else:
+            raise
+        status = 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _leave_at_once(status)
+    sys.exit(status)
+
+
+def _with_command(text: str) -> str:
+    """Remedies as they can be pasted: `./run.sh --stage 3` with the options of this run, which
+    run.sh tells its programs as `MVQKD_RUN`."""
+    command = os.environ.get("MVQKD_RUN", "./run.sh --recipe RECIPE")
+    return re.sub(r"\./run\.sh(?= --(?!help))", lambda _: command, text)
+
+
+def _leave_at_once(status: int) -> NoReturn:
+    """End a process of torchrun without taking the interpreter down.
+
+    One that fails must not wait for the others, which wait for it in a collective. And the threads
+    of gloo live on after destroy_process_group; one of them that wants the lock of an interpreter
+    that is ending aborts the process ("terminate called without an active exception"), and a
+    training that was done counts as failed. Seen once in some tens of trainings.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def this_command() -> str:
+    """The command that repeats this run in the same folder, torchrun included if it was used."""
+    launcher = ["python"]
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        processes, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ["GROUP_WORLD_SIZE"]
+        launcher = ["torchrun", "--standalone", "--nproc-per-node", processes]
+        if machines != "1":
+            launcher[1:2] = ["--nnodes", machines, "--rdzv-backend", "c10d"]
+            launcher += ["--rdzv-endpoint", "HOST:29500"]
+    return shlex.join([*launcher, *sys.argv])

@@ -1,0 +1,281 @@
+"""The folder of a training: what it was made with, and whether it can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mvqkd.data.index import open_index
+from mvqkd.errors import UserError
+from mvqkd.evaluation.gather import read_distillation
+from mvqkd.files import atomic_path, write_json
+from mvqkd.recipe.config.load import differences, load_config, save_config
+from mvqkd.recipe.config.schema import ExperimentConfig
+from mvqkd.recipe.program import this_command
+
+_PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
+
+_CONFIG = "config.yaml"
+_DATA = "data.json"
+_PRETRAINED = "pretrained.pt"
+
+# Fields that change neither the weights nor what the files of the folder mean.
+_NEUTRAL = (
+    "description",
+    "decoding.",
+    "data.num_workers",
+    "training.log_interval",
+    "training.valid_interval",
+    "training.save_interval",
+    "training.keep_checkpoints",
+    "training.keep_epochs",
+    "training.max_nonfinite",
+)
+# Fields that may change between runs of one training, which goes on from its last checkpoint.
+_MAY_CHANGE = (
+    "data.max_duration:",
+    "data.max_tokens:",
+    "data.pad_multiple:",
+    "training.accumulate:",
+    "training.precision:",
+)
+_LENGTH = "training.num_epochs:"  # may grow
+_AVERAGING = ("decoding.epoch:", "decoding.avg:", "decoding.use_averaged_model:")
+
+
+def describe_data(
+    train_cuts: Sequence[Path],
+    dev_cuts: Sequence[Path],
+    lang_dir: Path,
+    unlabelled_cuts: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """What a training is fed with, wherever its folder lies; JSON-able.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    cuts = [*train_cuts, *dev_cuts, *unlabelled_cuts]
+    data: dict[str, Any] = {
+        "train": [path.name for path in train_cuts],
+        "dev": [path.name for path in dev_cuts],
+        "lang": lang_dir.name,
+        "bpe_model_sha256": _digest_of_tokens(lang_dir),
+        "cuts": {path.name: open_index(path, lang_dir).fingerprint() for path in cuts},
+    }
+    if unlabelled_cuts:
+        data["unlabelled"] = [path.name for path in unlabelled_cuts]
+    return data
+
+
+def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> bool:
+    """Whether the training in `exp_dir` is finished; writes nothing.
+
+    Raises:
+        UserError: the folder's experiment differs in a field that has to stay as it is for what the
+            weights mean, or was fed with other data; or it has no checkpoint to go on from.
+    """
+    config_path, data_path = exp_dir / _CONFIG, exp_dir / _DATA
+    if not config_path.is_file():
+        return False
+    before = load_config(config_path).config
+    changed = differences(before, experiment)
+    free: tuple[str, ...] = (*_NEUTRAL, *_MAY_CHANGE)
+    if experiment.training.num_epochs > before.training.num_epochs:
+        free += (_LENGTH,)
+    for name in ("codes", "embeddings"):
+        sections = (getattr(x.distillation, name) for x in (before, experiment))
+        if not any(section.weight for section in sections):
+            free += (f"distillation.{name}.",)
+    different = [line for line in changed if not line.startswith(free)]
+    if data_path.is_file():
+        different += _other_data(json.loads(data_path.read_text(encoding="utf-8")), data)
+    if different:
+        raise UserError(
+            f"{exp_dir} holds a training with another configuration:\n    "
+            + "\n    ".join(different),
+            remedy="train in another folder, with run.sh: --variant NAME (--training.init begins "
+            f"with the weights of this one), give the values of {config_path}, make the data again "
+            f"as they were, or delete {exp_dir} to begin anew",
+        )
+    out_of_date = any(line.startswith((*_AVERAGING, _LENGTH)) for line in changed)
+    if (exp_dir / _PRETRAINED).is_file() and not out_of_date:
+        return True
+    _refuse_lost_checkpoints(exp_dir)
+    return False
+
+
+def _refuse_lost_checkpoints(exp_dir: Path) -> None:
+    """A training without checkpoints begins anew, over the epochs that are there."""
+    epochs = {path.name for path in exp_dir.glob("epoch-*.pt")}
+    # The first one is written before there need be a checkpoint.
+    if epochs - {"epoch-1.pt"} and not any(exp_dir.glob("checkpoint-*.pt")):
+        raise UserError(
+            f"{exp_dir} has {len(epochs)} epoch-N.pt, but no checkpoint-<step>.pt to go on from",
+            remedy="put the newest one back; or decode these epochs, with run.sh: --stage 9; or "
+            "train in another folder, with run.sh: --variant NAME (--training.init begins with "
+            f"weights of this one); or delete {exp_dir} to begin anew",
+        )
+
+
+def _other_data(saved: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """In what the data of a folder differs from that of now, a line for each difference."""
+    # Trainings that began before fingerprints were kept have none, and go on.
+    before, now = saved.get("cuts", {}), data.get("cuts", {})
+    if "teacher" in saved:  # version 0.1.0 had one loss and one teacher
+        names = list(data.get("teachers", {}))
+        saved = {key: value for key, value in saved.items() if key != "teacher"} | {
+            "teachers": dict.fromkeys(names[:1], saved["teacher"])
+        }
+    return [
+        f"data ({key}): {saved.get(key)} -> {data.get(key)}"
+        for key in saved | data
+        if key != "cuts" and saved.get(key) != data.get(key)
+    ] + [
+        f"data: {name} has been made again with other utterances, speeds or transcripts"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    ]
+
+
+def check_tokens_of(exp_dir: Path, lang_dir: Path) -> None:
+    """Refuse another BPE model than the one of an experiment's training, of the same size or not.
+
+    Raises:
+        UserError: as above, or the model is missing.
+    """
+    path = exp_dir / _DATA
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    digest = _digest_of_tokens(lang_dir)
+    if saved.get("bpe_model_sha256", digest) != digest:
+        raise UserError(
+            f"{exp_dir} was trained with another BPE model than {lang_dir / 'bpe.model'}",
+            remedy="give --vocab-size and --data-dir of the training; if the model was trained "
+            "again since, put the old one back, or train again",
+        )
+
+
+def lang_name(exp_dir: Path) -> str | None:
+    """Name of the folder of the tokens of an experiment's training; None if it is not known."""
+    path = exp_dir / _DATA
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return saved.get("lang")
+
+
+def _digest_of_tokens(lang_dir: Path) -> str:
+    """SHA-256 of a BPE model."""
+    model = lang_dir / "bpe.model"
+    if not model.is_file():
+        raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
+    return hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+def write_folder(
+    exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any], lang_dir: Path
+) -> None:
+    """Write `config.yaml` (every field of the experiment), `data.json`, and copies of `bpe.model`
+    and `tokens.txt`, before training begins or goes on; what is not as in the run before is logged.
+    """
+    path = exp_dir / _CONFIG
+    if path.is_file():
+        for line in differences(load_config(path).config, experiment):
+            logging.info("changed since the run before: %s", line)
+    # It is of another length or average, and would tell the next run that all is done.
+    (exp_dir / _PRETRAINED).unlink(missing_ok=True)
+    save_config(experiment, path)
+    write_json(exp_dir / _DATA, data)
+    for name in ("bpe.model", "tokens.txt"):
+        with atomic_path(exp_dir / name) as partial:
+            shutil.copyfile(lang_dir / name, partial)
+
+
+def write_distillation(exp_dir: Path, descriptions: dict[str, dict[str, Any]]) -> None:
+    """Write `distillation.json`: what each distillation loss learns from, by its name.
+
+    Raises:
+        UserError: the folder's training began with codes of another quantizer.
+    """
+    before = read_distillation(exp_dir)
+    for name, description in descriptions.items():
+        was, now = (
+            before.get(name, description).get("quantizer_id"),
+            description.get("quantizer_id"),
+        )
+        if was != now:
+            raise UserError(
+                f"{exp_dir} was trained on codes of quantizer {was}, these are of {now}",
+                remedy=f"remove {exp_dir}, or train in another folder (run.sh: --variant NAME)",
+            )
+    write_json(exp_dir / "distillation.json", descriptions)
+
+
+def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:
+    """Append this start of the training to `environment.json` and return it.
+
+    The file is a list, oldest start first: time, command, commit (null outside of git), whether
+    the working tree differed from it, versions and hardware.
+    """
+    import torch  # not above: checking a folder need not wait for it
+
+    path = exp_dir / "environment.json"
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    commit, dirty = code_version()
+    start = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": this_command(),
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "processes": world_size,
+        "threads": torch.get_num_threads(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+    }
+    write_json(path, [*starts, start])
+    return start
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def code_version() -> tuple[str | None, bool | None]:
+    """The commit of this checkout and whether tracked files differ; None outside of git."""
+    root = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=root, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

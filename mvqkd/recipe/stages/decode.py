@@ -1,0 +1,404 @@
+"""Decoding of an experiment's test sets into its result files.
+
+For each method and test set, in `<exp>/<method>/`: `recogs-<set>-<suffix>.txt`, `errs-...`,
+`wer-summary-...`, `nbest-...jsonl` if wanted, and last `result-<set>-<suffix>.json`, which holds
+settings, counts, intervals and speed, and means that all are complete.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from mvqkd.checkpoints.files import epoch_path, epochs
+from mvqkd.checkpoints.load import load_model, read_description
+from mvqkd.data import Tokenizer, eval_loader
+from mvqkd.decoding import (
+    CTCGreedySearch,
+    GreedySearch,
+    ModifiedBeamSearch,
+    Search,
+    decode_chunked,
+    decode_whole,
+)
+from mvqkd.decoding.corpus import Decode, Recognized, Timing, recognize
+from mvqkd.errors import UserError
+from mvqkd.evaluation.bootstrap import Interval, speakers, wer_interval
+from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summary
+from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score, spelled
+from mvqkd.files import write_json, write_text
+from mvqkd.models import AsrModel, ConformerEncoder, TransducerHead
+from mvqkd.recipe.config.schema import DecodingConfig, Method
+from mvqkd.recipe.program import this_command
+from mvqkd.recipe.run_folder import check_tokens_of, code_version
+
+METHODS = get_args(Method)
+
+
+@dataclass
+class Chunks:
+    """How the encoder hears an utterance; frames of 40 ms."""
+
+    size: int | None
+    """None: full context."""
+    left_context: int | None
+    """None: all."""
+    with_states: bool
+    """Chunk by chunk instead of a masked forward pass."""
+
+    @property
+    def suffix(self) -> str:
+        """For names of files."""
+        if self.size is None:
+            return ""
+        left = "all" if self.left_context is None else self.left_context
+        return f"-chunk-{self.size}-left-{left}" + ("-chunked" if self.with_states else "")
+
+
+def choose_chunks(config: DecodingConfig, model: dict[str, Any]) -> Chunks:
+    """Chunks of a student whose `model` section is given.
+
+    Raises:
+        UserError: the student cannot be decoded that way.
+    """
+    trained = [size for size in model["chunk_size"] if size > 0]
+    size = config.chunk_size or (trained[0] if trained else 0)
+    if config.streaming == "none" or not size:
+        return Chunks(None, None, False)
+    if not model["causal"]:
+        raise UserError(
+            f"decoding.chunk_size is {size}, but the student has full context",
+            remedy="train a streaming student: --model.causal true --model.chunk_size '[16]'",
+        )
+    left = config.left_context or model["left_context"]
+    if left < 0 and config.streaming == "chunked":
+        raise UserError(
+            "a stream cannot remember all of its past",
+            remedy="--decoding.left_context 64, or --decoding.streaming simulated",
+        )
+    return Chunks(size, left if left >= 0 else None, config.streaming == "chunked")
+
+
+class Weights:
+    """The student of an experiment at an epoch, loaded when it is first needed.
+
+    Args:
+        exp_dir: the experiment.
+        config: section `decoding`.
+
+    Raises:
+        UserError: the epochs are missing.
+    """
+
+    def __init__(self, exp_dir: Path, config: DecodingConfig) -> None:
+        available = epochs(exp_dir)
+        if not available:
+            raise UserError(
+                f"{exp_dir} has no epoch-N.pt", remedy="train first: ./run.sh --stage 8"
+            )
+        self.exp_dir = exp_dir
+        self.epoch = available[-1] if config.epoch == -1 else config.epoch
+        self.avg = config.avg
+        self.use_averaged_model = config.use_averaged_model
+        first = self.epoch - self.avg + (0 if self.use_averaged_model else 1)
+        self.files = [epoch_path(exp_dir, n) for n in available if first <= n <= self.epoch]
+        # Missing epochs are for load_model to tell.
+        self.description = read_description(epoch_path(exp_dir, self.epoch))
+        self._model: AsrModel | None = None
+
+    @property
+    def suffix(self) -> str:
+        """For names of files."""
+        averaged = "-use-averaged-model" if self.use_averaged_model else ""
+        return f"epoch-{self.epoch}-avg-{self.avg}{averaged}"
+
+    def model(self, device: torch.device) -> AsrModel:
+        """The student in evaluation mode."""
+        if self._model is None:
+            self._model = load_model(
+                self.exp_dir,
+                self.epoch,
+                self.avg,
+                use_averaged_model=self.use_averaged_model,
+                device=device,
+            )
+        return self._model
+
+
+def build_search(config: DecodingConfig, method: str, model: AsrModel) -> Search[Any]:
+    """The search that section `decoding` describes.
+
+    Raises:
+        UserError: the method is unknown, or the student or the settings do not allow it.
+    """
+    penalty = config.blank_penalty
+    try:
+        if method == "greedy_search":
+            return GreedySearch(
+                _transducer(model),
+                max_symbols_per_frame=config.max_symbols_per_frame,
+                blank_penalty=penalty,
+            )
+        if method == "modified_beam_search":
+            return ModifiedBeamSearch(
+                _transducer(model),
+                beam_size=config.beam_size,
+                nbest=max(1, config.nbest),
+                blank_penalty=penalty,
+            )
+        if method == "ctc_greedy_search":
+            if model.ctc is None:
+                raise ValueError("the model has no CTC head: it was trained with ctc_scale 0")
+            return CTCGreedySearch(model.ctc, blank_penalty=penalty)
+    except ValueError as error:
+        raise UserError(
+            str(error), remedy="see ./run.sh --help-config, section decoding"
+        ) from error
+    raise UserError(
+        f"there is no decoding method {method}", remedy=f"--method takes {', '.join(METHODS)}"
+    )
+
+
+def _transducer(model: AsrModel) -> TransducerHead:
+    if model.transducer is None:
+        raise ValueError("the model has no transducer head")
+    return model.transducer
+
+
+def build_decoder(
+    config: DecodingConfig, chunks: Chunks, search: Search[Any], encoder: ConformerEncoder
+) -> Decode:
+    """Features and lens -> hypotheses."""
+    if chunks.with_states:
+        assert chunks.size is not None and chunks.left_context is not None
+        return partial(
+            decode_chunked,
+            encoder,
+            search,
+            chunk_size=chunks.size,
+            left_context=chunks.left_context,
+            tail_padding=config.tail_padding,
+        )
+    return partial(
+        decode_whole,
+        encoder,
+        search,
+        chunk_size=chunks.size,
+        left_context=chunks.left_context,
+        tail_padding=config.tail_padding,
+    )
+
+
+def decode_experiment(
+    exp_dir: Path,
+    config: DecodingConfig,
+    sets: dict[str, Path],
+    lang_dir: Path,
+    *,
+    device: str | None = None,
+    num_workers: int = 1,
+    force: bool = False,
+) -> None:
+    """Decode each set with each method; what is there with the same settings is kept.
+
+    Args:
+        exp_dir: the experiment.
+        config: section `decoding`.
+        sets: name and manifest of cuts of each test set.
+        lang_dir: folder of the tokenizer.
+        device: `cpu` or `cuda`; None: `cuda` where there is a GPU.
+        num_workers: processes that read features.
+        force: decode again whatever is there.
+
+    Raises:
+        UserError: weights, manifests or settings that do not go together.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    weights = Weights(exp_dir, config)
+    chunks = choose_chunks(config, weights.description["model"])
+    check_tokens_of(exp_dir, lang_dir)
+    for method in config.methods:
+        suffix = weights.suffix + chunks.suffix + _search_suffix(config, method)
+        for name, cuts in sets.items():
+            settings = _settings(config, method, chunks, weights, cuts, lang_dir)
+            path = exp_dir / method / f"result-{name}-{suffix}.json"
+            saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            if saved.get("settings") == settings and not force:
+                logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
+                logging.info("kept %s; --force decodes again", path)
+                continue
+            path.unlink(missing_ok=True)
+            model = weights.model(place)
+            tokenizer = Tokenizer.load(lang_dir)
+            if tokenizer.vocab_size != model.vocab_size:
+                raise UserError(
+                    f"{exp_dir} was trained with {model.vocab_size} tokens, {lang_dir} has "
+                    f"{tokenizer.vocab_size}",
+                    remedy="give --vocab-size and --data-dir of the training",
+                )
+            search = build_search(config, method, model)
+            decode = build_decoder(config, chunks, search, model.encoder)
+            loader = eval_loader(cuts, max_duration=config.max_duration, num_workers=num_workers)
+            found, timing = recognize(loader, decode, place, name=f"{name}-{method}")
+            scored = _write_files(path, found, tokenizer, name, method, config.nbest)
+            characters = score(spelled(scored.transcripts)).total
+            write_json(
+                path,
+                {
+                    "set": name,
+                    "method": method,
+                    "suffix": suffix,
+                    "settings": settings,
+                    **_measures(scored, characters, timing),
+                    **_circumstances(model, place),
+                },
+            )
+            logging.info(
+                "%s, %%CER %.2f, RTF %.4f",
+                log_line(f"{name}-{method}", scored.total),
+                characters.wer,
+                timing.real_time_factor,
+            )
+
+
+def _search_suffix(config: DecodingConfig, method: str) -> str:
+    parts = []
+    if method == "modified_beam_search":
+        parts.append(f"-beam-size-{config.beam_size}")
+    if method == "greedy_search" and config.max_symbols_per_frame != 1:
+        parts.append(f"-max-sym-per-frame-{config.max_symbols_per_frame}")
+    if config.blank_penalty:
+        parts.append(f"-blank-penalty-{config.blank_penalty:g}")
+    if config.tail_padding:
+        parts.append(f"-tail-{config.tail_padding}")
+    return "".join(parts)
+
+
+def _settings(
+    config: DecodingConfig,
+    method: str,
+    chunks: Chunks,
+    weights: Weights,
+    cuts: Path,
+    lang_dir: Path,
+) -> dict[str, Any]:
+    """All that the results depend on."""
+    inputs = [*weights.files, cuts, lang_dir / "bpe.model"]
+    missing = [str(path) for path in inputs if not path.is_file()]
+    if missing:
+        raise UserError(f"{', '.join(missing)} is missing", remedy="./run.sh --stop-stage 8")
+    return {
+        "epoch": weights.epoch,
+        "avg": weights.avg,
+        "use_averaged_model": weights.use_averaged_model,
+        "method": method,
+        "beam_size": config.beam_size if method == "modified_beam_search" else None,
+        "max_symbols_per_frame": (
+            config.max_symbols_per_frame if method == "greedy_search" else None
+        ),
+        "blank_penalty": config.blank_penalty,
+        "nbest": config.nbest,
+        "chunk_size": chunks.size,
+        "left_context": chunks.left_context,
+        "chunked": chunks.with_states,
+        "tail_padding": config.tail_padding,
+        "inputs": {
+            path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(inputs)
+        },
+    }
+
+
+def _write_files(
+    result: Path,
+    found: Sequence[Recognized],
+    tokenizer: Tokenizer,
+    name: str,
+    method: str,
+    nbest: int,
+) -> Score:
+    """Write everything but `result-*.json`, under names that go with it."""
+
+    def beside(kind: str, ending: str = ".txt") -> Path:
+        return result.with_name(f"{kind}{result.stem.removeprefix('result')}{ending}")
+
+    found = sorted(found, key=lambda utterance: utterance.id)
+    scored = score(
+        Transcript(
+            utterance.id,
+            utterance.text.split(),
+            tokenizer.decode(utterance.hypotheses[0].tokens).split(),
+        )
+        for utterance in found
+    )
+    write_recogs(beside("recogs"), scored.transcripts)
+    write_errors(beside("errs"), scored)
+    write_summary(beside("wer-summary"), {f"{name}-{method}": scored.total.wer})
+    if nbest:
+        lines = [
+            json.dumps(
+                {
+                    "id": utterance.id,
+                    "reference": utterance.text,
+                    "nbest": [
+                        {
+                            "tokens": hypothesis.tokens,
+                            "text": tokenizer.decode(hypothesis.tokens),
+                            "score": hypothesis.score,
+                            "frames": hypothesis.frames,
+                        }
+                        for hypothesis in utterance.hypotheses[:nbest]
+                    ],
+                },
+                ensure_ascii=False,
+            )
+            for utterance in found
+        ]
+        write_text(beside("nbest", ".jsonl"), "".join(f"{line}\n" for line in lines))
+    return scored
+
+
+def _measures(scored: Score, characters: ErrorCounts, timing: Timing) -> dict[str, Any]:
+    total = scored.total
+    blocks = speakers([transcript.id for transcript in scored.transcripts])
+    by_speaker = None if blocks is None else wer_interval(scored.utterances, blocks=blocks)
+    return {
+        "counts": total._asdict(),
+        "utterances": len(scored.utterances),
+        "wer": _number(total.wer),
+        "interval": _bounds(wer_interval(scored.utterances)),
+        "interval_by_speaker": None if by_speaker is None else _bounds(by_speaker),
+        "cer": _number(characters.wer),
+        "audio_seconds": timing.audio_seconds,
+        "decoding_seconds": timing.seconds,
+        "rtf": timing.real_time_factor,
+    }
+
+
+def _circumstances(model: AsrModel, device: torch.device) -> dict[str, Any]:
+    commit, dirty = code_version()
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "command": this_command(),
+        "commit": commit,
+        "dirty": dirty,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _bounds(interval: Interval) -> list[float | None]:
+    return [_number(bound) for bound in interval]
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no nan

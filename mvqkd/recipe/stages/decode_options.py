@@ -1,0 +1,77 @@
+"""Stage 9, before anything is loaded: which settings, splits and tokens an experiment is decoded
+with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from mvqkd.data.folder import DataFolder
+from mvqkd.data.splits import expand_splits
+from mvqkd.errors import UserError
+from mvqkd.recipe.config.load import COMMAND_LINE, load_config
+from mvqkd.recipe.config.schema import DecodingConfig
+from mvqkd.recipe.run_folder import lang_name
+
+
+def decoding_inputs(
+    exp_dir: Path,
+    data_dir: Path,
+    overrides: Sequence[tuple[str, str]],
+    *,
+    patterns: Sequence[str] = (),
+    vocab_size: int | None = None,
+) -> tuple[DecodingConfig, dict[str, Path], Path]:
+    """Settings, manifests of cuts by split, and the folder of the tokens.
+
+    Args:
+        exp_dir: folder of the experiment.
+        data_dir: prepared data.
+        overrides: (`section.field`, text) of the command line.
+        patterns: names or patterns of splits; none: the dev and test splits.
+        vocab_size: of the tokens; None: those of the training.
+
+    Raises:
+        UserError: no such experiment, data or splits, or values of another section than `decoding`.
+    """
+    loaded = load_config(exp_dir / "config.yaml", overrides)
+    given = [name for name, origin in loaded.origins.items() if origin == COMMAND_LINE]
+    if others := [name for name in given if not name.startswith("decoding.")]:
+        raise UserError(
+            f"{exp_dir} is trained: {', '.join(others)} cannot be changed in decoding",
+            remedy="decode with values of section decoding only",
+        )
+    data = DataFolder(data_dir)
+    splits = data.splits()
+    if patterns:
+        available = [name for name in {n for names in splits.values() for n in names}]
+        chosen = expand_splits(
+            patterns, available, data_dir, remedy="./run.sh --stage 1 --stop-stage 2"
+        )
+    else:
+        chosen = [*splits["dev"], *splits["test"]]
+    name = None if vocab_size is not None else lang_name(exp_dir)
+    lang_dir = data.lang(vocab_size) if name is None else data.root / name
+    return loaded.config.decoding, {split: data.cuts(split) for split in chosen}, lang_dir
+
+
+def complete_names(argv: Sequence[str] | None = None) -> list[str]:
+    """`--epoch 30` -> `--decoding.epoch 30`, `--method a,b` -> `--decoding.methods ["a", "b"]`, in
+    the command line (`argv`: the process's own by default)."""
+    names = {field.name for field in fields(DecodingConfig)}
+    completed: list[str] = []
+    following = iter(sys.argv[1:] if argv is None else argv)
+    for argument in following:
+        option, equals, value = argument.partition("=")
+        name = option.removeprefix("--").replace("-", "_")
+        if option.startswith("--") and name in ("method", "methods"):
+            methods = (value if equals else next(following, "")).replace(",", " ").split()
+            completed += ["--decoding.methods", json.dumps(methods)]
+        elif option.startswith("--") and name in names:
+            completed.append(f"--decoding.{name}{equals}{value}")
+        else:
+            completed.append(argument)
+    return completed

@@ -1,0 +1,62 @@
+"""Stage 2: cuts with features of every split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_features
+from mvqkd.data.folder import DataFolder
+from mvqkd.data.report import read_report
+from mvqkd.locks import own_folder
+
+SPEEDS = (1.0, 0.9, 1.1)
+"""Of training audio, with speed perturbation."""
+
+
+def compute_features(
+    data: DataFolder,
+    patterns: Mapping[str, list[str]],
+    *,
+    speed_perturb: bool,
+    musan: bool,
+    on_the_fly: bool,
+    num_jobs: int,
+    strict: bool = False,
+) -> None:
+    """Write `fbank/<prefix>_cuts_<split>.jsonl.gz` of every split, with features beside them.
+
+    Args:
+        data: prepared by stage 1.
+        patterns: names or patterns of splits by role, where not all are wanted.
+        speed_perturb: training splits at speeds 0.9 and 1.1, too.
+        musan: noises too.
+        on_the_fly: store no features: loaders extract them from the audio.
+        num_jobs: processes.
+        strict: stop when audio is unreadable.
+
+    Raises:
+        UserError: no such splits, or as of `store_features`.
+    """
+    splits = data.splits(patterns)
+    # A run that waited finds done what the other one did.
+    with own_folder(data.fbank, work="extraction of features"):
+        for role in ("train", "unlabelled", "dev", "test"):
+            for split in splits[role]:
+                cuts = manifest_cuts(data, split)
+                trained_on = role in ("train", "unlabelled")
+                speeds = SPEEDS if speed_perturb and trained_on else SPEEDS[:1]
+                if on_the_fly:
+                    store_cuts(cuts, data.cuts(split), speeds=speeds)
+                    continue
+                store_features(
+                    cuts,
+                    data.cuts(split),
+                    speeds=speeds,
+                    num_jobs=num_jobs,
+                    strict=strict,
+                    audio=read_report(data.report(split)).get("fingerprint", ""),
+                )
+        if musan:
+            # Always stored: noise is read many times.
+            noises = noise_cuts(data.manifests)
+            store_features(noises, data.musan_cuts, num_jobs=num_jobs, strict=strict)

@@ -1,0 +1,184 @@
+"""Stage 8: training of an experiment on one or many processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mvqkd.errors import UserError
+from mvqkd.locks import own_folder
+from mvqkd.recipe.config.rules import check_rules
+from mvqkd.recipe.inputs import ExperimentInputs
+from mvqkd.recipe.run_folder import (
+    check_folder,
+    check_tokens_of,
+    describe_data,
+    record_start,
+    write_distillation,
+    write_folder,
+)
+
+if TYPE_CHECKING:
+    from mvqkd.recipe.distillation import OpenedLoss
+    from mvqkd.training.distributed import World
+
+
+def train_experiment(
+    inputs: ExperimentInputs,
+    exp_dir: Path,
+    *,
+    vocab_size: int | None = None,
+    device: str | None = None,
+) -> bool:
+    """Train an experiment to its end, from its newest checkpoint if there is one.
+
+    Args:
+        inputs: the experiment and its data.
+        exp_dir: folder of the training.
+        vocab_size: of the tokens; None: those that were prepared last.
+        device: `cpu` or `cuda`; None: `cuda` where there is a GPU.
+
+    Returns:
+        Whether the end is reached; False if a signal came, after writing a checkpoint.
+
+    Raises:
+        UserError: values that do not go together, data or targets that are missing or of another
+            training, or too many values that are not finite.
+    """
+    lang_dir = inputs.data.lang(vocab_size)
+    experiment, losses = inputs.config, inputs.losses
+    # Experiments that learn nothing from them are the same with and without.
+    uses_unlabelled = bool(losses and experiment.data.unlabelled_ratio)
+    if inputs.splits["unlabelled"] and losses and not uses_unlabelled:
+        logging.warning(
+            "data.unlabelled_ratio is 0: nothing is learned from the splits without transcripts "
+            "(--data.unlabelled_ratio 1: as many of their batches as others)"
+        )
+    unlabelled = inputs.cuts("unlabelled") if uses_unlabelled else []
+    data = describe_data(inputs.cuts("train"), inputs.cuts("dev"), lang_dir, unlabelled)
+    if losses:
+        teachers = {name: inputs.teacher_files(loss).teacher for name, loss in losses.items()}
+        data["teachers"] = teachers
+    try:
+        check_rules(inputs.loaded)
+        if experiment.training.init:
+            check_tokens_of(Path(experiment.training.init).parent, lang_dir)
+        if check_folder(exp_dir, experiment, data):
+            logging.info("%s is trained already", exp_dir)
+            return True
+    except UserError:
+        if os.environ.get("RANK", "0") != "0":  # the first process says it
+            sys.exit(1)
+        raise
+    return _train(inputs, exp_dir, lang_dir, unlabelled, data, device)
+
+
+def _train(
+    inputs: ExperimentInputs,
+    exp_dir: Path,
+    lang_dir: Path,
+    unlabelled: list[Path],
+    data: dict[str, Any],
+    device: str | None,
+) -> bool:
+    # Not before: a wrong option or a finished training is told without waiting for torch.
+    from mvqkd.checkpoints.files import steps
+    from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
+    from mvqkd.data import Tokenizer
+    from mvqkd.recipe import build
+    from mvqkd.training.distributed import start_world
+    from mvqkd.training.interruption import listen
+    from mvqkd.training.logs import log_to
+    from mvqkd.training.trainer import Trainer
+
+    experiment = inputs.config
+    # Before the processes meet: the first one's refusal ends them all.
+    own: AbstractContextManager[None] = nullcontext()
+    if os.environ.get("RANK", "0") == "0":
+        remedy = "wait for its end, stop it, or train in another folder (run.sh: --variant)"
+        own = own_folder(exp_dir, work="training", remedy=remedy)
+    with own, start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
+        opened = _open_losses(inputs, unlabelled, world)
+        world.wait()  # nothing is written before every process has looked at the folder
+        if world.is_main:
+            if opened:  # may refuse: first
+                write_distillation(
+                    exp_dir, {name: loss.description for name, loss in opened.items()}
+                )
+            write_folder(exp_dir, experiment, data, lang_dir)
+            start = record_start(exp_dir, world.size)
+            logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
+        tokenizer = Tokenizer.load(lang_dir)
+        objective = build.build_objective(experiment, tokenizer.vocab_size, opened)
+        objective = objective.to(world.device)
+        if experiment.training.init and not steps(exp_dir):
+            begin_with(objective.model, experiment.training.init)
+        logging.info(
+            "%.2f M parameters, of which the student has %.2f M",
+            *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.model)),
+        )
+        trainer = Trainer(
+            build.build_updater(experiment, objective, world=world, log_dir=exp_dir / "log"),
+            experiment.training,
+            exp_dir=exp_dir,
+            train_batches=build.build_train_batches(
+                experiment,
+                inputs.cuts("train"),
+                lang_dir,
+                unlabelled_cuts=unlabelled,
+                targets={name: loss.source for name, loss in opened.items()},
+                musan=inputs.data.musan_cuts,
+                rank=world.rank,
+                world_size=world.size,
+            ),
+            valid_batches=build.ValidBatches(
+                experiment.data,
+                inputs.cuts("dev"),
+                lang_dir,
+                targets={name: loss.source for name, loss in opened.items() if loss.validates},
+                rank=world.rank,
+                world_size=world.size,
+            ),
+            learning_rate=build.build_schedule(experiment.optimizer),
+            description=build.describe_model(experiment, tokenizer.vocab_size),
+            transcribe=build.build_transcriber(tokenizer),
+            batching=build.describe_batching(experiment),
+        )
+        if not trainer.run(interruption):
+            return False
+        if world.is_main:
+            write_pretrained(
+                exp_dir,
+                epoch=experiment.decoding.epoch,
+                avg=experiment.decoding.avg,
+                use_averaged_model=experiment.decoding.use_averaged_model,
+            )
+    return True
+
+
+def _open_losses(
+    inputs: ExperimentInputs, unlabelled: list[Path], world: World
+) -> dict[str, OpenedLoss]:
+    """The distillation losses, by name."""
+    if not inputs.losses:
+        return {}
+    from mvqkd.recipe.distillation import Utterances, count_frames, open_loss
+
+    train_cuts, dev_cuts = [*inputs.cuts("train"), *unlabelled], inputs.cuts("dev")
+    utterances = Utterances(train=count_frames(train_cuts), dev=count_frames(dev_cuts))
+    return {
+        name: open_loss(
+            name,
+            loss,
+            inputs.teacher_files(loss),
+            utterances=utterances,
+            cuts=[*train_cuts, *dev_cuts],
+            device=world.device,
+            share=(world.rank, world.size),
+        )
+        for name, loss in inputs.losses.items()
+    }

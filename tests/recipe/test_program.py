@@ -1,0 +1,100 @@
+"""How programs end: their status and last words, alone and as processes of torchrun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mvqkd.recipe.program import this_command
+
+
+@pytest.mark.parametrize("launched", [False, True])
+@pytest.mark.parametrize(
+    ("work", "status", "words"),
+    [
+        ("print('done', end='')", 0, "done"),
+        ("raise UserError('no corpus', remedy='run stage 0')", 1, "run stage 0"),
+        ("raise KeyboardInterrupt", 130, "interrupted"),
+        ("print('stopped', end=''); sys.exit(75)", 75, "stopped"),
+        ("sys.exit('last words')", 1, "last words"),
+        ("raise ZeroDivisionError", 1, "Traceback"),
+        ("open('/nowhere/x')", 1, "Traceback"),
+        ("raise OSError(28, 'No space left on device', 'x.pt')", 1, "'x.pt'\n  remedy: make room"),
+        ("logging.info('logged')", 0, "logged"),
+    ],
+)
+def test_status_and_last_words(work: str, status: int, words: str, launched: bool) -> None:
+    program = (
+        "import logging, sys\n"
+        "from mvqkd.errors import UserError\n"
+        "from mvqkd.recipe.program import run_program\n"
+        f"def main():\n    {work}\n"
+        "run_program(main)"
+    )
+    environment = {**os.environ, **({"TORCHELASTIC_RUN_ID": "none"} if launched else {})}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert result.returncode == status
+    assert words in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (None, "./run.sh --recipe RECIPE --stage 3, or see ./run.sh --help-config"),
+        (
+            r"./run.sh --recipe egs/x --data-dir a\ b",
+            r"./run.sh --recipe egs/x --data-dir a\ b --stage 3, or see ./run.sh --help-config",
+        ),
+    ],
+)
+def test_remedies_are_of_the_run_that_failed(command: str | None, shown: str) -> None:
+    program = (
+        "from mvqkd.errors import UserError\n"
+        "from mvqkd.recipe.program import run_program\n"
+        "def main():\n"
+        "    raise UserError('no', remedy='./run.sh --stage 3, or see ./run.sh --help-config')\n"
+        "run_program(main)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "MVQKD_RUN"}
+    environment |= {} if command is None else {"MVQKD_RUN": command}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert result.stderr == f"error: no\n  remedy: {shown}\n"
+
+
+def test_a_process_of_torchrun_leaves_its_threads_behind() -> None:
+    program = (
+        "import threading\n"
+        "from mvqkd.recipe.program import run_program\n"
+        "run_program(lambda: threading.Thread(target=threading.Event().wait).start())"
+    )
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, check=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "launcher"),
+    [
+        ({}, "python"),
+        (
+            {"LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --standalone --nproc-per-node 2",
+        ),
+        (
+            {"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --rdzv-backend c10d --nproc-per-node 8 --rdzv-endpoint HOST:29500",
+        ),
+    ],
+)
+def test_the_command_that_is_recorded_repeats_the_run(monkeypatch, environment, launcher) -> None:
+    monkeypatch.setattr(sys, "argv", ["local/train.py", "--train-splits", "train-*"])
+    for name, value in {**environment, "TORCHELASTIC_RUN_ID": "none"}.items():
+        if environment:
+            monkeypatch.setenv(name, value)
+    assert this_command() == f"{launcher} local/train.py --train-splits 'train-*'"
