@@ -1,8 +1,8 @@
 """Quantizers of multi_quantization that choose their codes by our arrangement of its refinement.
 
 The package spends most of its time on a CPU on it, moving hundreds of megabytes at a time.
-`mvqkd.quantization.search_reference` does the same within a CPU's caches. For when the peer's own
-time is not being measured, so that its errors are known sooner.
+`mvqkd.quantization.multi_quantization.search` does the same within a CPU's caches. For when the
+peer's own time is not being measured, so that its errors are known sooner.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from mvqkd.quantization.search_reference import refine
+from mvqkd.quantization.multi_quantization.search import refine
 
 
 @contextmanager

@@ -34,10 +34,10 @@ from mvqkd.decoding import (
     decode_whole,
 )
 from mvqkd.evaluation.report import markdown_table
-from mvqkd.files import write_text
 from mvqkd.models import AsrModel
 from mvqkd.recipe.build import build_student
 from mvqkd.recipe.config.schema import ExperimentConfig, LossConfig, ModelConfig
+from mvqkd.storage.files import write_text
 
 CHUNK, LEFT = 16, 64
 

@@ -22,13 +22,17 @@ import numpy as np
 import torch
 from lhotse import MonoCut
 
-from mvqkd.data.extraction import manifest_cuts, store_cuts, store_features
-from mvqkd.data.features import extract, fbank, read_audio
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.index import open_index
-from mvqkd.data.lang import check_tokens
-from mvqkd.data.loader import train_loader
-from mvqkd.data.plan import plan_training
+from mvqkd.data.loading.batch_loader import BatchLoader
+from mvqkd.data.loading.epochs import TrainingPlan
+from mvqkd.data.loading.index import open_index
+from mvqkd.data.loading.limits import BatchLimits
+from mvqkd.data.loading.plan import plan_training
+from mvqkd.data.loading.pool import open_pool
+from mvqkd.data.prepare.fbank import manifest_cuts, store_cuts, store_features
+from mvqkd.data.prepare.tokens import check_tokens
+from mvqkd.features.fbank import extract, fbank
+from mvqkd.features.reading import read_audio
 from mvqkd.recipe.program import run_program
 
 
@@ -92,9 +96,10 @@ def loaders(
         else:
             store_cuts(cuts, path)
         check_tokens(path, lang)
-        batches = train_loader(
-            path, lang, max_duration=200, max_tokens=10**6, num_buckets=10, seed=0, epoch=1
-        )
+        limits = BatchLimits(max_duration=200, max_tokens=10**6)
+        pool = open_pool([path], lang, limits)
+        batches = BatchLoader(pool.indexes, TrainingPlan(pool, limits, num_buckets=10, seed=0))
+        batches.set_epoch(1)
         num_bytes = sum(archive.stat().st_size for archive in folder.glob("feats_*/*.lca"))
         size = f"{num_bytes / 1e6 / hours:.1f}" if kind == "stored" else "0"
         speed = rate(hours, partial(list, batches), repeats)
@@ -111,8 +116,7 @@ def planning(num: int) -> list[str]:
     batches = plan_training(
         seconds,
         tokens,
-        max_duration=200,
-        max_tokens=10**6,
+        limits=BatchLimits(max_duration=200, max_tokens=10**6),
         num_buckets=30,
         seed=0,
         epoch=1,

@@ -17,7 +17,7 @@ import numpy as np
 from cached_local_search import search_codes
 from tqdm import tqdm
 
-from mvqkd.files import atomic_path
+from mvqkd.storage.files import atomic_path
 
 
 def train_local_search(

@@ -25,10 +25,10 @@ from cached_refinement import cached_refinement
 from quantizer_peers import METHODS, direct_sum, fit
 from tqdm import tqdm
 
-from mvqkd.data.codes import CodesInfo, write_codes
-from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
-from mvqkd.data.ragged import shard_path
+from mvqkd.data.targets.codes import CodesInfo, write_codes
+from mvqkd.data.targets.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.quantization import Quantizer
+from mvqkd.storage.ragged import shard_path
 
 
 def main() -> None:

@@ -35,13 +35,13 @@ from cached_refinement import cached_refinement
 from quantizer_peers import METHODS, Ours, direct_sum, fit, installed, user_seconds
 from quantizer_report import draw, write_tables
 
-from mvqkd.data.embeddings import EmbeddingStore
-from mvqkd.data.feature_reader import FeatureReader
-from mvqkd.data.labelled import SPEED
-from mvqkd.files import atomic_path, write_json
+from mvqkd.data.loading.feature_reader import FeatureReader
+from mvqkd.data.loading.labelled import SPEED
+from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.quantization.counts import code_counts, code_entropy
-from mvqkd.quantization.predictability import predictability, regression_error
-from mvqkd.quantization.probe import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.measure import predictability, regression_error
+from mvqkd.storage.files import atomic_path, write_json
 
 PARTS = ("train", "held_out", "other_speakers")
 

@@ -16,7 +16,7 @@ from cached_refinement import cached_refinement
 from torch import Tensor
 from tqdm import tqdm
 
-from mvqkd.files import atomic_path
+from mvqkd.storage.files import atomic_path
 
 
 def train_reference(

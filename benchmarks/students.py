@@ -36,8 +36,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mvqkd.data import Batch, Tokenizer
 from mvqkd.data.folder import DataFolder
+from mvqkd.data.loading.batch import Batch
+from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.evaluation.report import markdown_table
 from mvqkd.geometry import encoder_frames
 from mvqkd.recipe import build
@@ -47,7 +48,7 @@ from mvqkd.recipe.distillation import OpenedLoss, Utterances, count_frames, open
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.options import add_data_options, split_patterns
 from mvqkd.recipe.program import run_program
-from mvqkd.training.distributed import World
+from mvqkd.runtime.distributed import World
 from mvqkd.training.update import Updater
 
 # Beyond every warm-up of a loss.

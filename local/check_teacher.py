@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mvqkd.files import write_text
 from mvqkd.recipe.program import run_program
 from mvqkd.recipe.stages.teacher import TeacherCheck, check_teacher
+from mvqkd.storage.files import write_text
 
 
 def main() -> None:

@@ -15,12 +15,12 @@ import argparse
 import logging
 from pathlib import Path
 
-from mvqkd.data.codes import CodesInfo, CodeStore
-from mvqkd.data.icefall_codes import read_icefall_codes, write_icefall_codes
-from mvqkd.data.jsonl import read_items
+from mvqkd.data.targets.codes import CodesInfo, CodeStore
+from mvqkd.data.targets.icefall_codes import read_icefall_codes, write_icefall_codes
 from mvqkd.errors import UserError
 from mvqkd.quantization import load_quantizer
 from mvqkd.recipe.program import run_program
+from mvqkd.storage.jsonl import read_items
 
 
 def main() -> None:

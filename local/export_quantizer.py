@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
+from mvqkd.data.targets.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.errors import UserError
-from mvqkd.files import atomic_path
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.reference import to_reference
+from mvqkd.quantization.multi_quantization.exchange import to_reference
 from mvqkd.recipe.program import run_program
+from mvqkd.storage.files import atomic_path
 
 
 def main() -> None:

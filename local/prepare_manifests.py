@@ -16,7 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mvqkd.data.manifests import prepare_manifests, prepare_musan
+from mvqkd.data.prepare.manifests import prepare_manifests, prepare_musan
 from mvqkd.recipe.options import add_data_options, at_least, split_patterns
 from mvqkd.recipe.program import run_program
 

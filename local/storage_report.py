@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mvqkd.data.codes import CodeStore
-from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.data.targets.codes import CodeStore
+from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
-from mvqkd.files import write_text
 from mvqkd.recipe.program import run_program
+from mvqkd.storage.files import write_text
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lhotse.utils import compute_num_frames
 
-from mvqkd.data.features import extract
+from mvqkd.features.fbank import extract
 from mvqkd.geometry import (
     ENCODER_GRID,
     FEATURE_GRID,

@@ -94,12 +94,13 @@ def average_epochs(
     exp_dir = Path(exp_dir)
     available = epochs(exp_dir)
     if not available:
-        raise UserError(f"{exp_dir} has no epoch-N.pt", remedy="train first: stage 8 of run.sh")
+        raise UserError(f"{exp_dir} has no epoch-N.pt", step="training")
     epoch = available[-1] if epoch == -1 else epoch
     if not 1 <= avg <= epoch:
         raise UserError(
             f"cannot average {avg} epochs up to epoch {epoch}",
-            remedy=f"--decoding.avg from 1 to {epoch}",
+            remedy=f"average from 1 to {epoch} epochs",
+            parameters=("avg",),
         )
     needed = needed_epochs(epoch, avg, use_averaged_model=use_averaged_model)
     missing = sorted(set(needed) - set(available))
@@ -107,8 +108,8 @@ def average_epochs(
         raise UserError(
             f"{', '.join(str(epoch_path(exp_dir, n)) for n in missing)} is missing; "
             f"{exp_dir} has epochs {', '.join(map(str, available))}",
-            remedy="choose other --decoding.epoch and --decoding.avg, or keep more epochs "
-            "(--training.keep_epochs)",
+            remedy="choose another epoch or a shorter average, or keep more epochs in training",
+            parameters=("epoch", "avg", "keep_epochs"),
         )
     if use_averaged_model:
         states = [load_checkpoint(epoch_path(exp_dir, n), mmap=True) for n in needed]

@@ -16,7 +16,7 @@ import torch
 
 from mvqkd.checkpoints.upgrade import upgrade
 from mvqkd.errors import UserError
-from mvqkd.files import atomic_path
+from mvqkd.storage.files import atomic_path
 
 BEST = "best-valid-loss.pt"
 PRETRAINED = "pretrained.pt"

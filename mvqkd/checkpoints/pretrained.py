@@ -56,7 +56,7 @@ def begin_with(student: nn.Module, path: str | Path) -> None:
     """
     if not Path(path).is_file():
         raise UserError(
-            f"training.init: {path} is missing", remedy="name a pretrained.pt or a checkpoint"
+            f"{path}, to begin with, is missing", remedy="name a pretrained.pt or a checkpoint"
         )
     weights = weights_of(load_checkpoint(path, mmap=True), Path(path))
     wanted = student.state_dict()
@@ -67,9 +67,8 @@ def begin_with(student: nn.Module, path: str | Path) -> None:
     ]
     if different:
         raise UserError(
-            f"training.init: {path} holds another student:\n    " + "\n    ".join(different),
-            remedy="the same section model, --vocab-size and use of CTC (loss.ctc_scale) as there, "
-            "or another file",
+            f"{path}, to begin with, holds another student:\n    " + "\n    ".join(different),
+            remedy="take the same sizes, vocabulary and heads as there, or another file",
         )
     student.load_state_dict(weights)
     logging.info("the student begins with the weights of %s", path)

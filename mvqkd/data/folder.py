@@ -15,9 +15,7 @@ from typing import Any
 
 from mvqkd.data.splits import ROLES, choose_splits
 from mvqkd.errors import UserError
-from mvqkd.files import write_json
-
-_STAGE_1 = "./run.sh --stage 1 --stop-stage 1"
+from mvqkd.storage.files import write_json
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,9 @@ class DataFolder:
         """
         prefix = self._known().get("prefix")
         if prefix is None:
-            raise UserError(f"{self._path} does not tell the prefix of file names", remedy=_STAGE_1)
+            raise UserError(
+                f"{self._path} does not tell the prefix of file names", step="manifests"
+            )
         return prefix
 
     @property
@@ -87,9 +87,7 @@ class DataFolder:
         """
         size = self._known().get("vocab_size")
         if size is None:
-            raise UserError(
-                f"{self.root} has no tokens yet", remedy="./run.sh --stage 3 --stop-stage 3"
-            )
+            raise UserError(f"{self.root} has no tokens yet", step="tokens")
         return size
 
     def splits(self, patterns: Mapping[str, Iterable[str]] | None = None) -> dict[str, list[str]]:
@@ -105,18 +103,20 @@ class DataFolder:
         record, given = self._known()["splits"], patterns or {}
         prepared = [name for role in ROLES for name in record[role]]
         wanted = {role: list(given.get(role, ())) or record[role] for role in ROLES}
-        found = choose_splits(wanted, prepared, self._path, remedy=_STAGE_1)
+        found = choose_splits(wanted, prepared, self._path, remedy="prepare others")
         for role in ("train", "dev"):
             if not found[role]:
                 raise UserError(
                     f"no {role} split has been prepared in {self.root}",
-                    remedy=f"{_STAGE_1} --{role}-splits NAME",
+                    remedy=f"name splits for {role}",
+                    step="manifests",
                 )
         for role in ("train", "dev", "test"):
             if silent := [name for name in found[role] if name in record["unlabelled"]]:
                 raise UserError(
                     f"{', '.join(silent)} of {self.root} has been prepared without transcripts",
-                    remedy=f"{_STAGE_1} --{role}-splits {','.join(found[role])}",
+                    remedy=f"name {','.join(found[role])} for {role}",
+                    step="manifests",
                 )
         return found
 
@@ -132,8 +132,9 @@ class DataFolder:
             other = self.root / record["corpus"]
             raise UserError(
                 f"{self.root} has been prepared from another corpus, {other}",
-                remedy=f"take another --data-dir, or rm -r {self.manifests} {self._path} and "
+                remedy=f"take another folder, or rm -r {self.manifests} {self._path} and "
                 "prepare it from this one",
+                parameters=("data_dir",),
             )
 
     def record_splits(self, corpus_dir: Path, prefix: str, splits: Mapping[str, list[str]]) -> None:
@@ -162,7 +163,7 @@ class DataFolder:
         record = self._read()
         if record is None:
             raise UserError(
-                f"{self._path}, which says what was prepared, is missing", remedy=_STAGE_1
+                f"{self._path}, which says what was prepared, is missing", step="manifests"
             )
         return record
 

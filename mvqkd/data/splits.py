@@ -74,6 +74,6 @@ def choose_splits(
         if both := [name for name in splits["train"] if name in splits[role]]:
             raise UserError(
                 f"{', '.join(both)} of {where} would be a training split and a {role} split",
-                remedy=f"other names or patterns for --train-splits or --{role}-splits",
+                remedy=f"name other splits for train or {role}",
             )
     return splits

@@ -4,10 +4,10 @@ from mvqkd.decoding.beam import BeamState, ModifiedBeamSearch, modified_beam_sea
 from mvqkd.decoding.ctc import CTCGreedySearch, CTCState
 from mvqkd.decoding.greedy import GreedySearch, GreedyState, greedy_search
 from mvqkd.decoding.hypothesis import Hypothesis
-from mvqkd.decoding.online_features import OnlineFbank
 from mvqkd.decoding.search import Search
 from mvqkd.decoding.streaming import Session, StreamingRecognizer
 from mvqkd.decoding.utterances import decode_chunked, decode_whole
+from mvqkd.features.online_fbank import OnlineFbank
 
 __all__ = [
     "BeamState",

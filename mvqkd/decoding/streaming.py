@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mvqkd.decoding.hypothesis import Hypothesis
-from mvqkd.decoding.online_features import OnlineFbank
 from mvqkd.decoding.search import Search, State
+from mvqkd.features.online_fbank import OnlineFbank
 from mvqkd.geometry import DIGITAL_SILENCE, RECEPTIVE_FIELD, needed_features
 from mvqkd.models import ConformerEncoder, EncoderState
 

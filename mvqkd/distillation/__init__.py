@@ -7,15 +7,15 @@ or `RegressionHead` (l1, l2, cosine, KLD). The teacher's side is stored (`Stored
 from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTeacher`).
 """
 
-from mvqkd.distillation.codebook import (
+from mvqkd.distillation.codes import (
     CodebookHead,
     JointCodebookHead,
     SoftCodebookHead,
     TiedCodebookHead,
 )
 from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext, TransducerBand
+from mvqkd.distillation.embeddings import RegressionHead
 from mvqkd.distillation.layer import LayerDistillation
-from mvqkd.distillation.regression import RegressionHead
 from mvqkd.distillation.targets import DecodedCodes, OnlineTeacher, StoredTargets
 
 __all__ = [

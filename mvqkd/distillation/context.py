@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from mvqkd.data.batch import Batch
+from mvqkd.data.loading.batch import Batch
 from mvqkd.losses import Band
 from mvqkd.models import FULL_CONTEXT, StreamingConfig, Taps
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvqkd.data.frame_targets import FrameTargets
+from mvqkd.data.targets.frame_targets import FrameTargets
 from mvqkd.distillation.context import LossContext
 from mvqkd.geometry import RECEPTIVE_FIELD, SUBSAMPLING
 

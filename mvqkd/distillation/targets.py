@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mvqkd.data.alignment import require_ratio
-from mvqkd.data.frame_targets import FrameTargets, Waveforms, pack
+from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms, pack
+from mvqkd.data.targets.teacher_frames import require_ratio
 from mvqkd.distillation.context import LossContext
 from mvqkd.geometry import ENCODER_RATE
 from mvqkd.quantization import Quantizer

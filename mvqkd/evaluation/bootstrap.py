@@ -23,7 +23,7 @@ LEVEL = 0.95
 _LIBRISPEECH_ID = re.compile(r"(\d+)-\d+-\d+(_sp[\d.]+)?$")
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """Bounds in percent; nan when there are no words."""
 
     low: float
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
     """Word error rate of one system minus that of another, on the same utterances, in percent."""
 
     difference: float
-    interval: Interval
+    interval: ConfidenceInterval
     better: float
     """Part of the resampled corpora on which the first system is better; ties count half."""
 
@@ -53,7 +53,7 @@ def wer_interval(
     samples: int = SAMPLES,
     level: float = LEVEL,
     seed: int = 0,
-) -> Interval:
+) -> ConfidenceInterval:
     """Confidence interval of a corpus's word error rate.
 
     Args:
@@ -136,10 +136,10 @@ def _rates(errors: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[n
     return 100.0 * errors[words > 0] / words[words > 0]
 
 
-def _quantiles(rates: NDArray[np.float64], level: float) -> Interval:
+def _quantiles(rates: NDArray[np.float64], level: float) -> ConfidenceInterval:
     if not 0 < level < 1:
         raise ValueError(f"level={level} must lie between 0 and 1")
     if not len(rates):
-        return Interval(math.nan, math.nan)
+        return ConfidenceInterval(math.nan, math.nan)
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return ConfidenceInterval(float(low), float(high))

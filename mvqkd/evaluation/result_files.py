@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mvqkd.errors import UserError
 from mvqkd.evaluation.wer import GAP, Alignment, Score, Transcript
-from mvqkd.files import write_text
+from mvqkd.storage.files import write_text
 
 
 def write_recogs(path: str | Path, transcripts: Iterable[Transcript]) -> None:
@@ -28,7 +28,7 @@ def read_recogs(path: str | Path) -> list[Transcript]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is missing", remedy="decode first: ./run.sh --stage 9")
+        raise UserError(f"{path} is missing", step="decoding")
     lines = path.read_text(encoding="utf-8").split("\n")
     if lines[-1] == "":
         lines.pop()

@@ -6,14 +6,14 @@ with the package `multi_quantization`.
 """
 
 from mvqkd.quantization.frames import Frames, TensorFrames
-from mvqkd.quantization.measure import Report, measure
+from mvqkd.quantization.measure import Measurement, measure
+from mvqkd.quantization.multi_quantization.exchange import load_quantizer
 from mvqkd.quantization.quantizer import Quantizer
-from mvqkd.quantization.reference import load_quantizer
 
 __all__ = [
     "Frames",
+    "Measurement",
     "Quantizer",
-    "Report",
     "TensorFrames",
     "load_quantizer",
     "measure",

@@ -1,5 +1,5 @@
 """Where frames to learn from come from: a tensor in memory, or anything that can be read a range at
-a time, such as the files of `mvqkd.data.embeddings.EmbeddingFrames`, larger than memory."""
+a time, such as the files of `mvqkd.data.targets.embeddings.EmbeddingFrames`, larger than memory."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from mvqkd.quantization.quantizer import Quantizer
 
 
 @dataclass
-class Report:
+class Measurement:
     """What `measure` found."""
 
     num_frames: int
@@ -29,7 +29,7 @@ class Report:
 
 
 @torch.no_grad()
-def measure(quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray) -> Report:
+def measure(quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray) -> Measurement:
     """Encode and decode frames with the default effort.
 
     Args:
@@ -57,7 +57,7 @@ def measure(quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray) -> R
         total += x.sum(dim=0, dtype=torch.float64)
         counts += code_counts(codes.cpu(), size)
     energy -= float(total.square().sum()) / frames.num_frames
-    return Report(
+    return Measurement(
         num_frames=frames.num_frames,
         relative_error=error / energy if energy > 0 else 0.0,
         direct_sum_error=direct_sum_error / energy if energy > 0 else 0.0,

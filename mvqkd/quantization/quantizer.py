@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.errors import UserError
-from mvqkd.files import atomic_path
 from mvqkd.quantization.correction import Correction, fit_correction
 from mvqkd.quantization.fit import BEAM_SIZE, NUM_STEPS, fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
+from mvqkd.quantization.multi_quantization.search import search_reference
 from mvqkd.quantization.search import default_effort, pairwise_costs, search, unary_costs
-from mvqkd.quantization.search_reference import search_reference
+from mvqkd.storage.files import atomic_path
 
 _FORMAT = "mvqkd.quantizer.1"
-_REMEDY = "train the quantizer: ./run.sh --stage 6 --stop-stage 6, or local/train_quantizer.py"
 # Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
 # enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
@@ -41,7 +40,8 @@ class Quantizer(nn.Module):
         centers: (Q, K, D), 1 <= Q <= 32, K <= 256.
         guess: weight (Q * K, D) and bias (Q * K,) of the linear layer from which
             `multi_quantization` begins to encode frames less their mean. A quantizer that has one
-            chooses codes as that package does, see `mvqkd.quantization.reference`.
+            chooses codes as that package does, see
+            `mvqkd.quantization.multi_quantization.exchange`.
         correction: of what `direct_sum` gives, less the mean.
         id: 8 hexadecimal digits that name this quantizer in every file of codes. Default: a digest
             of mean and centers, so that the same fit has the same id, and others another.
@@ -184,7 +184,7 @@ class Quantizer(nn.Module):
                 `default_effort` is the default. A quantizer of `multi_quantization` has that
                 package's search unless one of these or a penalty is given.
             penalty: (..., Q, K) float32, what every code costs beside its squared error; see
-                `mvqkd.quantization.predictable`.
+                `mvqkd.quantization.predictability.rate_distortion`.
 
         Returns:
             (..., Q) uint8.
@@ -300,7 +300,7 @@ class Quantizer(nn.Module):
         """
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise UserError(
-                f"{path} is not a quantizer ({_FORMAT})", remedy=f"remove it, and {_REMEDY}"
+                f"{path} is not a quantizer ({_FORMAT})", remedy="remove it", step="quantizer"
             )
         correction = state.get("correction")
         return cls(
@@ -335,12 +335,12 @@ def read_tensors(path: str | Path) -> object:
         UserError: the file is missing, damaged or something else.
     """
     if not Path(path).is_file():
-        raise UserError(f"{path} is missing", remedy=_REMEDY)
+        raise UserError(f"{path} is missing", step="quantizer")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes of anything end in errors of any kind
         raise UserError(
-            f"{path} is damaged, or is no file of tensors", remedy=f"remove it, and {_REMEDY}"
+            f"{path} is damaged, or is no file of tensors", remedy="remove it", step="quantizer"
         ) from error
 
 

@@ -12,10 +12,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mvqkd.data import Batch, BatchLoader, SpecAugment, Tokenizer, eval_loader, train_loader
-from mvqkd.data.frame_targets import TargetSource
+from mvqkd.data.loading.batch import Batch
+from mvqkd.data.loading.batch_loader import BatchLoader, eval_loader
+from mvqkd.data.loading.epochs import TrainingPlan
+from mvqkd.data.loading.limits import BatchLimits
+from mvqkd.data.loading.noise import NoiseMixer
+from mvqkd.data.loading.pool import open_pool
+from mvqkd.data.loading.tokenizer import Tokenizer
+from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.decoding import greedy_search
 from mvqkd.errors import UserError
+from mvqkd.features.spec_augment import SpecAugment
 from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.losses.lattice import choose_backend
 from mvqkd.models import AsrModel
@@ -28,8 +35,9 @@ from mvqkd.recipe.config.schema import (
     OptimizerConfig,
 )
 from mvqkd.recipe.distillation import OpenedLoss
+from mvqkd.recipe.remedies import run_command
+from mvqkd.runtime.distributed import World
 from mvqkd.training import schedule
-from mvqkd.training.distributed import World
 from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
 from mvqkd.training.optimizer import build_adamw
@@ -192,27 +200,59 @@ def build_train_batches(
     world_size: int,
 ) -> BatchLoader:
     """Batches of one training process; `targets`: see `BatchLoader`."""
-    low, high = config.data.musan_snr
-    return train_loader(
+    data, seed = config.data, config.training.seed
+    limits = BatchLimits(max_duration=data.max_duration, max_tokens=data.max_tokens)
+    pool = open_pool(
         cuts,
         lang_dir,
-        max_duration=config.data.max_duration,
-        max_tokens=config.data.max_tokens,
-        num_buckets=config.data.num_buckets,
-        seed=config.training.seed,
-        epoch=1,
+        limits,
+        labelled_hours=data.labelled_hours,
+        unlabelled=data.unlabelled_ratio > 0,
+        unlabelled_cuts=unlabelled_cuts,
+    )
+    plan = TrainingPlan(
+        pool,
+        limits,
+        num_buckets=data.num_buckets,
+        seed=seed,
+        unlabelled_ratio=data.unlabelled_ratio,
         rank=rank,
         world_size=world_size,
-        num_workers=config.data.num_workers,
-        labelled_hours=config.data.labelled_hours,
-        unlabelled_cuts=unlabelled_cuts,
-        unlabelled_ratio=config.data.unlabelled_ratio,
-        targets=targets,
-        pad_multiple=config.data.pad_multiple,
-        musan_path=musan,
-        musan_probability=config.data.musan_probability,
-        musan_snr=(low, high),
     )
+    batches = BatchLoader(
+        pool.indexes,
+        plan,
+        noise=build_noise(data, musan, seed),
+        targets=targets,
+        pad_multiple=data.pad_multiple,
+        num_workers=data.num_workers,
+    )
+    batches.set_epoch(1)
+    return batches
+
+
+def build_noise(config: DataConfig, musan: Path | None, seed: int) -> NoiseMixer | None:
+    """Mixing of noise, if wanted.
+
+    Args:
+        config: section `data`.
+        musan: manifest of noises with features.
+        seed: of the choice of utterances and noises.
+
+    Raises:
+        UserError: there are no noises.
+    """
+    if config.musan_probability == 0:
+        return None
+    if musan is None or not musan.is_file():
+        raise UserError(
+            f"data.musan_probability is {config.musan_probability:g}, but there are no MUSAN "
+            f"features ({musan})",
+            remedy=f"{run_command('--musan yes --stop-stage 2')} makes them, or "
+            "--data.musan_probability 0",
+        )
+    low, high = config.musan_snr
+    return NoiseMixer(musan, probability=config.musan_probability, snr=(low, high), seed=seed)
 
 
 def describe_batching(config: ExperimentConfig) -> dict[str, object]:

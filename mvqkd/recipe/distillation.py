@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvqkd.data.alignment import check_lengths
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.codes import CodeStore
-from mvqkd.data.embeddings import EmbeddingStore
-from mvqkd.data.frame_targets import TargetSource
-from mvqkd.data.index import open_index
-from mvqkd.data.target_sources import StoredAudio, StoredCodes, StoredEmbeddings
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.loading.index import open_index
+from mvqkd.data.targets.codes import CodeStore
+from mvqkd.data.targets.embeddings import EmbeddingStore
+from mvqkd.data.targets.frame_targets import TargetSource
+from mvqkd.data.targets.sources import StoredAudio, StoredCodes, StoredEmbeddings
+from mvqkd.data.targets.teacher_frames import check_lengths
 from mvqkd.distillation import (
     CodebookHead,
     DecodedCodes,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import shlex
 import sys
 import traceback
@@ -14,7 +13,8 @@ from typing import NoReturn
 
 from mvqkd.errors import UserError
 from mvqkd.recipe.options import tell_old_names
-from mvqkd.training.interruption import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from mvqkd.recipe.remedies import tell
+from mvqkd.runtime.interruption import EXIT_INTERRUPTED as EXIT_INTERRUPTED
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 """Errors that are nobody's defect."""
@@ -35,7 +35,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         tell_old_names()
         main()
     except UserError as error:
-        print(f"error: {_with_command(str(error))}", file=sys.stderr)
+        print(f"error: {tell(error)}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
@@ -56,13 +56,6 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _leave_at_once(status)
     sys.exit(status)
-
-
-def _with_command(text: str) -> str:
-    """Remedies as they can be pasted: `./run.sh --stage 3` with the options of this run, which
-    run.sh tells its programs as `MVQKD_RUN`."""
-    command = os.environ.get("MVQKD_RUN", "./run.sh --recipe RECIPE")
-    return re.sub(r"\./run\.sh(?= --(?!help))", lambda _: command, text)
 
 
 def _leave_at_once(status: int) -> NoReturn:

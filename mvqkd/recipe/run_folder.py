@@ -15,13 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mvqkd.data.index import open_index
+from mvqkd.data.loading.index import open_index
 from mvqkd.errors import UserError
 from mvqkd.evaluation.gather import read_distillation
-from mvqkd.files import atomic_path, write_json
 from mvqkd.recipe.config.load import differences, load_config, save_config
 from mvqkd.recipe.config.schema import ExperimentConfig
 from mvqkd.recipe.program import this_command
+from mvqkd.storage.files import atomic_path, write_json
 
 _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
 
@@ -175,7 +175,7 @@ def _digest_of_tokens(lang_dir: Path) -> str:
     """SHA-256 of a BPE model."""
     model = lang_dir / "bpe.model"
     if not model.is_file():
-        raise UserError(f"{model} is missing", remedy="./run.sh --stage 3 --stop-stage 3")
+        raise UserError(f"{model} is missing", step="tokens")
     return hashlib.sha256(model.read_bytes()).hexdigest()
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvqkd.errors import UserError
-from mvqkd.files import file_digest
 from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig
+from mvqkd.recipe.remedies import run_command
+from mvqkd.storage.files import file_digest
 
 LossConfig = CodesConfig | EmbeddingsConfig
 
@@ -103,7 +104,7 @@ def resolve_teacher(uri: str, experiments: Path) -> str:
     if not weights.is_file():
         raise UserError(
             f"the teacher {uri} is not trained: {weights} is missing",
-            remedy=f"train it first: ./run.sh --exp {folder.name}",
+            remedy=f"train it first: {run_command(f'--exp {folder.name}')}",
         )
     options = "&".join(part for part in (query, f"weights={file_digest(weights)[:8]}") if part)
     return f"mvqkd:{_one_spelling(folder)}?{options}"

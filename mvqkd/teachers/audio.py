@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mvqkd.data.audio_cuts import AudioCuts
+from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.runtime.workers import end_with_parent
 from mvqkd.teachers.interface import Embeddings, Teacher
-from mvqkd.workers import end_with_parent
 
 
 @dataclass
@@ -97,7 +97,8 @@ def embed(
             raise UserError(
                 f"utterance {cuts.ids[batch.numbers[row]]} has {int(batch.lens[row])} samples: too "
                 "short for one frame of the teacher",
-                remedy="leave it out: prepare the data with a larger --min-seconds",
+                remedy="leave it out: prepare the data with a higher minimum of seconds",
+                parameters=("min_seconds",),
             )
         with (
             torch.inference_mode(),

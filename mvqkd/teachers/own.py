@@ -11,12 +11,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mvqkd.checkpoints.files import PRETRAINED, epoch_path
 from mvqkd.checkpoints.load import load_model
-from mvqkd.data.features import extract
 from mvqkd.errors import UserError
-from mvqkd.files import file_digest
+from mvqkd.features.fbank import extract
 from mvqkd.geometry import ENCODER_RATE, num_features
 from mvqkd.models import ConformerEncoder
 from mvqkd.models.taps import Taps
+from mvqkd.storage.files import file_digest
 from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.layers import choose_layers
 
@@ -101,7 +101,7 @@ def load_own_teacher(
     folder = Path(exp_dir)
     path = folder / PRETRAINED if epoch is None else epoch_path(folder, epoch)
     if not path.is_file():
-        raise UserError(f"{path} is missing", remedy="train the experiment: ./run.sh --stage 8")
+        raise UserError(f"{path} is missing", step="training")
     if weights is not None and not file_digest(path).startswith(weights):
         raise UserError(
             f"{path} has other weights than the {weights} that are asked for: it was trained anew",

@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 
 from mvqkd.checkpoints.files import save_checkpoint
-from mvqkd.data.batch import Batch
+from mvqkd.data.loading.batch import Batch
 
 
 @dataclass(frozen=True)
-class Transcript:
+class TranscribedSample:
     """What a student makes of an utterance."""
 
     id: str
@@ -53,7 +53,7 @@ def loss_trouble(losses: Sequence[float], clipped: Sequence[bool] = ()) -> list[
     return found
 
 
-def transcript_trouble(transcripts: Sequence[Transcript]) -> list[str]:
+def transcript_trouble(transcripts: Sequence[TranscribedSample]) -> list[str]:
     """What is wrong with the outputs for several utterances: empty, or the same for all."""
     spoken = [one for one in transcripts if one.reference]
     if len(spoken) < 2:

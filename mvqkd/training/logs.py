@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mvqkd.training.distributed import World
+from mvqkd.runtime.distributed import World
 
 
 @contextmanager

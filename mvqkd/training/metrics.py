@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from mvqkd.files import write_text
-from mvqkd.training.distributed import World
+from mvqkd.runtime.distributed import World
+from mvqkd.storage.files import write_text
 from mvqkd.training.sums import LossSums
 from mvqkd.training.update import Update
 
 
-class Interval:
+class LogInterval:
     """What happens between two lines of the log.
 
     Args:
@@ -59,7 +59,7 @@ class Interval:
         }
 
     @classmethod
-    def restore(cls, state: dict[str, Any], *, is_main: bool) -> Interval:
+    def restore(cls, state: dict[str, Any], *, is_main: bool) -> LogInterval:
         """From `state`; the main process takes the sums of all."""
         interval = cls(state["audio_seconds"], state["elapsed"])
         interval.sums = LossSums(state["sums"] if is_main else None)

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mvqkd.data.batch import Batch
+from mvqkd.data.loading.batch import Batch
 from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext
 from mvqkd.models import FULL_CONTEXT, AsrModel, StreamingConfig, Taps
 from mvqkd.training.heads.protocol import HeadLoss

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mvqkd.training.distributed import World
+from mvqkd.runtime.distributed import World
 from mvqkd.training.objective import Losses
 
 

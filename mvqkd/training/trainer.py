@@ -10,84 +10,34 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from mvqkd.checkpoints import files as checkpoint
 from mvqkd.checkpoints.averaging import RunningAverage
-from mvqkd.data.batch import Batch
+from mvqkd.data.loading.batch import Batch
 from mvqkd.errors import UserError
+from mvqkd.runtime.interruption import Interruption
 from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
-from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import (
-    Interval,
+    LogInterval,
     MetricsLog,
     hours_per_hour,
     line_for_people,
     used_memory,
 )
+from mvqkd.training.progress import Progress
+from mvqkd.training.protocols import Batches, LoopSettings
 from mvqkd.training.sums import per_frame
 from mvqkd.training.update import Updater
 from mvqkd.training.validation import Transcribe, validate
 
 _UPDATES_PER_EPOCH = 10
-
-
-class Batches(Protocol):
-    """Batches of one process, such as `mvqkd.data.BatchLoader`."""
-
-    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
-        """Go to an epoch (from 1), without its first batches."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-
-class LoopSettings(Protocol):
-    """Numbers that the loop goes by, with the meanings that they have in
-    `mvqkd.experiment.config.TrainingConfig`, which is one."""
-
-    num_epochs: int
-    accumulate: int
-    average_period: int
-    log_interval: int
-    valid_interval: int
-    save_interval: int
-    keep_checkpoints: int
-    keep_epochs: int
-    max_nonfinite: int
-
-
-@dataclass
-class Progress:
-    """Where a training is; with the weights and the optimizer, all that a checkpoint needs."""
-
-    epoch: int = 1
-    """In progress; num_epochs + 1 after the last."""
-    batches: int = 0
-    """Batches of that epoch that each process has trained on."""
-    step: int = 0
-    """Updates so far, those left out because of values that are not finite included."""
-    audio_seconds: float = 0.0
-    """Of all processes, so far."""
-    elapsed: float = 0.0
-    """Seconds of training, over all restarts."""
-    best_valid_loss: float | None = None
-    """Per encoder frame."""
-    validated_step: int = 0
-    """Of the last validation."""
-    nonfinite: int = 0
-    """Updates left out."""
-    same_since_epoch: int = 1
-    """Epoch since whose beginning batches are made as they are now."""
-    same_since_step: int = 0
-    """The last step before that."""
 
 
 class Trainer:
@@ -133,7 +83,7 @@ class Trainer:
         self._transcribe = transcribe
         self._batching = {**(batching or {}), "processes": self._world.size}
         self._average = RunningAverage(self._objective.model)
-        self._interval = Interval()
+        self._interval = LogInterval()
         self._log: MetricsLog | None = None
         self._started = 0.0
 
@@ -266,10 +216,11 @@ class Trainer:
         if progress.nonfinite > self._config.max_nonfinite:
             raise UserError(
                 f"{progress.nonfinite} updates were left out because of values that are not "
-                f"finite, more than training.max_nonfinite; their batches are in "
+                f"finite, more than max_nonfinite; their batches are in "
                 f"{self._exp_dir / 'log'}/nonfinite-*.pt",
-                remedy="look at those utterances; --training.precision bfloat16 may help, or a "
-                "lower --optimizer.learning_rate in another --exp-dir",
+                remedy="look at those utterances; bfloat16 may help, or a lower learning rate in "
+                "another folder",
+                parameters=("precision", "learning_rate", "exp_dir"),
             )
 
     def _end_epoch(self) -> None:
@@ -288,7 +239,7 @@ class Trainer:
         sums = self._interval.sums.over(self._world, self._objective.components)
         self._now()
         values = {
-            **self._place(),
+            **self.progress.place,
             **per_frame(sums),
             **self._interval.averages(),
             "learning_rate": self._learning_rate(self.progress.step, self._total_steps),
@@ -300,7 +251,7 @@ class Trainer:
         memory = used_memory(self._world.device)
         if memory is not None:
             values["gpu_memory_gib"] = memory
-        self._interval = Interval(self.progress.audio_seconds, self.progress.elapsed)
+        self._interval = LogInterval(self.progress.audio_seconds, self.progress.elapsed)
         if self._log is None:
             return
         self._log.write("train", values)
@@ -335,7 +286,7 @@ class Trainer:
         self._now()
         if self._log is None:
             return
-        values = {**self._place(), **values}
+        values = {**self.progress.place, **values}
         self._log.write("valid", values)
         logging.info("%s%s", line_for_people("valid", values), " (best)" if best else "")
         if transcripts:
@@ -349,15 +300,6 @@ class Trainer:
             logging.warning("%s", trouble)
         if best:
             checkpoint.save_checkpoint(self._exp_dir / checkpoint.BEST, self._weights())
-
-    def _place(self) -> dict[str, float]:
-        progress = self.progress
-        return {
-            "step": progress.step,
-            "epoch": progress.epoch,
-            "audio_hours": progress.audio_seconds / 3600,
-            "elapsed": progress.elapsed,
-        }
 
     def _now(self) -> None:
         self.progress.elapsed = time.monotonic() - self._started
@@ -408,8 +350,9 @@ class Trainer:
             places = (f"rank {rank} at step {p['step']}" for rank, p in enumerate(found))
             raise UserError(
                 "the processes do not go on from the same checkpoint: " + ", ".join(places),
-                remedy=f"{self._exp_dir} must be shared by all machines: an --exp-dir on a disk "
-                "that all of them see, with the checkpoints of the first",
+                remedy=f"{self._exp_dir} must be shared by all machines: a folder on a disk that "
+                "all of them see, with the checkpoints of the first",
+                parameters=("exp_dir",),
             )
 
     def _load_newest(self) -> None:
@@ -425,9 +368,8 @@ class Trainer:
         self.updater.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty unless the precision was float16
             self.updater.scaler.load_state_dict(state["scaler"])
-        known = {field.name for field in fields(Progress)}
-        self.progress = Progress(**{k: v for k, v in state["progress"].items() if k in known})
-        self._interval = Interval.restore(state["interval"], is_main=self._world.is_main)
+        self.progress = Progress.restore(state["progress"])
+        self._interval = LogInterval.restore(state["interval"], is_main=self._world.is_main)
         logging.info(
             "going on from %s, read in %.2f s: epoch %d, batch %d, step %d",
             path,
@@ -438,9 +380,7 @@ class Trainer:
         )
         before = state.get("batching", self._batching)
         if before != self._batching:
-            self.progress.batches = 0
-            self.progress.same_since_epoch = self.progress.epoch
-            self.progress.same_since_step = self.progress.step
+            self.progress.begin_epoch_anew()
             logging.info(
                 "batches were made with %s, are made with %s: epoch %d begins anew",
                 before,

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from mvqkd.data.batch import Batch
-from mvqkd.data.spec_augment import SpecAugment
+from mvqkd.data.loading.batch import Batch
 from mvqkd.errors import UserError
+from mvqkd.features.spec_augment import SpecAugment
+from mvqkd.runtime.distributed import World
 from mvqkd.training.diagnostics import describe, save_batch
-from mvqkd.training.distributed import World
 from mvqkd.training.objective import Losses, Objective
 from mvqkd.training.optimizer import set_learning_rate
 from mvqkd.training.seeding import choose, derive_seed, generator
@@ -195,7 +195,8 @@ class Updater:
         if self.scaler.get_scale() < _SMALLEST_GRAD_SCALE:
             raise UserError(
                 f"gradients overflow float16 even at a scale of {self.scaler.get_scale():g}",
-                remedy="--training.precision bfloat16",
+                remedy="take bfloat16",
+                parameters=("precision",),
             )
 
     def _keep_failed(self, batch: Batch, step: int, error: Exception) -> None:

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from mvqkd.data.batch import Batch
-from mvqkd.training.diagnostics import Transcript
-from mvqkd.training.distributed import World
+from mvqkd.data.loading.batch import Batch
+from mvqkd.runtime.distributed import World
+from mvqkd.training.diagnostics import TranscribedSample
 from mvqkd.training.objective import Objective
 from mvqkd.training.sums import LossSums, per_frame
 
@@ -28,7 +28,7 @@ def validate(
     world: World,
     autocast: Callable[[], AbstractContextManager[object]],
     transcribe: Transcribe | None = None,
-) -> tuple[dict[str, float], list[Transcript]]:
+) -> tuple[dict[str, float], list[TranscribedSample]]:
     """Validate on the batches of all processes.
 
     Every process must call it; their numbers of batches may differ, down to none.
@@ -61,7 +61,8 @@ def validate(
         with autocast():
             hypotheses = transcribe(objective, some)
         transcripts = [
-            Transcript(*fields) for fields in zip(some.ids, some.texts, hypotheses, strict=True)
+            TranscribedSample(*fields)
+            for fields in zip(some.ids, some.texts, hypotheses, strict=True)
         ]
     objective.train()
     return per_frame(sums.over(world, objective.components)), transcripts

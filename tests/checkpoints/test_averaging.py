@@ -11,7 +11,7 @@ from mvqkd.checkpoints import files as checkpoint
 from mvqkd.checkpoints.averaging import RunningAverage, average_between, average_epochs
 from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
 from mvqkd.errors import UserError
-from mvqkd.training.interruption import Interruption
+from mvqkd.runtime.interruption import Interruption
 from tests.training.helpers import assert_same, make_objective, make_trainer
 
 
@@ -124,7 +124,7 @@ def test_a_student_of_other_sizes_is_refused_and_the_tensors_are_named(trained, 
     assert "ctc.output.weight: [6, 16] in the file, none here" in error.value.problem
     assert " encoder." not in error.value.problem
     assert_same(objective.model.state_dict(), before)
-    with pytest.raises(UserError, match=r"none\.pt is missing"):
+    with pytest.raises(UserError, match=r"none\.pt, to begin with, is missing"):
         begin_with(objective.model, tmp_path / "none.pt")
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mvqkd.data.extraction import manifest_cuts, store_features
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.lang import check_tokens, prepare_tokenizer
-from mvqkd.data.manifests import prepare_manifests
+from mvqkd.data.prepare.fbank import manifest_cuts, store_features
+from mvqkd.data.prepare.manifests import prepare_manifests
+from mvqkd.data.prepare.tokens import check_tokens, prepare_tokenizer
 
 WORDS = ["THE", "CAT", "SAT", "ON", "A", "MAT", "WHILE", "TWO", "DOGS", "RAN", "ROUND", "OUR"]
 WORDS += ["HOUSE", "AND", "SANG", "SONGS"]

@@ -15,10 +15,10 @@ SPLITS = {"train": ["train-a"], "dev": ["dev_b"], "test": [], "unlabelled": []}
 
 def test_what_stages_note_stands_together(tmp_path: Path) -> None:
     data = DataFolder(tmp_path / "data")
-    with pytest.raises(UserError, match=r"data\.json.* is missing\n.*--stage 1"):
+    with pytest.raises(UserError, match=r"data\.json.* is missing\n.*prepare the manifests"):
         data.lang()
     data.record_splits(tmp_path / "corpus", "x", SPLITS)
-    with pytest.raises(UserError, match=r"no tokens yet\n.*--stage 3"):
+    with pytest.raises(UserError, match=r"no tokens yet\n.*prepare the tokens"):
         data.lang()
     assert data.lang(500) == data.root / "lang_bpe_500"
     data.record_vocab_size(40)
@@ -68,8 +68,8 @@ def test_a_folder_of_version_0_1_0_is_read(old: DataFolder) -> None:
 def test_what_an_old_folder_does_not_tell_is_not_guessed(old: DataFolder) -> None:
     (old.root / "lang_bpe_40").mkdir()
     assert old.lang(30).name == "lang_bpe_30"
-    with pytest.raises(UserError, match=r"no tokens yet\n.*--stage 3"):
+    with pytest.raises(UserError, match=r"no tokens yet\n.*prepare the tokens"):
         old.lang()
     (old.manifests / "other_recordings_dev_b.jsonl.gz").touch()
-    with pytest.raises(UserError, match=r"the prefix of file names\n.*--stage 1"):
+    with pytest.raises(UserError, match=r"the prefix of file names\n.*prepare the manifests"):
         old.cuts("dev_b")

@@ -25,8 +25,8 @@ COMMANDS = {
 DRIVER = """
 import os, random, runpy, signal, sys, time
 from pathlib import Path
-import mvqkd.data.extraction, mvqkd.data.lang, mvqkd.data.manifests
-from mvqkd.data.jsonl import read_items
+import mvqkd.data.prepare.fbank, mvqkd.data.prepare.tokens, mvqkd.data.prepare.manifests
+from mvqkd.storage.jsonl import read_items
 
 program, seed, kills, longest = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 moments = random.Random(program + seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.jsonl import read_items
+from mvqkd.storage.jsonl import read_items
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,12 +116,12 @@ def test_prepared_splits_are_told(
         (
             "prepare_lang",
             ["--data-dir", "{manifests_only}"],
-            "train-tiny.jsonl.gz is missing\n  remedy: ./run.sh --recipe RECIPE --stage 2",
+            "is missing\n  remedy: compute the features: ./run.sh --recipe RECIPE --stage 2",
         ),
         (
             "prepare_lang",
             ["--data-dir", "{prepared}", "--vocab-size", "9999"],
-            "remedy: --vocab-size",
+            "(--vocab-size)",
         ),
     ],
 )

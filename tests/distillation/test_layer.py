@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mvqkd.data.batch import Batch
-from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
-from mvqkd.data.frame_targets import FrameTargets
-from mvqkd.data.target_sources import StoredCodes
+from mvqkd.data.loading.batch import Batch
+from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
+from mvqkd.data.targets.frame_targets import FrameTargets
+from mvqkd.data.targets.sources import StoredCodes
 from mvqkd.distillation import (
     CodebookHead,
     EncoderPass,

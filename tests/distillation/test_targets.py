@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from mvqkd.data.alignment import align, require_ratio
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
-from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
-from mvqkd.data.frame_targets import TargetSource
-from mvqkd.data.target_sources import StoredAudio, StoredCodes, StoredEmbeddings
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
+from mvqkd.data.targets.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
+from mvqkd.data.targets.frame_targets import TargetSource
+from mvqkd.data.targets.sources import StoredAudio, StoredCodes, StoredEmbeddings
+from mvqkd.data.targets.teacher_frames import match_frames, require_ratio
 from mvqkd.distillation import DecodedCodes, LossContext, OnlineTeacher, StoredTargets
 from mvqkd.distillation.layer import TeacherTargets
 from mvqkd.errors import UserError
@@ -131,12 +131,12 @@ def test_other_embeddings_than_those_configured_are_refused(tmp_path: Path) -> N
 
 def test_lengths_may_differ_by_a_few_frames() -> None:
     options = {"ratio": 2, "delay": 0, "tolerance": 1, "source": "x"}
-    assert align("a", 19, 10, **options) == (0, 9)  # type: ignore[arg-type]
-    assert align("a", 22, 10, **options) == (0, 10)  # type: ignore[arg-type]
+    assert match_frames("a", 19, 10, **options) == (0, 9)  # type: ignore[arg-type]
+    assert match_frames("a", 22, 10, **options) == (0, 10)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="utterance a: 23 teacher frames in x but 10"):
-        align("a", 23, 10, **options)  # type: ignore[arg-type]
-    assert align("a", 20, 10, **{**options, "delay": 3}) == (3, 7)  # type: ignore[arg-type]
-    assert align("a", 20, 10, **{**options, "delay": 12}) == (12, 0)  # type: ignore[arg-type]
+        match_frames("a", 23, 10, **options)  # type: ignore[arg-type]
+    assert match_frames("a", 20, 10, **{**options, "delay": 3}) == (3, 7)  # type: ignore[arg-type]
+    assert match_frames("a", 20, 10, **{**options, "delay": 12}) == (12, 0)  # type: ignore[arg-type]
 
 
 def test_frame_rates_need_an_integer_ratio() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from mvqkd.data.audio_cuts import AudioCuts
+from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.errors import UserError
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import embed
-from mvqkd.teachers.probe import probe
+from mvqkd.teachers.ctc_probe import probe
 from tests.local.programs import run
 from tests.teachers.corpus import URI, make_corpus
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
-from mvqkd.data.jsonl import read_items
+from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
+from mvqkd.storage.jsonl import read_items
 from tests.local.programs import run
 
 

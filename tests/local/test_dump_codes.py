@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.codes import CodeStore
-from mvqkd.data.feature_reader import FeatureReader
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.loading.feature_reader import FeatureReader
+from mvqkd.data.targets.codes import CodeStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.predictable import encode_predictably
-from mvqkd.quantization.probe import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.rate_distortion import encode_predictably
 from mvqkd.teachers import load_teacher
 from tests.local.programs import contents, dump, run
 from tests.teachers.corpus import URI, make_corpus

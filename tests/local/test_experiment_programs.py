@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mvqkd.data.codes import CodeStore
-from mvqkd.data.embeddings import EmbeddingStore
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.jsonl import read_items
+from mvqkd.data.targets.codes import CodeStore
+from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.recipe.stages.quantizer import QuantizerTraining
+from mvqkd.storage.jsonl import read_items
 from tests.data.conftest import prepare, write_part
 from tests.local.programs import LOCAL, run
 from tests.teachers.corpus import URI

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.embeddings import EmbeddingStore
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.teachers import load_teacher
 from tests.local.programs import contents, extract

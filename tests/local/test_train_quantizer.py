@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mvqkd.data.codes import CodeStore
-from mvqkd.data.embeddings import EmbeddingStore
-from mvqkd.data.feature_reader import FeatureReader
+from mvqkd.data.loading.feature_reader import FeatureReader
+from mvqkd.data.targets.codes import CodeStore
+from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.probe import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodeProbe
 from mvqkd.recipe.stages.quantizer import split
 from tests.local.programs import dump, extract, run
 

@@ -345,10 +345,10 @@ def test_importing_needs_torch_and_numpy_alone():
         "        if name.split('.')[0] in ('h5py', 'numba', 'lhotse', 'torchaudio', 'scipy'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        "import mvqkd.quantization, mvqkd.quantization.reference\n"
-        "import mvqkd.quantization.predictability\n"
+        "import mvqkd.quantization, mvqkd.quantization.multi_quantization.exchange\n"
+        "import mvqkd.quantization.predictability.measure\n"
         "ours = {m for m in sys.modules if m.startswith('mvqkd.')}\n"
-        "ours -= {'mvqkd.errors', 'mvqkd.files'}\n"
+        "ours -= {'mvqkd.errors', 'mvqkd.storage.files'}\n"
         "assert all(m.startswith('mvqkd.quantization') for m in ours), ours\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.codes import CodesInfo, write_codes
-from mvqkd.data.embeddings import EmbeddingsInfo, write_embeddings
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.targets.codes import CodesInfo, write_codes
+from mvqkd.data.targets.embeddings import EmbeddingsInfo, write_embeddings
 from mvqkd.quantization import Quantizer
 from mvqkd.recipe.teacher_files import TeacherFiles
 

@@ -9,9 +9,9 @@ import torch
 
 from mvqkd.errors import UserError
 from mvqkd.losses import lattice
-from mvqkd.recipe.build import build_objective, build_student, build_transducer_loss
+from mvqkd.recipe.build import build_noise, build_objective, build_student, build_transducer_loss
 from mvqkd.recipe.config.load import load_config
-from mvqkd.recipe.config.schema import ExperimentConfig, LossConfig, ModelConfig
+from mvqkd.recipe.config.schema import DataConfig, ExperimentConfig, LossConfig, ModelConfig
 from mvqkd.recipe.distillation import OpenedLoss
 from tests.training.helpers import TapLoss
 
@@ -72,3 +72,11 @@ def test_distillation_leaves_the_initial_weights_as_they_are():
     config.training.seed += 1
     other = dict(build_objective(config, 10, {}).named_parameters())
     assert not all(torch.equal(value, other[name]) for name, value in alone.named_parameters())
+
+
+@pytest.mark.parametrize("name", [None, "musan_cuts.jsonl.gz"])
+def test_noise_that_was_not_prepared_is_refused_with_the_command(tmp_path, name):
+    config = DataConfig(musan_probability=0.5)
+    with pytest.raises(UserError, match=r"no MUSAN features .*\n.*--musan yes --stop-stage 2"):
+        build_noise(config, name and tmp_path / name, seed=0)
+    assert build_noise(DataConfig(), None, seed=0) is None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvqkd.data.embeddings import EmbeddingsInfo, write_embeddings
+from mvqkd.data.targets.embeddings import EmbeddingsInfo, write_embeddings
 from mvqkd.distillation import (
     CodebookHead,
     JointCodebookHead,

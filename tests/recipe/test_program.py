@@ -42,32 +42,6 @@ def test_status_and_last_words(work: str, status: int, words: str, launched: boo
     assert words in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    ("command", "shown"),
-    [
-        (None, "./run.sh --recipe RECIPE --stage 3, or see ./run.sh --help-config"),
-        (
-            r"./run.sh --recipe egs/x --data-dir a\ b",
-            r"./run.sh --recipe egs/x --data-dir a\ b --stage 3, or see ./run.sh --help-config",
-        ),
-    ],
-)
-def test_remedies_are_of_the_run_that_failed(command: str | None, shown: str) -> None:
-    program = (
-        "from mvqkd.errors import UserError\n"
-        "from mvqkd.recipe.program import run_program\n"
-        "def main():\n"
-        "    raise UserError('no', remedy='./run.sh --stage 3, or see ./run.sh --help-config')\n"
-        "run_program(main)"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "MVQKD_RUN"}
-    environment |= {} if command is None else {"MVQKD_RUN": command}
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60
-    )
-    assert result.stderr == f"error: no\n  remedy: {shown}\n"
-
-
 def test_a_process_of_torchrun_leaves_its_threads_behind() -> None:
     program = (
         "import threading\n"

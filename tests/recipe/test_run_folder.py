@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mvqkd.data.extraction import manifest_cuts, store_cuts, store_features
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.jsonl import read_items, write_items
+from mvqkd.data.prepare.fbank import manifest_cuts, store_cuts, store_features
 from mvqkd.errors import UserError
 from mvqkd.evaluation.gather import read_distillation
 from mvqkd.recipe.config.schema import ExperimentConfig
@@ -23,6 +22,7 @@ from mvqkd.recipe.run_folder import (
     write_distillation,
     write_folder,
 )
+from mvqkd.storage.jsonl import read_items, write_items
 from tests.data.conftest import prepare, write_part
 
 TRAIN, DEV = "tiny_cuts_train-tiny.jsonl.gz", "tiny_cuts_dev-a.jsonl.gz"

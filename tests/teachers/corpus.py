@@ -10,7 +10,7 @@ import torch
 from lhotse import MonoCut, Recording, SupervisionSegment
 from torch import Tensor, nn
 
-from mvqkd.data.jsonl import write_items
+from mvqkd.storage.jsonl import write_items
 from mvqkd.teachers import CTCTranscriber, Embeddings
 
 

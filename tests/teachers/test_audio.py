@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from mvqkd.data.audio_cuts import AudioCuts
+from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.errors import UserError
 from mvqkd.teachers.audio import audio_batches, embed
 from tests.teachers.corpus import Multiplied, Spectra, make_corpus

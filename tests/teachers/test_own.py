@@ -7,8 +7,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from mvqkd.checkpoints.files import PRETRAINED, epoch_path, load_checkpoint, save_checkpoint
-from mvqkd.data.features import extract
 from mvqkd.errors import UserError
+from mvqkd.features.fbank import extract
 from mvqkd.models import AsrModel
 from mvqkd.models.taps import Taps
 from mvqkd.recipe.build import build_student, describe_model

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mvqkd.data import Batch
-from mvqkd.data.batch import collate
+from mvqkd.data.loading.batch import Batch, collate
 from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.models import (
     AsrModel,
@@ -21,7 +20,7 @@ from mvqkd.models import (
     TransducerHead,
 )
 from mvqkd.recipe.config.schema import TrainingConfig
-from mvqkd.training.distributed import World
+from mvqkd.runtime.distributed import World
 from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
 from mvqkd.training.optimizer import build_adamw

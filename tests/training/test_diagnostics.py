@@ -8,8 +8,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mvqkd.training.diagnostics import Transcript, loss_trouble, save_batch, transcript_trouble
-from mvqkd.training.interruption import Interruption
+from mvqkd.runtime.interruption import Interruption
+from mvqkd.training.diagnostics import (
+    TranscribedSample,
+    loss_trouble,
+    save_batch,
+    transcript_trouble,
+)
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import make_batch, make_trainer
 
@@ -48,7 +53,7 @@ def test_gradients_clipped_always():
 
 
 def _transcripts(*hypotheses):
-    return [Transcript(f"u{i}", f"REF {i}", text) for i, text in enumerate(hypotheses)]
+    return [TranscribedSample(f"u{i}", f"REF {i}", text) for i, text in enumerate(hypotheses)]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,9 @@ def test_constant_output_is_told(hypotheses, word):
 
 
 def test_silence_may_have_empty_output():
-    assert transcript_trouble([Transcript("a", "", ""), Transcript("b", "", "")]) == []
+    assert (
+        transcript_trouble([TranscribedSample("a", "", ""), TranscribedSample("b", "", "")]) == []
+    )
 
 
 def test_saved_batch_reads_back(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mvqkd.data.hypotheses import Hypotheses, ground_truth
+from mvqkd.data.loading.hypotheses import Hypotheses, ground_truth
 from mvqkd.losses import ctc_loss
 from mvqkd.models import FULL_CONTEXT, StreamingConfig
 from mvqkd.training.objective import Objective

@@ -19,7 +19,7 @@ from mvqkd import load_model
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.schema import ExperimentConfig, ModelConfig, TrainingConfig
 from mvqkd.recipe.run_folder import check_folder, write_folder
-from mvqkd.training.interruption import EXIT_INTERRUPTED
+from mvqkd.runtime.interruption import EXIT_INTERRUPTED
 from mvqkd.training.metrics import read_metrics
 from tests.data.conftest import prepare, write_part
 

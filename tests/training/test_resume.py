@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from mvqkd.checkpoints import files as checkpoint
-from mvqkd.data import SpecAugment
 from mvqkd.errors import UserError
+from mvqkd.features.spec_augment import SpecAugment
+from mvqkd.runtime.distributed import World
+from mvqkd.runtime.interruption import Interruption
 from mvqkd.training import trainer
-from mvqkd.training.distributed import World
-from mvqkd.training.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
     FixedBatches,

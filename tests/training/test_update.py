@@ -13,11 +13,11 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch.testing import assert_close
 
-from mvqkd.data import SpecAugment
-from mvqkd.data.hypotheses import Hypotheses
+from mvqkd.data.loading.hypotheses import Hypotheses
 from mvqkd.errors import UserError
-from mvqkd.training.distributed import World, start_world
-from mvqkd.training.interruption import Interruption
+from mvqkd.features.spec_augment import SpecAugment
+from mvqkd.runtime.distributed import World, start_world
+from mvqkd.runtime.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
     FixedBatches,
@@ -295,7 +295,7 @@ def test_a_process_without_a_gpu_is_told_in_words(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UserError, match=r"process 3 .* there are 2") as error:
         start_world("cuda").__enter__()
-    assert "--world-size 2" in error.value.remedy
+    assert "2 processes a machine" in error.value.remedy
 
 
 def test_world_is_one_process_without_torchrun(monkeypatch):

@@ -29,8 +29,8 @@ from mvqkd.data.synthetic.espeak import Espeak, Line
 from mvqkd.data.synthetic.sentences import StoryWriter, transcript
 from mvqkd.data.synthetic.voices import Speaker, babble_voices, make_speakers
 from mvqkd.errors import UserError
-from mvqkd.files import atomic_path, write_json, write_text
 from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.storage.files import atomic_path, write_json, write_text
 
 SPLITS = ("train", "dev", "test")
 CHAPTER_LENGTH = 20  # utterances

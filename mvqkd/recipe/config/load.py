@@ -10,10 +10,10 @@ from typing import NamedTuple
 import yaml
 
 from mvqkd.errors import UserError
-from mvqkd.files import write_text
 from mvqkd.recipe.config.fields import all_fields, build, find_field, flatten, suggest
 from mvqkd.recipe.config.renamed import translate
 from mvqkd.recipe.config.schema import ExperimentConfig
+from mvqkd.storage.files import write_text
 
 COMMAND_LINE = "the command line"
 _MOST_BASES = 10

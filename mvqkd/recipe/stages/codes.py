@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.codes import CodesInfo, CodeStore, write_codes
-from mvqkd.data.feature_reader import FeatureReader
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.loading.feature_reader import FeatureReader
+from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.predictable import encode_predictably
-from mvqkd.quantization.probe import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.rate_distortion import encode_predictably
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.stages.embeddings import TeacherPass
 from mvqkd.recipe.teacher_files import uses
+from mvqkd.runtime.shards import Tick, divide_parts, prepare_folder, process_shards, worker
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import embed
-from mvqkd.teachers.shards import Tick, divide_parts, prepare_folder, process_shards, worker
 
 
 def dump_for_experiment(inputs: ExperimentInputs, how: TeacherPass) -> None:

@@ -11,81 +11,27 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from mvqkd.checkpoints.files import epoch_path, epochs
 from mvqkd.checkpoints.load import load_model, read_description
-from mvqkd.data import Tokenizer, eval_loader
-from mvqkd.decoding import (
-    CTCGreedySearch,
-    GreedySearch,
-    ModifiedBeamSearch,
-    Search,
-    decode_chunked,
-    decode_whole,
-)
-from mvqkd.decoding.corpus import Decode, Recognized, Timing, recognize
+from mvqkd.data.loading.batch_loader import eval_loader
+from mvqkd.data.loading.tokenizer import Tokenizer
+from mvqkd.decoding.split import Recognized, Timing, recognize
 from mvqkd.errors import UserError
-from mvqkd.evaluation.bootstrap import Interval, speakers, wer_interval
+from mvqkd.evaluation.bootstrap import ConfidenceInterval, speakers, wer_interval
 from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summary
 from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score, spelled
-from mvqkd.files import write_json, write_text
-from mvqkd.models import AsrModel, ConformerEncoder, TransducerHead
-from mvqkd.recipe.config.schema import DecodingConfig, Method
+from mvqkd.models import AsrModel
+from mvqkd.recipe.build_decoding import Chunks, build_decoder, build_search, choose_chunks
+from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.program import this_command
 from mvqkd.recipe.run_folder import check_tokens_of, code_version
-
-METHODS = get_args(Method)
-
-
-@dataclass
-class Chunks:
-    """How the encoder hears an utterance; frames of 40 ms."""
-
-    size: int | None
-    """None: full context."""
-    left_context: int | None
-    """None: all."""
-    with_states: bool
-    """Chunk by chunk instead of a masked forward pass."""
-
-    @property
-    def suffix(self) -> str:
-        """For names of files."""
-        if self.size is None:
-            return ""
-        left = "all" if self.left_context is None else self.left_context
-        return f"-chunk-{self.size}-left-{left}" + ("-chunked" if self.with_states else "")
-
-
-def choose_chunks(config: DecodingConfig, model: dict[str, Any]) -> Chunks:
-    """Chunks of a student whose `model` section is given.
-
-    Raises:
-        UserError: the student cannot be decoded that way.
-    """
-    trained = [size for size in model["chunk_size"] if size > 0]
-    size = config.chunk_size or (trained[0] if trained else 0)
-    if config.streaming == "none" or not size:
-        return Chunks(None, None, False)
-    if not model["causal"]:
-        raise UserError(
-            f"decoding.chunk_size is {size}, but the student has full context",
-            remedy="train a streaming student: --model.causal true --model.chunk_size '[16]'",
-        )
-    left = config.left_context or model["left_context"]
-    if left < 0 and config.streaming == "chunked":
-        raise UserError(
-            "a stream cannot remember all of its past",
-            remedy="--decoding.left_context 64, or --decoding.streaming simulated",
-        )
-    return Chunks(size, left if left >= 0 else None, config.streaming == "chunked")
+from mvqkd.storage.files import write_json, write_text
 
 
 class Weights:
@@ -102,9 +48,7 @@ class Weights:
     def __init__(self, exp_dir: Path, config: DecodingConfig) -> None:
         available = epochs(exp_dir)
         if not available:
-            raise UserError(
-                f"{exp_dir} has no epoch-N.pt", remedy="train first: ./run.sh --stage 8"
-            )
+            raise UserError(f"{exp_dir} has no epoch-N.pt", step="training")
         self.exp_dir = exp_dir
         self.epoch = available[-1] if config.epoch == -1 else config.epoch
         self.avg = config.avg
@@ -132,70 +76,6 @@ class Weights:
                 device=device,
             )
         return self._model
-
-
-def build_search(config: DecodingConfig, method: str, model: AsrModel) -> Search[Any]:
-    """The search that section `decoding` describes.
-
-    Raises:
-        UserError: the method is unknown, or the student or the settings do not allow it.
-    """
-    penalty = config.blank_penalty
-    try:
-        if method == "greedy_search":
-            return GreedySearch(
-                _transducer(model),
-                max_symbols_per_frame=config.max_symbols_per_frame,
-                blank_penalty=penalty,
-            )
-        if method == "modified_beam_search":
-            return ModifiedBeamSearch(
-                _transducer(model),
-                beam_size=config.beam_size,
-                nbest=max(1, config.nbest),
-                blank_penalty=penalty,
-            )
-        if method == "ctc_greedy_search":
-            if model.ctc is None:
-                raise ValueError("the model has no CTC head: it was trained with ctc_scale 0")
-            return CTCGreedySearch(model.ctc, blank_penalty=penalty)
-    except ValueError as error:
-        raise UserError(
-            str(error), remedy="see ./run.sh --help-config, section decoding"
-        ) from error
-    raise UserError(
-        f"there is no decoding method {method}", remedy=f"--method takes {', '.join(METHODS)}"
-    )
-
-
-def _transducer(model: AsrModel) -> TransducerHead:
-    if model.transducer is None:
-        raise ValueError("the model has no transducer head")
-    return model.transducer
-
-
-def build_decoder(
-    config: DecodingConfig, chunks: Chunks, search: Search[Any], encoder: ConformerEncoder
-) -> Decode:
-    """Features and lens -> hypotheses."""
-    if chunks.with_states:
-        assert chunks.size is not None and chunks.left_context is not None
-        return partial(
-            decode_chunked,
-            encoder,
-            search,
-            chunk_size=chunks.size,
-            left_context=chunks.left_context,
-            tail_padding=config.tail_padding,
-        )
-    return partial(
-        decode_whole,
-        encoder,
-        search,
-        chunk_size=chunks.size,
-        left_context=chunks.left_context,
-        tail_padding=config.tail_padding,
-    )
 
 
 def decode_experiment(
@@ -295,7 +175,7 @@ def _settings(
     inputs = [*weights.files, cuts, lang_dir / "bpe.model"]
     missing = [str(path) for path in inputs if not path.is_file()]
     if missing:
-        raise UserError(f"{', '.join(missing)} is missing", remedy="./run.sh --stop-stage 8")
+        raise UserError(f"{', '.join(missing)} is missing", step="training")
     return {
         "epoch": weights.epoch,
         "avg": weights.avg,
@@ -396,7 +276,7 @@ def _circumstances(model: AsrModel, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _bounds(interval: Interval) -> list[float | None]:
+def _bounds(interval: ConfidenceInterval) -> list[float | None]:
     return [_number(bound) for bound in interval]
 
 

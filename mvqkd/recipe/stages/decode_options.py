@@ -14,6 +14,7 @@ from mvqkd.data.splits import expand_splits
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import COMMAND_LINE, load_config
 from mvqkd.recipe.config.schema import DecodingConfig
+from mvqkd.recipe.remedies import run_command
 from mvqkd.recipe.run_folder import lang_name
 
 
@@ -49,7 +50,10 @@ def decoding_inputs(
     if patterns:
         available = [name for name in {n for names in splits.values() for n in names}]
         chosen = expand_splits(
-            patterns, available, data_dir, remedy="./run.sh --stage 1 --stop-stage 2"
+            patterns,
+            available,
+            data_dir,
+            remedy=f"prepare others: {run_command('--stage 1 --stop-stage 2')}",
         )
     else:
         chosen = [*splits["dev"], *splits["test"]]

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mvqkd.data.alignment import require_ratio
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.targets.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
+from mvqkd.data.targets.teacher_frames import require_ratio
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.teacher_files import uses
+from mvqkd.runtime.shards import Tick, divide, divide_parts, prepare_folder, process_shards, worker
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import embed
-from mvqkd.teachers.shards import Tick, divide, divide_parts, prepare_folder, process_shards, worker
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def extract_embeddings(
     cuts = AudioCuts(cuts_paths)
     numbers = cuts.sample(num_utterances, seed)
     if not numbers:
-        raise UserError(f"there are no cuts in {cuts_paths[0]}", remedy="./run.sh --stage 2")
+        raise UserError(f"there are no cuts in {cuts_paths[0]}", step="features")
     seconds = cuts.num_samples / SAMPLE_RATE
     layers = sorted(set(layers))
     teacher = load_teacher(teacher_uri, layers, device=device)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mvqkd.data.extraction import manifest_cuts, noise_cuts, store_cuts, store_features
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.report import read_report
-from mvqkd.locks import own_folder
+from mvqkd.data.prepare.fbank import manifest_cuts, noise_cuts, store_cuts, store_features
+from mvqkd.data.prepare.preparation_report import read_report
+from mvqkd.storage.locks import own_folder
 
 SPEEDS = (1.0, 0.9, 1.1)
 """Of training audio, with speed perturbation."""
@@ -39,7 +39,7 @@ def compute_features(
     """
     splits = data.splits(patterns)
     # A run that waited finds done what the other one did.
-    with own_folder(data.fbank, work="extraction of features"):
+    with own_folder(data.fbank, work="extraction of features", wait=True):
         for role in ("train", "unlabelled", "dev", "test"):
             for split in splits[role]:
                 cuts = manifest_cuts(data, split)

@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mvqkd.data.embeddings import EmbeddingFrames, EmbeddingStore
-from mvqkd.data.feature_reader import FeatureReader
-from mvqkd.data.labelled import SPEED
+from mvqkd.data.loading.feature_reader import FeatureReader
+from mvqkd.data.loading.labelled import SPEED
+from mvqkd.data.targets.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.errors import UserError
-from mvqkd.files import file_digest, write_json, write_text
 from mvqkd.quantization import Quantizer, load_quantizer, measure
-from mvqkd.quantization.predictability import predictability
-from mvqkd.quantization.predictable import encode_predictably
-from mvqkd.quantization.probe import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.measure import predictability
+from mvqkd.quantization.predictability.rate_distortion import encode_predictably
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.quantizer_report import describe
 from mvqkd.recipe.teacher_files import uses
+from mvqkd.storage.files import file_digest, write_json, write_text
 
 _ENOUGH_FRAMES = 100_000
 _PROBED = 1000

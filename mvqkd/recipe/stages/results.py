@@ -9,7 +9,7 @@ from mvqkd.errors import UserError
 from mvqkd.evaluation.gather import compare, read_experiments
 from mvqkd.evaluation.pictures import draw_error_rates, draw_storage, draw_training
 from mvqkd.evaluation.report import results_page, results_table
-from mvqkd.files import write_text
+from mvqkd.storage.files import write_text
 
 
 def write_results(root: Path, *, baseline_name: str = "baseline", by_speaker: bool = False) -> None:
@@ -33,9 +33,7 @@ def write_results(root: Path, *, baseline_name: str = "baseline", by_speaker: bo
             logging.info("wrote %s", path)
     decoded = [experiment for experiment in experiments if experiment.results]
     if not decoded:
-        raise UserError(
-            f"no experiment in {root} has been decoded", remedy="./run.sh --stage 9 --stop-stage 9"
-        )
+        raise UserError(f"no experiment in {root} has been decoded", step="decoding")
     baseline = {experiment.name: experiment for experiment in decoded}.get(baseline_name)
     compared = {
         experiment.name: compare(experiment, baseline, by_speaker=by_speaker)

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from mvqkd.checkpoints.files import PRETRAINED
-from mvqkd.data.alignment import require_ratio
-from mvqkd.data.audio_cuts import AudioCuts
-from mvqkd.data.features import extract
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.targets.teacher_frames import require_ratio
 from mvqkd.errors import UserError
 from mvqkd.evaluation.wer import Transcript, log_line, score
-from mvqkd.files import write_text
+from mvqkd.features.fbank import extract
 from mvqkd.geometry import FEATURE_RATE, SAMPLE_RATE
 from mvqkd.recipe.config.load import load_config
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.stages.train import train_experiment
 from mvqkd.recipe.teacher_files import own_experiment
+from mvqkd.runtime.shards import worker
+from mvqkd.storage.files import write_text
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import embed
+from mvqkd.teachers.ctc_probe import probe
 from mvqkd.teachers.interface import Teacher
-from mvqkd.teachers.probe import probe
-from mvqkd.teachers.shards import worker
 
 Utterances = list[tuple[Tensor, str]]
 """Frames (T, D) and transcript of each."""

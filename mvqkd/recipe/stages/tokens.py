@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.lang import check_tokens, prepare_tokenizer
+from mvqkd.data.prepare.tokens import check_tokens, prepare_tokenizer
 from mvqkd.errors import UserError
 
 
@@ -28,7 +28,7 @@ def prepare_tokens(
     cuts = [data.cuts(split) for role in ("train", "dev", "test") for split in splits[role]]
     for path in cuts:
         if not path.is_file():
-            raise UserError(f"{path} is missing", remedy="./run.sh --stage 2 --stop-stage 2")
+            raise UserError(f"{path} is missing", step="features")
     lang = data.lang(vocab_size)
     supervisions = [data.manifest("supervisions", split) for split in splits["train"]]
     prepare_tokenizer(supervisions, vocab_size, lang)

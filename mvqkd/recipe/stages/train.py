@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvqkd.errors import UserError
-from mvqkd.locks import own_folder
 from mvqkd.recipe.config.rules import check_rules
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.run_folder import (
@@ -21,10 +20,11 @@ from mvqkd.recipe.run_folder import (
     write_distillation,
     write_folder,
 )
+from mvqkd.storage.locks import own_folder
 
 if TYPE_CHECKING:
     from mvqkd.recipe.distillation import OpenedLoss
-    from mvqkd.training.distributed import World
+    from mvqkd.runtime.distributed import World
 
 
 def train_experiment(
@@ -88,10 +88,10 @@ def _train(
     # Not before: a wrong option or a finished training is told without waiting for torch.
     from mvqkd.checkpoints.files import steps
     from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
-    from mvqkd.data import Tokenizer
+    from mvqkd.data.loading.tokenizer import Tokenizer
     from mvqkd.recipe import build
-    from mvqkd.training.distributed import start_world
-    from mvqkd.training.interruption import listen
+    from mvqkd.runtime.distributed import start_world
+    from mvqkd.runtime.interruption import listen
     from mvqkd.training.logs import log_to
     from mvqkd.training.trainer import Trainer
 
@@ -99,8 +99,7 @@ def _train(
     # Before the processes meet: the first one's refusal ends them all.
     own: AbstractContextManager[None] = nullcontext()
     if os.environ.get("RANK", "0") == "0":
-        remedy = "wait for its end, stop it, or train in another folder (run.sh: --variant)"
-        own = own_folder(exp_dir, work="training", remedy=remedy)
+        own = own_folder(exp_dir, work="training", wait=False)
     with own, start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
         opened = _open_losses(inputs, unlabelled, world)
         world.wait()  # nothing is written before every process has looked at the folder

@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from mvqkd.checkpoints.files import save_checkpoint
-from mvqkd.data import Batch
-from mvqkd.data.batch import collate
-from mvqkd.data.tokenizer import Tokenizer, train_tokenizer
+from mvqkd.data.loading.batch import Batch, collate
+from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
 from mvqkd.errors import UserError
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.recipe.build import build_student, describe_model
@@ -200,5 +199,5 @@ def test_chunks() -> None:
     assert choose_chunks(DecodingConfig(left_context=-1), streaming).left_context is None
     with pytest.raises(UserError, match="full context"):
         choose_chunks(DecodingConfig(chunk_size=16), full)
-    with pytest.raises(UserError, match="remember"):
+    with pytest.raises(UserError, match="unlimited left context"):
         choose_chunks(DecodingConfig(streaming="chunked", left_context=-1), streaming)

@@ -1,0 +1,1 @@
+"""From manifests of cuts with features to the batches of an epoch."""

@@ -1,0 +1,127 @@
+"""What the loaders yield: a padded batch of utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvqkd.data.loading.hypotheses import Hypotheses, ground_truth
+from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms
+from mvqkd.geometry import FEATURE_PADDING, FRAME_SHIFT, RECEPTIVE_FIELD, SUBSAMPLING
+
+
+@dataclass
+class Batch:
+    """Utterances padded to a common length, longest first.
+
+    `features[n, feature_lens[n]:]` is `FEATURE_PADDING`.
+    """
+
+    ids: list[str]
+    """Stable utterance ids; speed-perturbed copies end in `_sp0.9` or `_sp1.1`."""
+    features: Tensor
+    """(N, T, C) float32 log-mel energies, 100 frames a second."""
+    feature_lens: Tensor
+    """(N,) int64: valid frames of each utterance."""
+    texts: list[str]
+    """Transcripts; empty where they are not to be used."""
+    hypotheses: Hypotheses | None
+    """What the utterances are trained to be recognized as; None: they have no transcripts, or the
+    loader no tokenizer."""
+    seconds: float
+    """Audio in the batch, padding left out."""
+    clean: Tensor | None = None
+    """(N, T, C) the features without noise, if there is noise and they were asked for."""
+    targets: dict[str, FrameTargets | Waveforms] = field(default_factory=dict)
+    """The teacher's side of each distillation loss, by its name."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are hypotheses."""
+        return self.hypotheses is not None
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
+        """A copy whose tensors are on `device`."""
+        return replace(
+            self,
+            features=self.features.to(device, non_blocking=non_blocking),
+            clean=None if self.clean is None else self.clean.to(device, non_blocking=non_blocking),
+            feature_lens=self.feature_lens.to(device, non_blocking=non_blocking),
+            hypotheses=self.hypotheses and self.hypotheses.to(device, non_blocking=non_blocking),
+            targets={
+                name: targets.to(device, non_blocking=non_blocking)
+                for name, targets in self.targets.items()
+            },
+        )
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory, from which `to` copies to a GPU in the background."""
+        return replace(
+            self,
+            features=self.features.pin_memory(),
+            clean=None if self.clean is None else self.clean.pin_memory(),
+            feature_lens=self.feature_lens.pin_memory(),
+            hypotheses=self.hypotheses and self.hypotheses.pin_memory(),
+            targets={name: targets.pin_memory() for name, targets in self.targets.items()},
+        )
+
+    def first(self, count: int) -> Batch:
+        """The first `count` utterances, without targets."""
+        return replace(
+            self,
+            ids=self.ids[:count],
+            features=self.features[:count],
+            clean=None if self.clean is None else self.clean[:count],
+            feature_lens=self.feature_lens[:count],
+            texts=self.texts[:count],
+            hypotheses=self.hypotheses and self.hypotheses.first(count),
+            targets={},
+        )
+
+
+def collate(
+    ids: Sequence[str],
+    features: Sequence[np.ndarray],
+    texts: Sequence[str],
+    tokens: Sequence[np.ndarray] | None,
+    *,
+    clean: Sequence[np.ndarray] | None = None,
+    pad_multiple: int = 1,
+) -> Batch:
+    """Pad utterances into a `Batch`, longest first (ties keep their order).
+
+    Args:
+        ids: N utterance ids.
+        features: N arrays (T_n, C).
+        texts: N transcripts.
+        tokens: N integer arrays (U_n,), the ground truth; None leaves it out.
+        clean: N arrays (T_n, C), the features without noise, to keep them too.
+        pad_multiple: T is 3 more than a multiple of this. Subsampling by 4 without padding loses
+            3 frames: 32 makes multiples of 8 of the encoder's frames.
+    """
+    order = sorted(range(len(ids)), key=lambda n: -len(features[n]))
+    frames = [len(features[n]) for n in order]
+    length = max(frames) + (RECEPTIVE_FIELD - SUBSAMPLING - max(frames)) % pad_multiple
+
+    def pad(rows: Sequence[np.ndarray]) -> Tensor:
+        padded = torch.full((len(ids), length, rows[0].shape[1]), FEATURE_PADDING)
+        for row, n in enumerate(order):
+            padded[row, : frames[row]] = torch.as_tensor(rows[n])
+        return padded
+
+    return Batch(
+        ids=[ids[n] for n in order],
+        features=pad(features),
+        clean=None if clean is None else pad(clean),
+        feature_lens=torch.tensor(frames),
+        texts=[texts[n] for n in order],
+        hypotheses=None if tokens is None else ground_truth([tokens[n] for n in order]),
+        seconds=sum(frames) * FRAME_SHIFT,
+    )

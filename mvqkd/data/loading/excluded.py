@@ -1,0 +1,30 @@
+"""Cuts that losses cannot use: stage 3 lists them, loaders leave them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mvqkd.errors import UserError
+from mvqkd.storage.jsonl import stem
+
+
+def excluded_path(lang_dir: str | Path, cuts_path: str | Path) -> Path:
+    """Where the excluded cuts of a manifest `<prefix>_cuts_<split>.jsonl.gz` are listed."""
+    split = stem(Path(cuts_path)).split("_cuts_")[-1]
+    return Path(lang_dir) / f"excluded_{split}.txt"
+
+
+def read_excluded(lang_dir: str | Path, cuts_path: str | Path) -> set[str]:
+    """Ids of the cuts that losses leave out: one a line, the reason after a tab.
+
+    Raises:
+        UserError: the tokens of this manifest were not checked.
+    """
+    path = excluded_path(lang_dir, cuts_path)
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: the tokens of {cuts_path} were not checked against its frames",
+            step="tokens",
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {line.split("\t")[0] for line in lines if line.strip()}

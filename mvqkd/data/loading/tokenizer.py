@@ -1,0 +1,136 @@
+"""BPE tokens: training, loading, and the `tokens.txt` of icefall and sherpa-onnx."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from mvqkd.errors import UserError
+from mvqkd.geometry import UNK
+from mvqkd.storage.files import atomic_path, write_text
+
+SPECIAL_TOKENS = ("<blk>", "<sos/eos>", "<unk>")
+"""Ids 0, 1 and 2, see `mvqkd.geometry`."""
+
+
+class Tokenizer:
+    """A sentencepiece BPE model whose ids 0, 1, 2 are blank, `<sos/eos>` and `<unk>`."""
+
+    def __init__(self, model: bytes) -> None:
+        """Args:
+        model: the contents of a `bpe.model`.
+        """
+        self._model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.tokens: list[str] = [
+            self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())
+        ]
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes]]:
+        return Tokenizer, (self._model,)
+
+    @classmethod
+    def load(cls, lang_dir: str | Path) -> Tokenizer:
+        """Read `<lang_dir>/bpe.model`.
+
+        Raises:
+            UserError: it is missing, or is no BPE model with the three special tokens first.
+        """
+        path = Path(lang_dir) / "bpe.model"
+        if not path.is_file():
+            raise UserError(f"{path} is missing", step="tokens")
+        try:
+            tokenizer = cls(path.read_bytes())
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} is not a sentencepiece model: {error}",
+                remedy="delete it",
+                step="tokens",
+            ) from None
+        if tuple(tokenizer.tokens[:3]) != SPECIAL_TOKENS:
+            raise UserError(
+                f"{path} begins with the tokens {tokenizer.tokens[:3]}, not {list(SPECIAL_TOKENS)}",
+                remedy="delete it, or take one from an icefall recipe",
+                step="tokens",
+            )
+        return tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, blank included."""
+        return len(self.tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a transcript; characters that the model does not know become `<unk>`."""
+        return self._processor.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; blanks and `<sos/eos>` are left out, `<unk>` becomes ` ⁇ `."""
+        return self._processor.decode([int(i) for i in ids if i >= UNK])
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path) -> Tokenizer:
+    """Train BPE and write `bpe.model` and `tokens.txt` into `lang_dir`.
+
+    The same texts in the same order give the same bytes.
+
+    Args:
+        texts: training transcripts.
+        vocab_size: tokens, the three special ones included.
+        lang_dir: where to write.
+
+    Raises:
+        UserError: the texts cannot give that many tokens, or need more for their characters alone.
+    """
+    lang_dir = Path(lang_dir)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="bpe",
+            character_coverage=1.0,
+            # Longer lines than this many bytes are silently ignored by sentencepiece.
+            max_sentence_length=1 << 24,
+            user_defined_symbols=list(SPECIAL_TOKENS[:2]),
+            unk_piece=SPECIAL_TOKENS[2],
+            unk_id=UNK,
+            bos_id=-1,
+            eos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _training_error(error, vocab_size) from None
+    tokenizer = Tokenizer(model.getvalue())
+    write_tokens(tokenizer, lang_dir)
+    with atomic_path(lang_dir / "bpe.model") as partial:  # last: its presence means "done"
+        partial.write_bytes(model.getvalue())
+    return tokenizer
+
+
+def write_tokens(tokenizer: Tokenizer, lang_dir: Path) -> None:
+    """Write `tokens.txt`: `<token> <id>` in each line."""
+    lines = "".join(f"{token} {i}\n" for i, token in enumerate(tokenizer.tokens))
+    write_text(lang_dir / "tokens.txt", lines)
+
+
+def _training_error(error: RuntimeError, vocab_size: int) -> UserError:
+    message = str(error)
+    if most := re.search(r"set it to a value <= (\d+)", message):
+        return UserError(
+            f"the training transcripts are too few for {vocab_size} tokens",
+            remedy=f"{most[1]} tokens or less, or more text",
+            parameters=("vocab_size",),
+        )
+    if least := re.search(r"smaller than required_chars\.? ?\d+ vs (\d+)", message):
+        return UserError(
+            f"a vocabulary of {vocab_size} has no room for the characters of the transcripts",
+            remedy=f"{least[1]} tokens or more",
+            parameters=("vocab_size",),
+        )
+    return UserError(f"sentencepiece cannot train {vocab_size} tokens: {message}")

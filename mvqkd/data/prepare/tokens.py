@@ -1,0 +1,121 @@
+"""Stage 3: a BPE model from the training transcripts, and which cuts losses cannot use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from mvqkd.data.loading.excluded import excluded_path
+from mvqkd.data.loading.index import open_index
+from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer, write_tokens
+from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
+from mvqkd.errors import UserError
+from mvqkd.geometry import UNK, encoder_frames
+from mvqkd.storage.files import write_json, write_text
+from mvqkd.storage.jsonl import fingerprint, read_items
+
+
+def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: Path) -> Tokenizer:
+    """Train BPE on the transcripts of manifests, unless that was done before, or `bpe.model` was
+    brought from elsewhere.
+
+    Args:
+        supervisions: `manifests/<prefix>_supervisions_<part>.jsonl.gz` of the training parts.
+        vocab_size: tokens, blank, `<sos/eos>` and `<unk>` included.
+        lang_dir: where `bpe.model`, `tokens.txt` and `bpe.report.json` go.
+
+    Raises:
+        UserError: a manifest is missing, the transcripts do not give that many tokens, or a model
+            that was brought has another number.
+    """
+    for path in supervisions:
+        if not path.is_file():
+            raise UserError(f"{path} is missing", step="manifests")
+    texts = [item["text"] for path in supervisions for item in read_items(path)]
+    stamp = fingerprint(texts, vocab_size)
+    report_path = lang_dir / "bpe.report.json"
+    outputs = [lang_dir / "tokens.txt", lang_dir / "bpe.model"]
+    done = read_report(report_path)
+    if done.get("fingerprint") == stamp and all(path.is_file() for path in outputs):
+        logging.info("%s: done before, %d tokens", lang_dir, vocab_size)
+        return Tokenizer.load(lang_dir)
+    if outputs[1].is_file() and done.get("brought", not report_path.is_file()):
+        return _take(lang_dir, vocab_size)
+    if done.get("fingerprint"):
+        logging.warning(
+            "%s is trained again, for other transcripts than before: models that were trained with "
+            "the old one do not fit the new one",
+            lang_dir / "bpe.model",
+        )
+    # A model with this report beside it was not brought, and is not whole.
+    write_json(report_path, {"vocab_size": vocab_size})
+    tokenizer = train_tokenizer(texts, vocab_size, lang_dir)
+    write_json(
+        report_path, {"transcripts": len(texts), "vocab_size": vocab_size, "fingerprint": stamp}
+    )
+    logging.info("%s: %d tokens from %d transcripts", lang_dir, vocab_size, len(texts))
+    return tokenizer
+
+
+def _take(lang_dir: Path, vocab_size: int) -> Tokenizer:
+    """A model that was put there."""
+    tokenizer = Tokenizer.load(lang_dir)
+    if tokenizer.vocab_size != vocab_size:
+        raise UserError(
+            f"{lang_dir / 'bpe.model'} has {tokenizer.vocab_size} tokens, not {vocab_size}",
+            remedy=f"put it into lang_bpe_{tokenizer.vocab_size}, and ask for as many",
+            parameters=("vocab_size",),
+        )
+    write_tokens(tokenizer, lang_dir)
+    write_json(lang_dir / "bpe.report.json", {"vocab_size": vocab_size, "brought": True})
+    logging.info("%s: %d tokens of a model that was brought", lang_dir, vocab_size)
+    return tokenizer
+
+
+def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> None:
+    """Index a manifest, and list the cuts that have more tokens than encoder frames.
+
+    Such cuts have no alignment with at most one token a frame, nor any for CTC. They are often
+    transcripts of other audio. Writes `excluded_<part>.txt`, which loaders apply where tokens are
+    needed, and `excluded_<part>.report.json` into `lang_dir`.
+
+    Args:
+        cuts_path: `fbank/<prefix>_cuts_<part>.jsonl.gz`.
+        lang_dir: folder of `bpe.model`.
+        strict: write nothing when a cut is excluded.
+
+    Raises:
+        UserError: a file is missing or damaged; or as above.
+    """
+    index = open_index(cuts_path, lang_dir)
+    report = PreparationReport(index.source.name)
+    output = excluded_path(lang_dir, cuts_path)
+    excluded: list[str] = []
+    for i, (name, num_tokens, num_frames) in enumerate(
+        zip(
+            index.ids,
+            index.num_tokens.tolist(),
+            encoder_frames(index.num_frames).tolist(),
+            strict=True,
+        )
+    ):
+        utterance = name.decode()
+        if (index.tokens(i) == UNK).any():
+            report.change(utterance, "characters that the training transcripts do not have")
+        if num_frames < max(1, num_tokens):
+            detail = f"{num_tokens} tokens in {num_frames} encoder frames"
+            report.leave_out(utterance, "more tokens than encoder frames", detail)
+            excluded.append(f"{utterance}\t{detail}\n")
+    report.check(strict=strict)
+    report.write(
+        output.with_suffix(".report.json"), cuts=len(index), left=len(index) - len(excluded)
+    )
+    write_text(output, "".join(excluded))
+    logging.info(
+        "%s: %d cuts, %d tokens, %d cuts excluded from losses",
+        index.source.name,
+        len(index),
+        index.num_tokens.sum(),
+        len(excluded),
+    )

@@ -1,0 +1,102 @@
+"""Where the loader's workers take the teacher's side of a batch from: files of codes or embeddings,
+or the audio that a teacher beside the student receives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mvqkd.data.loading.audio_cuts import AudioCuts
+from mvqkd.data.targets.codes import CodeStore
+from mvqkd.data.targets.embeddings import EmbeddingStore
+from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms, pack
+from mvqkd.data.targets.teacher_frames import require_ratio
+from mvqkd.errors import UserError
+from mvqkd.geometry import ENCODER_RATE
+
+
+class StoredCodes:
+    """A `TargetSource` of codebook indexes: targets are (M, ratio * Q) int64.
+
+    Args:
+        store: of the codes.
+        student_rate: student frames a second, Hz.
+        delay: target delay in student frames.
+
+    Attributes:
+        ratio: teacher frames for a student frame.
+
+    Raises:
+        UserError: frame rates without an integer ratio.
+    """
+
+    def __init__(
+        self, store: CodeStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
+    ) -> None:
+        self.store = store
+        self.ratio = require_ratio(store.info.frame_rate, student_rate)
+        self.delay = delay
+
+    def __call__(self, ids: Sequence[str], student_lens: Sequence[int]) -> FrameTargets:
+        """See `TargetSource`."""
+        return pack(
+            ids,
+            [torch.from_numpy(self.store[utterance].astype(np.int64)) for utterance in ids],
+            student_lens,
+            ratio=self.ratio,
+            delay=self.delay,
+            source=self.store.path,
+        )
+
+
+class StoredEmbeddings:
+    """A `TargetSource` of embeddings: targets are (M, ratio * D) of the file's type; arguments as
+    those of `StoredCodes`."""
+
+    def __init__(
+        self, store: EmbeddingStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
+    ) -> None:
+        self.store = store
+        self.ratio = require_ratio(store.info.frame_rate, student_rate)
+        self.delay = delay
+
+    def __call__(self, ids: Sequence[str], student_lens: Sequence[int]) -> FrameTargets:
+        """See `TargetSource`."""
+        return pack(
+            ids,
+            [torch.from_numpy(np.array(self.store[utterance])) for utterance in ids],
+            student_lens,
+            ratio=self.ratio,
+            delay=self.delay,
+            source=self.store.path,
+        )
+
+
+class StoredAudio:
+    """A `TargetSource` of waveforms, for an online teacher.
+
+    Args:
+        cuts: with the audio of every utterance, without the student's augmentation.
+    """
+
+    def __init__(self, cuts: AudioCuts) -> None:
+        self._cuts = cuts
+        self._numbers = {utterance: number for number, utterance in enumerate(cuts.ids)}
+
+    def __call__(self, ids: Sequence[str], student_lens: Sequence[int]) -> Waveforms:
+        """See `TargetSource`."""
+        if missing := [utterance for utterance in ids if utterance not in self._numbers]:
+            raise UserError(
+                f"the teacher has no audio of utterance {missing[0]}",
+                remedy="train on cuts with audio, or on stored targets",
+            )
+        waves = [torch.from_numpy(self._cuts.samples(self._numbers[name])) for name in ids]
+        lens = [len(wave) for wave in waves]
+        return Waveforms(
+            samples=torch.nn.utils.rnn.pad_sequence(waves, batch_first=True),
+            lens=torch.tensor(lens),
+            num_samples=lens,
+            student_lens=list(student_lens),
+        )

@@ -1,0 +1,112 @@
+"""Teacher frames to student frames: rates that differ by an integer, lengths that differ by a few
+frames, students that are late."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mvqkd.errors import UserError
+from mvqkd.geometry import ENCODER_RATE, frame_ratio
+
+
+class Span(NamedTuple):
+    """Student frames `begin` to `begin + length` - 1 that have targets: the first `length` groups
+    of teacher frames."""
+
+    begin: int
+    length: int
+
+
+def match_frames(
+    utterance: str,
+    teacher_len: int,
+    student_len: int,
+    *,
+    ratio: int,
+    delay: int,
+    tolerance: int,
+    source: object,
+) -> Span:
+    """Which student frames imitate which teacher frames.
+
+    Student frame t imitates the teacher frames ratio * (t - delay) ... + ratio - 1.
+
+    Args:
+        utterance: id, for the error.
+        teacher_len: teacher frames of the utterance.
+        student_len: student frames of the utterance.
+        ratio: teacher frames for a student frame.
+        delay: student frames by which the student is late; its first `delay` frames have no
+            targets.
+        tolerance: student frames by which the teacher may be longer or shorter: what it has too
+            much is left out, what it lacks has no targets.
+        source: file of the teacher's frames, for the error.
+
+    Raises:
+        UserError: lengths differ by more than the tolerance.
+    """
+    difference = teacher_len - ratio * student_len
+    if abs(difference) > ratio * tolerance:
+        raise UserError(
+            f"utterance {utterance}: {teacher_len} teacher frames in {source} but {student_len} "
+            f"student frames of {ratio} teacher frames each: they differ by {abs(difference)} "
+            f"teacher frames, {ratio * tolerance} are allowed",
+            remedy="make the targets of the audio that is trained on: same corpus, same speed "
+            "copies",
+        )
+    return Span(delay, max(0, min(teacher_len // ratio, student_len - delay)))
+
+
+def check_lengths(
+    teacher_lens: Mapping[str, int],
+    student_lens: Mapping[str, int],
+    *,
+    ratio: int,
+    tolerance: int = 3,
+    source: object,
+) -> Counter[int]:
+    """Check that targets are of the audio that is trained on, before training starts.
+
+    Args:
+        teacher_lens: utterance id -> teacher frames; all of `student_lens` must be there.
+        student_lens: utterance id -> student frames.
+        ratio, tolerance, source: see `match_frames`.
+
+    Returns:
+        Teacher frames less student frames x ratio -> number of utterances.
+
+    Raises:
+        UserError: lengths of an utterance differ by more than the tolerance.
+    """
+    differences: Counter[int] = Counter()
+    for utterance, student_len in student_lens.items():
+        teacher_len = teacher_lens[utterance]
+        match_frames(
+            utterance,
+            teacher_len,
+            student_len,
+            ratio=ratio,
+            delay=0,
+            tolerance=tolerance,
+            source=source,
+        )
+        differences[teacher_len - ratio * student_len] += 1
+    return differences
+
+
+def require_ratio(teacher_rate: float, student_rate: float = ENCODER_RATE) -> int:
+    """Teacher frames for a student frame; rates in Hz.
+
+    Raises:
+        UserError: the teacher's rate is no multiple of the student's.
+    """
+    ratio = frame_ratio(teacher_rate, student_rate)
+    if ratio is None:
+        raise UserError(
+            f"the teacher has {teacher_rate:g} frames a second, the student {student_rate:g}: no "
+            "integer ratio",
+            remedy="take a teacher whose frame rate is a multiple of the student's",
+        )
+    return ratio

@@ -1,0 +1,1 @@
+"""From audio to filterbank features, offline and online, and their masking."""

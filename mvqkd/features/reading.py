@@ -1,0 +1,103 @@
+"""Audio and features of a cut."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse import set_audio_duration_mismatch_tolerance
+from lhotse.cut import Cut
+from lhotse.serialization import deserialize_item
+from numpy.typing import NDArray
+
+from mvqkd.errors import UserError
+from mvqkd.features.fbank import extract
+
+
+@lru_cache(maxsize=1)
+def refuse_short_audio() -> None:
+    """Make lhotse, in this process, raise for audio that is more than 10 ms shorter than its
+    manifest says.
+
+    Otherwise it fills up to half a second with mirrored speech. Rounding in resampling and speed
+    perturbation is a few samples.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it logs the new tolerance, and warns of any below its own
+    try:
+        with warnings.catch_warnings():  # action= came with Python 3.11
+            warnings.simplefilter("ignore")
+            set_audio_duration_mismatch_tolerance(0.01)
+    finally:
+        logging.disable(disabled)
+
+
+def read_audio(cut: Cut) -> NDArray[np.float32]:
+    """Samples (S,) of a cut with one channel at 16 kHz, after its transforms (resampling, speed).
+    The same under autocast: those transforms are convolutions.
+
+    Raises:
+        UserError: the audio is missing, damaged, or shorter than the manifest says.
+    """
+    refuse_short_audio()
+    try:
+        with torch.autocast("cpu", enabled=False):
+            samples = cut.load_audio()
+    except Exception as error:  # decoders raise anything
+        raise UserError(
+            f"the audio of utterance {cut.id} cannot be read: {_first_line(error)}",
+            remedy="restore the corpus, or validate it again",
+            step="manifests",
+        ) from error
+    return np.ascontiguousarray(samples[0], dtype=np.float32)
+
+
+def load_features(cut_json: dict[str, Any], manifest: Path) -> NDArray[np.float32]:
+    """Features (T, C) of a cut: those stored, or extracted now when it has none.
+
+    Args:
+        cut_json: the cut as lhotse's dictionary.
+        manifest: the manifest that it is from. Stored features that are not where the manifest says
+            (the folder was moved) are looked for beside it.
+
+    Raises:
+        UserError: features or audio are missing or damaged.
+    """
+    cut = deserialize_item(dict(cut_json))  # it takes the dictionary apart
+    if not cut.has_features:
+        return extract(read_audio(cut))
+    stored = Path(cut.features.storage_path)
+    if not stored.exists():
+        beside = manifest.parent / stored.parent.name / stored.name
+        if not beside.exists():
+            raise UserError(
+                f"{stored}, the features of utterance {cut.id}, is missing",
+                step="features",
+            )
+        cut.features.storage_path = str(beside)
+    try:
+        features = cut.load_features()
+    except Exception as error:  # lilcom and lhotse raise anything on damaged bytes
+        raise UserError(
+            f"{stored}, the features of utterance {cut.id}, is damaged: {_first_line(error)}",
+            remedy="delete it",
+            step="features",
+        ) from error
+    if features.shape != (cut.num_frames, cut.num_features) or not np.isfinite(features).all():
+        raise UserError(
+            f"{stored} is damaged: the features of utterance {cut.id} have shape {features.shape}, "
+            f"not {(cut.num_frames, cut.num_features)}, or are not finite",
+            remedy="delete it",
+            step="features",
+        )
+    return features
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

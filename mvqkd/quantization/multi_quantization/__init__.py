@@ -1,0 +1,1 @@
+"""Quantizers and codes of the package `multi_quantization`, which icefall's recipe uses."""

@@ -1,0 +1,1 @@
+"""What can be predicted of codes from features: measured, and in choosing the codes."""

@@ -1,0 +1,130 @@
+"""From section `decoding` to searches and decoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_args
+
+from mvqkd.decoding import (
+    CTCGreedySearch,
+    GreedySearch,
+    ModifiedBeamSearch,
+    Search,
+    decode_chunked,
+    decode_whole,
+)
+from mvqkd.decoding.split import Decode
+from mvqkd.errors import UserError
+from mvqkd.models import AsrModel, ConformerEncoder, TransducerHead
+from mvqkd.recipe.config.schema import DecodingConfig, Method
+
+METHODS = get_args(Method)
+
+
+@dataclass
+class Chunks:
+    """Streaming configuration of the encoder; frames of 40 ms."""
+
+    size: int | None
+    """None: full context."""
+    left_context: int | None
+    """None: all."""
+    with_states: bool
+    """Chunk by chunk instead of a masked forward pass."""
+
+    @property
+    def suffix(self) -> str:
+        """For names of files."""
+        if self.size is None:
+            return ""
+        left = "all" if self.left_context is None else self.left_context
+        return f"-chunk-{self.size}-left-{left}" + ("-chunked" if self.with_states else "")
+
+
+def choose_chunks(config: DecodingConfig, model: dict[str, Any]) -> Chunks:
+    """Chunks of a student whose `model` section is given.
+
+    Raises:
+        UserError: the student cannot be decoded that way.
+    """
+    trained = [size for size in model["chunk_size"] if size > 0]
+    size = config.chunk_size or (trained[0] if trained else 0)
+    if config.streaming == "none" or not size:
+        return Chunks(None, None, False)
+    if not model["causal"]:
+        raise UserError(
+            f"decoding.chunk_size is {size}, but the student has full context",
+            remedy="train a streaming student: --model.causal true --model.chunk_size '[16]'",
+        )
+    left = config.left_context or model["left_context"]
+    if left < 0 and config.streaming == "chunked":
+        raise UserError(
+            "a stream cannot keep an unlimited left context",
+            remedy="--decoding.left_context 64, or --decoding.streaming simulated",
+        )
+    return Chunks(size, left if left >= 0 else None, config.streaming == "chunked")
+
+
+def build_search(config: DecodingConfig, method: str, model: AsrModel) -> Search[Any]:
+    """The search that section `decoding` describes.
+
+    Raises:
+        UserError: the method is unknown, or the student or the settings do not allow it.
+    """
+    penalty = config.blank_penalty
+    try:
+        if method == "greedy_search":
+            return GreedySearch(
+                _transducer(model),
+                max_symbols_per_frame=config.max_symbols_per_frame,
+                blank_penalty=penalty,
+            )
+        if method == "modified_beam_search":
+            return ModifiedBeamSearch(
+                _transducer(model),
+                beam_size=config.beam_size,
+                nbest=max(1, config.nbest),
+                blank_penalty=penalty,
+            )
+        if method == "ctc_greedy_search":
+            if model.ctc is None:
+                raise ValueError("the model has no CTC head: it was trained with ctc_scale 0")
+            return CTCGreedySearch(model.ctc, blank_penalty=penalty)
+    except ValueError as error:
+        raise UserError(
+            str(error), remedy="see ./run.sh --help-config, section decoding"
+        ) from error
+    raise UserError(
+        f"there is no decoding method {method}", remedy=f"--method takes {', '.join(METHODS)}"
+    )
+
+
+def _transducer(model: AsrModel) -> TransducerHead:
+    if model.transducer is None:
+        raise ValueError("the model has no transducer head")
+    return model.transducer
+
+
+def build_decoder(
+    config: DecodingConfig, chunks: Chunks, search: Search[Any], encoder: ConformerEncoder
+) -> Decode:
+    """Features and lens -> hypotheses."""
+    if chunks.with_states:
+        assert chunks.size is not None and chunks.left_context is not None
+        return partial(
+            decode_chunked,
+            encoder,
+            search,
+            chunk_size=chunks.size,
+            left_context=chunks.left_context,
+            tail_padding=config.tail_padding,
+        )
+    return partial(
+        decode_whole,
+        encoder,
+        search,
+        chunk_size=chunks.size,
+        left_context=chunks.left_context,
+        tail_padding=config.tail_padding,
+    )

@@ -1,0 +1,74 @@
+"""Errors in the words of a recipe: the stage that does a step, the options of parameters.
+
+Only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mvqkd.errors import STEPS, UserError
+
+STAGES = {
+    "corpus": 0,
+    "manifests": 1,
+    "features": 2,
+    "tokens": 3,
+    "embeddings": 5,
+    "quantizer": 6,
+    "codes": 7,
+    "training": 8,
+    "decoding": 9,
+}
+"""Stages of `run.sh` by what they do, see `mvqkd.errors.STEPS`."""
+
+OPTIONS = {
+    "avg": "--decoding.avg",
+    "corpus_dir": "--corpus-dir",
+    "data_dir": "--data-dir",
+    "device": "--device",
+    "dtype": "--dtype",
+    "epoch": "--decoding.epoch",
+    "exp_dir": "--exp-dir",
+    "keep_epochs": "--training.keep_epochs",
+    "labelled_hours": "--data.labelled_hours",
+    "layer": "--distillation.SECTION.teacher_layer",
+    "learning_rate": "--optimizer.learning_rate",
+    "max_duration": "--data.max_duration",
+    "max_tokens": "--data.max_tokens",
+    "min_seconds": "--min-seconds",
+    "musan_dir": "--musan-dir",
+    "num_codebooks": "--distillation.SECTION.quantizer.num_codebooks",
+    "num_jobs": "--nj",
+    "output": "--output",
+    "precision": "--training.precision",
+    "rate_weight": "--distillation.SECTION.quantizer.rate_distortion_weight",
+    "strict": "--strict",
+    "teacher": "--distillation.SECTION.teacher",
+    "unlabelled_cuts": "--unlabelled-splits",
+    "unlabelled_ratio": "--data.unlabelled_ratio",
+    "vocab_size": "--vocab-size",
+    "world_size": "--world-size",
+}
+"""Options of programs by the names of parameters in the library."""
+
+
+def run_command(options: str) -> str:
+    """`run.sh` with the options of this run, which it tells its programs as `MVQKD_RUN`, and more
+    of them."""
+    return f"{os.environ.get('MVQKD_RUN', './run.sh --recipe RECIPE')} {options}"
+
+
+def stage_command(step: str) -> str:
+    """The command of one step's stage."""
+    return run_command(f"--stage {STAGES[step]} --stop-stage {STAGES[step]}")
+
+
+def tell(error: UserError) -> str:
+    """Problem and remedy, with commands that can be pasted and the options of parameters."""
+    remedy = error.advice or ""
+    if options := ", ".join(OPTIONS[name] for name in error.parameters if name in OPTIONS):
+        remedy += f" ({options})"
+    if error.step:
+        remedy += f"{'; ' if remedy else ''}{STEPS[error.step]}: {stage_command(error.step)}"
+    return error.problem + (f"\n  remedy: {remedy}" if remedy else "")

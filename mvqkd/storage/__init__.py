@@ -1,0 +1,1 @@
+"""Files: whole or absent, locked by one writer, ragged arrays, JSON lines."""

@@ -1,0 +1,72 @@
+"""Gzipped JSON lines, the format of lhotse's manifests; equal contents give equal bytes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mvqkd.errors import UserError
+from mvqkd.storage.files import atomic_path
+
+
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """The lines of a `.jsonl` or `.jsonl.gz`.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = Path(path)
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            yield from file
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing", remedy="run the stage that makes it") from None
+    except (OSError, EOFError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", remedy="delete it and run its stage again"
+        ) from None
+
+
+def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects of a `.jsonl` or `.jsonl.gz`.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error}") from None
+
+
+def write_items(path: str | Path, items: Iterable[dict[str, Any]]) -> None:
+    """Write objects as `.jsonl.gz`, atomically. The same objects give the same bytes."""
+    with (
+        atomic_path(path) as partial,
+        open(partial, "wb") as raw,
+        # Neither time nor name of the file in the gzip header. Level 6 is four times as fast as
+        # gzip's 9, and as small on manifests.
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file,
+    ):
+        for item in items:
+            file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+
+
+def stem(path: Path) -> str:
+    """The name of a file without `.jsonl` or `.jsonl.gz`; other dots belong to the name."""
+    return path.name.removesuffix(".gz").removesuffix(".jsonl")
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash of JSON-able values and of the contents of files (given as `Path`)."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else json.dumps(part).encode()
+        digest.update(hashlib.sha256(data).digest())
+    return digest.hexdigest()

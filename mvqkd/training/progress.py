@@ -1,0 +1,54 @@
+"""Where a training is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Where a training is; with the weights and the optimizer, all that a checkpoint needs."""
+
+    epoch: int = 1
+    """In progress; num_epochs + 1 after the last."""
+    batches: int = 0
+    """Batches of that epoch that each process has trained on."""
+    step: int = 0
+    """Updates so far, those left out because of values that are not finite included."""
+    audio_seconds: float = 0.0
+    """Of all processes, so far."""
+    elapsed: float = 0.0
+    """Seconds of training, over all restarts."""
+    best_valid_loss: float | None = None
+    """Per encoder frame."""
+    validated_step: int = 0
+    """Of the last validation."""
+    nonfinite: int = 0
+    """Updates left out."""
+    same_since_epoch: int = 1
+    """Epoch since whose beginning batches are made as they are now."""
+    same_since_step: int = 0
+    """The last step before that."""
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Progress:
+        """From a checkpoint's values, of which an earlier version may have had others."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in state.items() if name in known})
+
+    @property
+    def place(self) -> dict[str, float]:
+        """What every line of the log begins with."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "audio_hours": self.audio_seconds / 3600,
+            "elapsed": self.elapsed,
+        }
+
+    def begin_epoch_anew(self) -> None:
+        """Forget how far the epoch in progress is: its batches are made otherwise from now on."""
+        self.batches = 0
+        self.same_since_epoch = self.epoch
+        self.same_since_step = self.step

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mvqkd.data.loading.excluded import read_excluded
+from mvqkd.data.loading.index import open_index
+from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
+from mvqkd.data.prepare.tokens import check_tokens, prepare_tokenizer
+from mvqkd.errors import UserError
+from mvqkd.storage.jsonl import read_items, write_items
+
+
+@pytest.fixture
+def data(prepared: Path, tmp_path: Path) -> Path:
+    shutil.copytree(prepared, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def set_text(path: Path, number: int, text: str) -> str:
+    items = list(read_items(path))
+    items[number]["supervisions"][0]["text"] = text
+    write_items(path, items)
+    return items[number]["id"]
+
+
+def test_cuts_with_more_tokens_than_frames_are_excluded(data: Path) -> None:
+    path, lang = data / "fbank/tiny_cuts_train-tiny.jsonl.gz", data / "lang_bpe_30"
+    assert read_excluded(lang, path) == set()
+    # In the order of the manifest: an utterance, its copies at speeds 0.9 and 1.1.
+    name = next(read_items(path))["id"]
+    index = open_index(path, lang)
+    frames = ((index.num_frames[:3] - 3) // 4).tolist()
+    assert frames[1] > frames[0] > frames[2]
+    # As many tokens as the utterance has encoder frames: its fast copy has too few.
+    encode = Tokenizer.load(lang).encode
+    text = next(
+        t for n in range(500) for t in ("A " * n, "B" + "A " * n) if len(encode(t)) == frames[0]
+    )
+    for number in range(3):
+        set_text(path, number, text)
+    check_tokens(path, lang)
+    assert read_excluded(lang, path) == {f"{name}_sp1.1"}
+    report = json.loads((lang / "excluded_train-tiny.report.json").read_text())
+    entry = report["left_out"]["more tokens than encoder frames"]
+    assert entry["count"] == 1
+    assert entry["utterances"] == {
+        f"{name}_sp1.1": f"{frames[0]} tokens in {frames[2]} encoder frames"
+    }
+    with pytest.raises(UserError, match=f"more tokens than encoder frames.*{name}"):
+        check_tokens(path, lang, strict=True)
+
+
+def test_unknown_characters_are_counted(data: Path) -> None:
+    path, lang = data / "fbank/tiny_cuts_dev-a.jsonl.gz", data / "lang_bpe_30"
+    name = set_text(path, 0, "A ŽLUŤ CAT")
+    check_tokens(path, lang)
+    changed = json.loads((lang / "excluded_dev-a.report.json").read_text())["changed"]
+    (kind,) = changed
+    assert "characters" in kind
+    assert list(changed[kind]["utterances"]) == [name]
+
+
+def test_tokenizer_is_trained_once(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    supervisions = data / "manifests/tiny_supervisions_train-tiny.jsonl.gz"
+    lang = data / "lang_bpe_30"
+    before = (lang / "bpe.model").stat().st_mtime_ns
+    prepare_tokenizer([supervisions], 30, lang)
+    assert (lang / "bpe.model").stat().st_mtime_ns == before
+    write_items(supervisions, list(read_items(supervisions))[:8])
+    prepare_tokenizer([supervisions], 25, lang)
+    assert "trained again" in caplog.text
+    with pytest.raises(UserError, match=r"missing\n.*prepare the manifests"):
+        prepare_tokenizer([data / "none.jsonl.gz"], 30, lang)
+
+
+def test_a_model_that_was_brought_is_kept(data: Path) -> None:
+    lang, manifests = data / "lang_bpe_30", sorted((data / "manifests").glob("tiny_superv*train*"))
+    own = train_tokenizer(["THE QUICK BROWN FOX JUMPS OVER A LAZY DOG"], 30, data / "elsewhere")
+    model = (data / "elsewhere" / "bpe.model").read_bytes()
+    shutil.rmtree(lang)
+    lang.mkdir()
+    (lang / "bpe.model").write_bytes(model)
+    for _ in range(2):
+        assert prepare_tokenizer(manifests, 30, lang).tokens == own.tokens
+    # With other transcripts, too.
+    prepare_tokenizer(manifests * 2, 30, lang)
+    assert (lang / "bpe.model").read_bytes() == model
+    assert (lang / "tokens.txt").read_text().startswith("<blk> 0\n<sos/eos> 1\n<unk> 2\n")
+    with pytest.raises(UserError, match="has 30 tokens, not 31"):
+        prepare_tokenizer(manifests, 31, lang)
+
+
+def test_a_training_of_tokens_that_was_killed_is_no_model_that_was_brought(data: Path) -> None:
+    lang, manifests = data / "lang_bpe_30", sorted((data / "manifests").glob("tiny_superv*train*"))
+    model = (lang / "bpe.model").read_bytes()
+    (lang / "bpe.report.json").write_text('{"vocab_size": 30}')
+    train_tokenizer(["THE QUICK BROWN FOX JUMPS OVER A LAZY DOG"], 30, lang)
+    prepare_tokenizer(manifests, 30, lang)
+    assert (lang / "bpe.model").read_bytes() == model
