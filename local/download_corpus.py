@@ -60,9 +60,7 @@ def main() -> None:
             for split in expand_splits(patterns, known, options.corpus, remedy="see --help"):
                 marker = options.out / "LibriSpeech" / split / ".completed"
                 with verified(options.out / f"{split}.tar.gz", marker):
-                    download_librispeech(
-                        options.out, dataset_parts=split, base_url=options.base_url
-                    )
+                    download_librispeech(options.out, split, base_url=options.base_url)
     except OSError as error:  # of the network or the disk
         on_disk = "a corpus on disk: --corpus-dir"
         if options.corpus == "musan":

@@ -41,7 +41,7 @@ def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is missing", remedy="train first: stage 8 of run.sh")
+        raise UserError(f"{path} is missing", step="training")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         if not isinstance(state, dict):

@@ -4,11 +4,12 @@ or the audio that a teacher beside the student receives."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.data.targets.codes import CodeStore
 from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms, pack
@@ -74,6 +75,17 @@ class StoredEmbeddings:
         )
 
 
+class Audio(Protocol):
+    """Audio by number, as `mvqkd.data.loading.audio_cuts.AudioCuts` has it."""
+
+    ids: list[str]
+    """Utterance ids."""
+
+    def samples(self, number: int) -> NDArray[np.float32]:
+        """(S,) of an utterance at 16 kHz."""
+        ...
+
+
 class StoredAudio:
     """A `TargetSource` of waveforms, for an online teacher.
 
@@ -81,7 +93,7 @@ class StoredAudio:
         cuts: with the audio of every utterance, without the student's augmentation.
     """
 
-    def __init__(self, cuts: AudioCuts) -> None:
+    def __init__(self, cuts: Audio) -> None:
         self._cuts = cuts
         self._numbers = {utterance: number for number, utterance in enumerate(cuts.ids)}
 

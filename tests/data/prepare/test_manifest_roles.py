@@ -107,10 +107,10 @@ def test_later_stages_have_the_splits_of_the_last_run(
     with pytest.raises(UserError, match="a training split and a dev split"):
         data.splits({"dev": ["train-*"]})
     run(root, data.root, ["train-tiny"], dev=["dev-a"], unlabelled=["*"])
-    with pytest.raises(UserError, match=r"train-further .* without transcripts\n.*for train"):
+    with pytest.raises(UserError, match=r"train-further .* without transcripts\n.*prepare"):
         data.splits({"train": ["train-*"]})
     run(root, data.root, ["train-tiny"])
-    with pytest.raises(UserError, match=r"no dev split .*\n.*--dev-splits"):
+    with pytest.raises(UserError, match=r"no dev split .*\n.*name splits for dev"):
         data.splits()
 
 
