@@ -39,7 +39,7 @@ from mvqkd.data.loading.feature_reader import FeatureReader
 from mvqkd.data.loading.labelled import SPEED
 from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.quantization.counts import code_counts, code_entropy
-from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.quantization.predictability.measure import predictability, regression_error
 from mvqkd.storage.files import atomic_path, write_json
 
@@ -188,7 +188,7 @@ def probe(data: Data, result: Path, steps: int) -> None:
         }
         centers = torch.from_numpy(kept["centers"])
     found = predictability(
-        CodeProbe.fit(data.features["train"], codes["train"], num_steps=steps),
+        CodePredictor.fit(data.features["train"], codes["train"], num_steps=steps),
         data.features["held_out"],
         codes["held_out"],
         centers=centers,

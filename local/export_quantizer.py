@@ -20,7 +20,7 @@ import torch
 from mvqkd.data.targets.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.multi_quantization.exchange import to_reference
+from mvqkd.quantization.multi_quantization.exchange import to_multi_quantization
 from mvqkd.recipe.program import run_program
 from mvqkd.storage.files import atomic_path
 
@@ -45,7 +45,7 @@ def main() -> None:
             remedy="give embeddings of the quantizer's teacher and layer",
         )
     try:
-        state = to_reference(
+        state = to_multi_quantization(
             quantizer, EmbeddingFrames(store, list(store)), num_steps=options.num_steps
         )
     except ValueError as error:

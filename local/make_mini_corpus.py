@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mvqkd.data.synthetic.corpus import SPLITS, CorpusConfig, make_corpus, part_name
-from mvqkd.data.synthetic.summary import read_part, summary
+from mvqkd.data.synthetic.corpus import SPLITS, CorpusConfig, make_corpus, split_name
+from mvqkd.data.synthetic.summary import read_split, summary
 from mvqkd.errors import UserError
 
 HELP = {
@@ -49,8 +49,8 @@ def main() -> None:
     root = Path(options.out) / "LibriSpeech"
     start = time.monotonic()
     make_corpus(root, config, nj=max(options.nj, 1), progress=sys.stderr.isatty())
-    parts = {part_name(split): read_part(root / part_name(split)) for split in SPLITS}
-    print(summary(parts, train=part_name("train")))
+    parts = {split_name(split): read_split(root / split_name(split)) for split in SPLITS}
+    print(summary(parts, train=split_name("train")))
     print(f"{root}: ready after {time.monotonic() - start:.0f} s")
 
 

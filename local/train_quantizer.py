@@ -4,9 +4,10 @@
     python local/train_quantizer.py --config egs/x/conf/mvq.yaml --data-dir data/x --exp-root exp/x
     python local/train_quantizer.py --embeddings data/x/sample/layer-36 --output data/x/quantizer.pt
 
-Writes quantizer.pt, its report quantizer.json and quantizer.md and, with cuts, quantizer.probe.pt;
-see mvqkd.recipe.stages.quantizer. With --import nothing is trained: a quantizer that was made
-elsewhere, by this package or by multi_quantization, is measured on the same utterances.
+Writes quantizer.pt, its report quantizer.json and quantizer.md and, with cuts,
+quantizer.code_predictor.pt; see mvqkd.recipe.stages.quantizer. With --import nothing is trained: a
+quantizer that was made elsewhere, by this package or by multi_quantization, is measured on the same
+utterances.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def main() -> None:
         "--held-out", type=float, default=default.held_out, help="part of the utterances to test on"
     )
     add("--cuts", type=Path, nargs="*", default=[], help="manifests that have their features")
-    add("--probe-steps", type=int, default=default.probe_steps, help="of training that network")
+    steps = ("--predictor-steps", "--probe-steps")  # the second is its name in version 0.1.0
+    add(*steps, type=int, default=default.predictor_steps, help="of training that network")
     add("--seed", type=int, default=default.seed, help="of training and held-out utterances")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     loaded, options = parser.parse()
@@ -53,7 +55,7 @@ def main() -> None:
         num_steps=options.num_steps,
         source=options.source,
         held_out=options.held_out,
-        probe_steps=options.probe_steps,
+        predictor_steps=options.predictor_steps,
         seed=options.seed,
         device=options.device,
     )

@@ -27,7 +27,7 @@ _LABEL_WIDTH = 0.3  # of the width of a panel, about
 _LABELS = {
     "learning_rate": "learning rate",
     "grad_norm": "gradient norm before clipping",
-    "hours_per_hour": "hours of audio per hour",
+    "x_real_time": "speed (x real time)",
 }
 
 

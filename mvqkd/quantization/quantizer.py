@@ -16,7 +16,7 @@ from mvqkd.errors import UserError
 from mvqkd.quantization.correction import Correction, fit_correction
 from mvqkd.quantization.fit import BEAM_SIZE, NUM_STEPS, fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
-from mvqkd.quantization.multi_quantization.search import search_reference
+from mvqkd.quantization.multi_quantization.search import search_multi_quantization
 from mvqkd.quantization.search import default_effort, pairwise_costs, search, unary_costs
 from mvqkd.storage.files import atomic_path
 
@@ -219,7 +219,7 @@ class Quantizer(nn.Module):
                 raise ValueError(f"frame {bad} has NaN or infinite values")
             with torch.autocast(part.device.type, enabled=False):
                 if guess is not None:
-                    codes.append(search_reference(part - self.mean, self.centers, *guess))
+                    codes.append(search_multi_quantization(part - self.mean, self.centers, *guess))
                     continue
                 unary = unary_costs(part - self.mean, self.centers)
             if extra is not None:

@@ -35,13 +35,13 @@ def describe(report: dict[str, Any]) -> str:
 | held out | {held_out["num_frames"]} frames of {held_out["utterances"]} other utterances |
 | relative error on these | {held_out["relative_error"]:.4f} |
 | ... of the direct sum alone | {held_out["direct_sum_error"]:.4f} |
-| ... of what features tell of the codes | {from_features} |
+| ... of codes predicted from features | {from_features} |
 
 The relative error is the energy of the reconstruction's error, as a part of the energy of the
-embeddings around their mean. "Told by features": bits of a code that a small network knows from the
-utterance's filterbank features, at most the entropy; a lower bound of what a student can learn.
+embeddings around their mean. Predictability: mutual information of a code and the utterance's
+filterbank features, estimated from below by a small network; at most the entropy.
 
-| codebook | entropy (bits) | entries used | told by features (bits) |
+| codebook | entropy (bits) | entries used | predictability (bits) |
 |---|---|---|---|
 {rows}
 {_describe_tradeoff(report.get("tradeoff", []))}"""
@@ -55,9 +55,9 @@ def _describe_tradeoff(rows: list[dict[str, Any]]) -> str:
         for row in rows
     )
     return f"""
-Codes that are chosen for what the features tell of them as well (`rate_distortion_weight`):
+Codes that are chosen for rate and distortion together (`rate_distortion_weight`):
 
-| rate-distortion weight | relative error | told by features (bits for a codebook) |
+| rate-distortion weight | relative error | predictability (bits for a codebook) |
 |---|---|---|
 {lines}
 """

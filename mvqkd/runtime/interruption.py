@@ -35,7 +35,7 @@ class Interruption:
 
 
 @contextmanager
-def listen() -> Iterator[Interruption]:
+def catch_signals() -> Iterator[Interruption]:
     """Receive SIGTERM and SIGINT inside the block; main thread only."""
     interruption = Interruption()
     previous = [signal.signal(number, interruption._receive) for number in _SIGNALS]

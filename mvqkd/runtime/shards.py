@@ -71,7 +71,7 @@ def divide(
     return [*shards]
 
 
-def divide_parts(
+def divide_splits(
     parts: Mapping[str, range], seconds: NDArray[np.float64], hours: float
 ) -> tuple[list[Sequence[int]], list[str]]:
     """Divide the cuts of each part on its own, so that a new part changes no shard of the others.

@@ -68,7 +68,7 @@ def transcript_trouble(transcripts: Sequence[TranscribedSample]) -> list[str]:
     if len({one.hypothesis for one in spoken}) == 1:
         return [
             f"the output of all {len(spoken)} utterances looked at is the same, "
-            f'"{spoken[0].hypothesis}": the student does not listen yet. If it goes on, check the '
+            f'"{spoken[0].hypothesis}": the encoder has not aligned yet. If it goes on, check the '
             "features and the learning rate"
         ]
     if empty > len(spoken) / 2:

@@ -34,7 +34,7 @@ class LogInterval:
         self._clip_factor = 0.0
 
     def add(self, update: Update) -> None:
-        """Add an update; one that was left out counts for nothing."""
+        """Add an update; a skipped step counts for nothing."""
         if update.sums is None:
             return
         self.sums.merge(update.sums)
@@ -75,7 +75,7 @@ class MetricsLog:
     Every line has `kind` (`train`, `valid`), `step`, `epoch`, `loss` and its components per
     encoder frame, `audio_hours` and `elapsed` (hours of audio and seconds of training since the
     beginning, over all restarts); `train` lines also `learning_rate`, `grad_norm` and
-    `hours_per_hour` (hours of audio per hour of training).
+    `x_real_time` (seconds of audio per second of training).
 
     Args:
         exp_dir: holds `log/metrics.jsonl` and `tensorboard/`.
@@ -112,14 +112,14 @@ class MetricsLog:
 
 def line_for_people(kind: str, values: dict[str, Any]) -> str:
     """What `MetricsLog.write` gets, in words; `elapsed` is in seconds."""
-    shown = {"step", "epoch", "audio_hours", "hours_per_hour"}
+    shown = {"step", "epoch", "audio_hours", "x_real_time"}
     numbers = [
         f"{name} {value:.4g}" for name, value in values.items() if name not in shown | {"elapsed"}
     ]
     text = f"{kind}: epoch {values['epoch']}, step {values['step']}: {', '.join(numbers)}"
     text += f"; {values['audio_hours']:.1f} h of audio in {values['elapsed'] / 3600:.2f} h"
-    if "hours_per_hour" in values:
-        text += f", {values['hours_per_hour']:.0f} h per hour"
+    if "x_real_time" in values:
+        text += f", {values['x_real_time']:.0f} x real time"
     return text
 
 
@@ -137,7 +137,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
-def hours_per_hour(audio_seconds: float, seconds: float) -> float:
+def x_real_time(audio_seconds: float, seconds: float) -> float:
     """Hours of audio per hour."""
     return audio_seconds / seconds if seconds > 0 else float("nan")
 

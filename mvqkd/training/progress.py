@@ -15,7 +15,7 @@ class Progress:
     batches: int = 0
     """Batches of that epoch that each process has trained on."""
     step: int = 0
-    """Updates so far, those left out because of values that are not finite included."""
+    """Steps so far, skipped ones included."""
     audio_seconds: float = 0.0
     """Of all processes, so far."""
     elapsed: float = 0.0
@@ -25,7 +25,7 @@ class Progress:
     validated_step: int = 0
     """Of the last validation."""
     nonfinite: int = 0
-    """Updates left out."""
+    """Steps skipped because of values that are not finite."""
     same_since_epoch: int = 1
     """Epoch since whose beginning batches are made as they are now."""
     same_since_step: int = 0

@@ -27,9 +27,9 @@ from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
 from mvqkd.training.metrics import (
     LogInterval,
     MetricsLog,
-    hours_per_hour,
     line_for_people,
     used_memory,
+    x_real_time,
 )
 from mvqkd.training.progress import Progress
 from mvqkd.training.protocols import Batches, LoopSettings
@@ -208,14 +208,14 @@ class Trainer:
         progress = self.progress
         progress.nonfinite += 1
         logging.warning(
-            "step %d left out (%d so far): a loss or gradient is not finite, of the utterances %s",
+            "step %d skipped (%d so far): a loss or gradient is not finite, of the utterances %s",
             progress.step,
             progress.nonfinite,
             ", ".join(ids),
         )
         if progress.nonfinite > self._config.max_nonfinite:
             raise UserError(
-                f"{progress.nonfinite} updates were left out because of values that are not "
+                f"{progress.nonfinite} steps were skipped because of values that are not "
                 f"finite, more than max_nonfinite; their batches are in "
                 f"{self._exp_dir / 'log'}/nonfinite-*.pt",
                 remedy="look at those utterances; bfloat16 may help, or a lower learning rate in "
@@ -243,7 +243,7 @@ class Trainer:
             **per_frame(sums),
             **self._interval.averages(),
             "learning_rate": self._learning_rate(self.progress.step, self._total_steps),
-            "hours_per_hour": hours_per_hour(
+            "x_real_time": x_real_time(
                 self.progress.audio_seconds - self._interval.audio_seconds,
                 self.progress.elapsed - self._interval.elapsed,
             ),
@@ -257,7 +257,7 @@ class Trainer:
         self._log.write("train", values)
         bar.set_postfix_str(
             f"loss {values['loss']:.4f}, lr {values['learning_rate']:.2e}, "
-            f"{values['hours_per_hour']:.0f} h/h"
+            f"{values['x_real_time']:.0f} x real time"
         )
         logging.info("%s", line_for_people("train", values))
         lines = [x for x in self._log.lines if x["kind"] == "train" and x["loss"] is not None]

@@ -35,13 +35,13 @@ class Update:
     """What came of an update."""
 
     sums: LossSums | None
-    """This process's losses; None if the update was left out: some value was not finite."""
+    """This process's losses; None if the step was skipped: some value was not finite."""
     grad_norm: float
     """Of the gradient per encoder frame, before clipping."""
     clip_factor: float
     """What the gradient was multiplied with; 1 without clipping."""
     nonfinite_ids: list[str]
-    """Utterances of the batches that an update was left out for, of all processes."""
+    """Utterances of the batches for which a step was skipped, of all processes."""
 
 
 class Updater:

@@ -18,8 +18,8 @@ from mvqkd.data.loading.feature_reader import FeatureReader
 from mvqkd.data.targets.codes import CodeStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.predictability.code_predictor import CodeProbe
-from mvqkd.quantization.predictability.rate_distortion import encode_predictably
+from mvqkd.quantization.predictability.code_predictor import CodePredictor
+from mvqkd.quantization.predictability.rate_distortion import encode_with_rate
 from mvqkd.teachers import load_teacher
 from tests.local.programs import contents, dump, run
 from tests.teachers.corpus import URI, make_corpus
@@ -63,19 +63,19 @@ def test_codes_are_chosen_with_the_rate_weight_that_is_asked_for(
 ) -> None:
     encoder = Quantizer.load(quantizer)
     torch.manual_seed(0)
-    teller = CodeProbe(80, 3, 16, 2, quantizer_id=encoder.id, energy=1.0).eval()
-    teller.save(quantizer.with_suffix(".probe.pt"))
+    teller = CodePredictor(80, 3, 16, 2, quantizer_id=encoder.id, energy=1.0).eval()
+    teller.save(quantizer.with_suffix(".code_predictor.pt"))
     dump(cuts, quantizer, tmp_path / "codes", "--rate-distortion-weight", 0.3)
     dump(cuts, quantizer, tmp_path / "old-name", "--rate-weight", 0.3)
     assert contents(tmp_path / "old-name") == contents(tmp_path / "codes")
     store, reader = CodeStore(tmp_path / "codes"), FeatureReader([cuts])
     for name, x in embedded(cuts, 2).items():
         features = torch.from_numpy(reader[name])
-        expected = encode_predictably(encoder, teller, x, features, rate_weight=0.3)
+        expected = encode_with_rate(encoder, teller, x, features, rate_weight=0.3)
         np.testing.assert_array_equal(store[name], expected.numpy())
 
 
-def test_teachers_and_probes_that_do_not_fit_the_quantizer_are_refused(
+def test_teachers_and_predictors_that_do_not_fit_the_quantizer_are_refused(
     tmp_path: Path, cuts: Path, quantizer: Path
 ) -> None:
     original = Quantizer.load(quantizer)
@@ -89,7 +89,9 @@ def test_teachers_and_probes_that_do_not_fit_the_quantizer_are_refused(
         Quantizer(torch.zeros(dim), original.centers[..., :dim], metadata=metadata).save(path)
         with pytest.raises(UserError, match=message):
             dump(cuts, path, tmp_path / "none")
-    CodeProbe(80, 3, 16, 2, quantizer_id="0" * 8).save(quantizer.with_suffix(".probe.pt"))
+    CodePredictor(80, 3, 16, 2, quantizer_id="0" * 8).save(
+        quantizer.with_suffix(".code_predictor.pt")
+    )
     with pytest.raises(UserError, match=f"codes of quantizer 00000000, .* is {original.id}"):
         dump(cuts, quantizer, tmp_path / "none", "--rate-distortion-weight", 0.3)
 

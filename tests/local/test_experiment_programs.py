@@ -57,7 +57,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(root: Path) -> Path:
     """After stage 7."""
     with pytest.MonkeyPatch.context() as patch:
-        small = QuantizerTraining(codebook_size=16, probe_steps=2)
+        small = QuantizerTraining(codebook_size=16, predictor_steps=2)
         patch.setattr(
             "mvqkd.recipe.stages.quantizer.QuantizerTraining",
             lambda **options: replace(small, **options),

@@ -15,7 +15,7 @@ from mvqkd.data.targets.codes import CodeStore
 from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.recipe.stages.quantizer import split
 from tests.local.programs import dump, extract, run
 
@@ -26,12 +26,12 @@ def test_from_embeddings_to_a_report_on_storage(
     extract(cuts, tmp_path / "out", "--num-utterances", 0)
     options = ["--embeddings", tmp_path / "out" / "layer-3", "--output", tmp_path / "q.pt"]
     options += ["--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--held-out", 0.2]
-    run("train_quantizer", *options, "--cuts", cuts, "--probe-steps", 2)
+    run("train_quantizer", *options, "--cuts", cuts, "--predictor-steps", 2)
     report = json.loads((tmp_path / "q.json").read_text())
-    probed = report["predictability"]
-    assert len(probed["captured"]) == 2 and probed["reconstruction_error"] > 0
+    predicted = report["predictability"]
+    assert len(predicted["captured"]) == 2 and predicted["reconstruction_error"] > 0
     text = (tmp_path / "q.md").read_text()
-    assert f"{probed['captured'][1]:.2f} |" in text
+    assert f"{predicted['captured'][1]:.2f} |" in text
     quantizer = Quantizer.load(tmp_path / "q.pt")
     assert report["id"] == quantizer.id and quantizer.metadata["layer"] == 3
     assert 0 < report["held_out"]["relative_error"] < 1
@@ -57,11 +57,11 @@ def test_from_embeddings_to_a_report_on_storage(
     (tmp_path / "q.json.away").rename(tmp_path / "q.json")
 
     with pytest.raises(UserError, match="trained for 2 steps, not 3"):
-        run("train_quantizer", *options, "--cuts", cuts, "--probe-steps", 3)
+        run("train_quantizer", *options, "--cuts", cuts, "--predictor-steps", 3)
     assert [row["rate_weight"] for row in report["tradeoff"]] == [0, 0.001, 0.003, 0.01, 0.03]
     nearest = report["tradeoff"][0]
     assert nearest["relative_error"] == pytest.approx(report["held_out"]["relative_error"])
-    assert nearest["captured"] == pytest.approx(np.mean(probed["captured"]))
+    assert nearest["captured"] == pytest.approx(np.mean(predicted["captured"]))
     assert f"| 0.03 | {report['tradeoff'][4]['relative_error']:.4f} |" in text
 
     dump(cuts, tmp_path / "q.pt", tmp_path / "codes", "--shard-hours", 1)
@@ -74,8 +74,8 @@ def test_from_embeddings_to_a_report_on_storage(
     codes.require(rate_weight=0.0)
     with pytest.raises(UserError, match=r"rate_weight .*0\.3"):
         told.require(rate_weight=0.0)
-    (tmp_path / "q.probe.pt").rename(tmp_path / "other.probe.pt")
-    with pytest.raises(UserError, match=r"q\.probe\.pt, .* is missing"):
+    (tmp_path / "q.code_predictor.pt").rename(tmp_path / "other.code_predictor.pt")
+    with pytest.raises(UserError, match=r"q\.code_predictor\.pt, .* is missing"):
         dump(cuts, tmp_path / "q.pt", tmp_path / "none", *rate)
     with pytest.raises(UserError, match="the rate-distortion weight is -1"):
         dump(cuts, tmp_path / "q.pt", tmp_path / "none", "--rate-distortion-weight", -1)
@@ -96,18 +96,18 @@ def test_from_embeddings_to_a_report_on_storage(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_quantizer_is_trained_and_probed_on_a_gpu(tmp_path: Path, cuts: Path) -> None:
+def test_a_quantizer_is_trained_and_measured_on_a_gpu(tmp_path: Path, cuts: Path) -> None:
     extract(cuts, tmp_path / "out", "--num-utterances", 0)
     run(
         "train_quantizer",
         *("--embeddings", tmp_path / "out" / "layer-3", "--output", tmp_path / "q.pt"),
-        *("--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--probe-steps", 2),
+        *("--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--predictor-steps", 2),
         *("--held-out", 0.2, "--cuts", cuts, "--device", "cuda"),
     )
     assert len(json.loads((tmp_path / "q.json").read_text())["tradeoff"]) == 5
 
 
-def test_the_probe_hears_utterances_spread_over_those_trained_on(
+def test_the_predictor_receives_utterances_spread_over_those_trained_on(
     tmp_path: Path, cuts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(cuts, tmp_path / "out", "--num-utterances", 0)
@@ -116,20 +116,20 @@ def test_the_probe_hears_utterances_spread_over_those_trained_on(
     run(
         "train_quantizer",
         *("--embeddings", folder, "--output", tmp_path / "q.pt", "--cuts", cuts),
-        *("--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--probe-steps", 2),
+        *("--num-codebooks", 2, "--codebook-size", 16, "--num-steps", 2, "--predictor-steps", 2),
         *("--held-out", 0.2),
     )
     store, reader = EmbeddingStore(folder), FeatureReader([cuts])
     some = split(list(store), 0.2, 0)[0][::3]
     assert len(some) in (3, 4)
     encode = Quantizer.load(tmp_path / "q.pt").encode
-    expected = CodeProbe.fit(
+    expected = CodePredictor.fit(
         [torch.from_numpy(reader[name]) for name in some],
         [encode(torch.from_numpy(store[name].astype(np.float32))) for name in some],
         codebook_size=16,
         num_steps=2,
     ).state_dict()
-    found = CodeProbe.load(tmp_path / "q.probe.pt").state_dict()
+    found = CodePredictor.load(tmp_path / "q.code_predictor.pt").state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 

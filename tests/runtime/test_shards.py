@@ -12,7 +12,7 @@ import pytest
 
 from mvqkd.errors import UserError
 from mvqkd.runtime import shards as module
-from mvqkd.runtime.shards import divide, divide_parts, prepare_folder, process_shards
+from mvqkd.runtime.shards import divide, divide_splits, prepare_folder, process_shards
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,9 +26,9 @@ def test_shards_hold_every_cut_in_order() -> None:
 
 def test_a_new_part_changes_no_shard_of_the_others() -> None:
     seconds = np.array([1000.0, 2000.0, 700.0, 4000.0, 10.0])
-    shards, names = divide_parts({"a": range(3), "b": range(3, 5)}, seconds, 0.5)
+    shards, names = divide_splits({"a": range(3), "b": range(3, 5)}, seconds, 0.5)
     assert shards == [[0, 1], [2], [3], [4]] and names == ["a", "a", "b", "b"]
-    assert divide_parts({"a": range(3)}, seconds, 0.5) == (shards[:2], names[:2])
+    assert divide_splits({"a": range(3)}, seconds, 0.5) == (shards[:2], names[:2])
 
 
 def test_files_of_another_division_are_refused(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_several_manifests_are_numbered_through(tmp_path: Path) -> None:
     first = make_corpus(tmp_path, [0.5, 0.6])
     second = make_corpus(tmp_path, [0.3], name="others", seed=1)
     cuts = AudioCuts([first, second])
-    assert list(cuts.parts.values()) == [range(2), range(2, 3)]
+    assert list(cuts.splits.values()) == [range(2), range(2, 3)]
     assert cuts.ids == ["c0", "c1", "o0"] and cuts.text(1) == "ab ba"
     samples, _ = soundfile.read(tmp_path / "others0.wav", dtype="float32")
     np.testing.assert_array_equal(cuts.samples(2), samples)

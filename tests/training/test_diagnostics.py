@@ -106,7 +106,7 @@ def test_training_lines_have_what_curves_need(tmp_path):
     lines = [x for x in read_metrics(tmp_path / "log" / "metrics.jsonl") if x["kind"] == "train"]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["epoch"] for line in lines] == [1, 1, 1, 2, 2, 2]
-    wanted = "loss simple pruned ctc learning_rate grad_norm audio_hours hours_per_hour elapsed"
+    wanted = "loss simple pruned ctc learning_rate grad_norm audio_hours x_real_time elapsed"
     assert all(line.keys() >= set(wanted.split()) for line in lines)
     seconds = sum(batch.seconds for batch in [make_batch("u0a", "u0b", frames=30)])
     assert 0 < lines[0]["audio_hours"] * 3600 < 2 * seconds

@@ -43,16 +43,16 @@ class AudioCuts:
             (twice, _), *_ = Counter(self.ids).most_common(1)
             raise UserError(f"utterance {twice} is in two of the manifests", remedy="give one")
         self._firsts = np.cumsum([0] + [len(index) for index in self._indexes])
-        self.parts: dict[str, range] = {}
+        self.splits: dict[str, range] = {}
         for path, first, index in zip(
             manifests, self._firsts.tolist(), self._indexes, strict=False
         ):
             # Parts of names such as train-1.5h and train-1.0h are two.
             name = stem(path).rpartition("_cuts_")[2]
             # Two manifests of one name, in two folders.
-            while name in self.parts:
+            while name in self.splits:
                 name += "-2"
-            self.parts[name] = range(first, first + len(index))
+            self.splits[name] = range(first, first + len(index))
         self.num_samples: NDArray[np.int64] = np.array(
             [
                 compute_num_samples(seconds, SAMPLE_RATE)

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.audio_files import Fault, probe_file
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
-from mvqkd.data.prepare.sources import Listing, list_parts
+from mvqkd.data.prepare.sources import Listing, list_splits
 from mvqkd.data.splits import choose_splits
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.storage.jsonl import fingerprint, write_items
 
 _VERSION = 1
-MUSAN_PARTS = ("music", "speech", "noise")
+MUSAN_KINDS = ("music", "speech", "noise")
 
 
 def prepare_manifests(
@@ -60,7 +60,7 @@ def prepare_manifests(
         UserError: there are no such parts, no valid utterances, or invalid ones and `strict`;
             utterances are in parts of different roles; `data_dir` is of another corpus.
     """
-    available = list_parts(corpus_dir)
+    available = list_splits(corpus_dir)
     data = DataFolder(data_dir)
     data.check_corpus(corpus_dir)
     parts = choose_splits(patterns, available, corpus_dir, remedy="take another corpus")
@@ -87,7 +87,7 @@ def prepare_manifests(
                 remedy="name splits without common utterances for the roles",
             )
         listing.supervisions = kept
-        _prepare_part(
+        _prepare_split(
             f"{prefix}_{part}",
             listing,
             {
@@ -117,7 +117,7 @@ def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: 
         UserError: a folder is missing or has no audio.
     """
     root = corpus_dir / "musan" if (corpus_dir / "musan").is_dir() else corpus_dir
-    for part in MUSAN_PARTS:
+    for part in MUSAN_KINDS:
         paths = sorted((root / part).rglob("*.wav"))
         if not paths:
             raise UserError(
@@ -130,7 +130,7 @@ def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: 
         listing.probes = {
             path.stem: partial(probe_file, path.stem, path.absolute()) for path in paths
         }
-        _prepare_part(
+        _prepare_split(
             f"musan_{part}",
             listing,
             {"recordings": output_dir / f"musan_recordings_{part}.jsonl.gz"},
@@ -142,7 +142,7 @@ def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: 
         )
 
 
-def _prepare_part(
+def _prepare_split(
     name: str,
     listing: Listing,
     outputs: dict[str, Path],

@@ -45,7 +45,7 @@ class Part(Protocol):
         ...
 
 
-def list_parts(corpus_dir: Path) -> dict[str, Part]:
+def list_splits(corpus_dir: Path) -> dict[str, Part]:
     """By name of a part, how to list it.
 
     Args:

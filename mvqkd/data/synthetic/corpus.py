@@ -75,7 +75,7 @@ class Chapter:
     @property
     def directory(self) -> Path:
         """Path of the chapter under the corpus."""
-        return Path(part_name(self.split), str(self.speaker.id), str(self.id))
+        return Path(split_name(self.split), str(self.speaker.id), str(self.id))
 
     def utterances(self) -> Iterator[tuple[str, str]]:
         """Yield the id and the sentence of each utterance."""
@@ -83,7 +83,7 @@ class Chapter:
             yield f"{self.name}-{index:04d}", sentence
 
 
-def part_name(split: str) -> str:
+def split_name(split: str) -> str:
     """Name of a split's folder: `train-mini` ..."""
     return f"{split}-mini"
 
@@ -260,7 +260,7 @@ def _speakers_table(chapters: list[Chapter], durations: dict[int, float]) -> str
     for speaker, split in speakers.values():
         minutes = durations[speaker.id] / 60
         lines.append(
-            f"{speaker.id:<5}| {speaker.sex} | {part_name(split):<17}| {minutes:<6.2f}| "
+            f"{speaker.id:<5}| {speaker.sex} | {split_name(split):<17}| {minutes:<6.2f}| "
             f"espeak-ng {speaker.voice}, rate {speaker.rate}, pitch {speaker.pitch}, "
             f"range {speaker.range}"
         )

@@ -12,7 +12,7 @@ from mvqkd.errors import UserError
 
 
 @dataclass
-class PartStatistics:
+class SplitStatistics:
     """Counts of one part."""
 
     speakers: set[str] = field(default_factory=set)
@@ -25,13 +25,13 @@ class PartStatistics:
         return Counter(word for text in self.texts for word in text.split())
 
 
-def read_part(directory: str | Path) -> PartStatistics:
+def read_split(directory: str | Path) -> SplitStatistics:
     """Read the transcripts and the durations of a part, such as `<corpus>/train-mini`.
 
     Raises:
         UserError: there is no transcript, or a recording is missing.
     """
-    part = PartStatistics()
+    part = SplitStatistics()
     for path in sorted(Path(directory).glob("*/*/*.trans.txt")):
         for line in path.read_text(encoding="utf-8").splitlines():
             utterance, _, text = line.partition(" ")
@@ -46,7 +46,7 @@ def read_part(directory: str | Path) -> PartStatistics:
     return part
 
 
-def summary(parts: dict[str, PartStatistics], train: str) -> str:
+def summary(parts: dict[str, SplitStatistics], train: str) -> str:
     """Return a table of the parts; words are out of vocabulary when the part `train` lacks
     them."""
     vocabulary = parts[train].words

@@ -32,13 +32,13 @@ def load_quantizer(path: str | Path) -> Quantizer:
     state = read_tensors(path)
     if isinstance(state, dict) and "centers_scale" in state:
         try:
-            return from_reference(state)
+            return from_multi_quantization(state)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: {error}", remedy="save the quantizer's state dict") from error
     return Quantizer.from_state(state, path)
 
 
-def from_reference(state: Mapping[str, Tensor]) -> Quantizer:
+def from_multi_quantization(state: Mapping[str, Tensor]) -> Quantizer:
     """Our quantizer that encodes and decodes as the one with this state dict does, under the same
     id: its codes go with published ones.
 
@@ -57,7 +57,7 @@ def from_reference(state: Mapping[str, Tensor]) -> Quantizer:
     )
 
 
-def to_reference(
+def to_multi_quantization(
     quantizer: Quantizer, embeddings: Frames | Tensor | np.ndarray, *, num_steps: int = 500
 ) -> dict[str, Tensor]:
     """A state dict that the package loads; it decodes our codes as `Quantizer.direct_sum` does,

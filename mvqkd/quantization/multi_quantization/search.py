@@ -16,7 +16,7 @@ from torch import Tensor
 _FRAMES = 512  # encoded at a time
 
 
-def search_reference(
+def search_multi_quantization(
     x: Tensor, centers: Tensor, weight: Tensor, bias: Tensor, *, passes: int = 5
 ) -> Tensor:
     """Codes as the package finds them.

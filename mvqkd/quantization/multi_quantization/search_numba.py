@@ -1,6 +1,6 @@
-"""The joining of proposals of `search_reference.py` for one CPU frame at a time: all that a frame
-needs stays in the processor's cache. Compiled by numba at the first call; only
-`search_reference.py` imports this module."""
+"""The joining of proposals of `search_multi_quantization.py` for one CPU frame at a time: all that
+a frame needs stays in the processor's cache. Compiled by numba at the first call; only
+`search_multi_quantization.py` imports this module."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def join(
     widths: list[int],
     num_threads: int,
 ) -> np.ndarray:
-    """Codes (T, Q) int64, see `search_reference._join`, on `num_threads` threads."""
+    """Codes (T, Q) int64, see `search_multi_quantization._join`, on `num_threads` threads."""
     joined = np.empty(codes.shape, dtype=np.int64)
     sizes = np.array(widths)
     in_threads(

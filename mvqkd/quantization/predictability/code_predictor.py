@@ -1,4 +1,4 @@
-"""A small network that tells from an utterance's features what the teacher's frames are."""
+"""Prediction of codes from features, by a small network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH_CROPS = 8
 _FORMAT = "mvqkd.probe.1"
 
 
-class Probe(nn.Module):
+class FrameNetwork(nn.Module):
     """A small convolutional network from features to targets of a frame.
 
     Receptive field: 2 * (1 + 3 * sum of dilations) + 1 target frames, about half a second to each
@@ -60,8 +60,8 @@ class Probe(nn.Module):
         return self(x)[0].float().cpu()
 
 
-class CodeProbe(nn.Module):
-    """What features tell of codes: probabilities of every codebook's entries in every frame.
+class CodePredictor(nn.Module):
+    """Probabilities of every codebook's entries in every frame, given the utterance's features.
 
     Args:
         input_dim: C, features of a frame.
@@ -86,7 +86,7 @@ class CodeProbe(nn.Module):
         self.sizes = (input_dim, num_codebooks, codebook_size, ratio)
         self.quantizer_id = quantizer_id
         self.energy = energy
-        self.probe = Probe(input_dim, num_codebooks * codebook_size, ratio)
+        self.network = FrameNetwork(input_dim, num_codebooks * codebook_size, ratio)
 
     @classmethod
     def fit(
@@ -101,7 +101,7 @@ class CodeProbe(nn.Module):
         quantizer_id: str = "",
         energy: float = 0.0,
         progress: Callable[[int, int], None] | None = None,
-    ) -> CodeProbe:
+    ) -> CodePredictor:
         """Train on utterances, with cross-entropy.
 
         Args:
@@ -110,14 +110,14 @@ class CodeProbe(nn.Module):
             codebook_size: K.
             num_steps: minibatches of 8 crops of 200 frames.
             seed: the result is a function of it, the data and the other arguments.
-            device: where to compute; the probe stays there.
+            device: where to compute; the predictor stays there.
             quantizer_id, energy: facts to keep, see the class.
             progress: called with (steps done, steps).
 
         Raises:
             ValueError: no utterances, or lengths that do not fit each other.
         """
-        probe = cls(
+        predictor = cls(
             features[0].shape[1] if features else 0,
             codes[0].shape[1] if codes else 0,
             codebook_size,
@@ -125,8 +125,8 @@ class CodeProbe(nn.Module):
             quantizer_id=quantizer_id,
             energy=energy,
         )
-        train_probe(
-            probe.probe,
+        train_network(
+            predictor.network,
             lambda out, target: F.cross_entropy(
                 out.reshape(-1, codebook_size), target.reshape(-1).long()
             ),
@@ -137,7 +137,14 @@ class CodeProbe(nn.Module):
             device=torch.device(device),
             progress=progress,
         )
-        return probe
+        return predictor
+
+    @staticmethod
+    def path_beside(quantizer: Path) -> Path:
+        """Where the predictor of a quantizer's codes is kept: `<quantizer>.code_predictor.pt`, or
+        `<quantizer>.probe.pt`, its name in version 0.1.0, if there is one."""
+        old = quantizer.with_suffix(".probe.pt")
+        return old if old.is_file() else quantizer.with_suffix(".code_predictor.pt")
 
     def log_probabilities(self, features: Tensor, frames: int) -> Tensor:
         """Of one utterance.
@@ -150,7 +157,7 @@ class CodeProbe(nn.Module):
             (T, Q, K) float32, natural logarithms, on the CPU.
         """
         _, num_codebooks, codebook_size, _ = self.sizes
-        out = self.probe.of_utterance(features, frames)
+        out = self.network.of_utterance(features, frames)
         return out.unflatten(1, (num_codebooks, codebook_size)).log_softmax(dim=2)
 
     def save(self, path: str | Path) -> None:
@@ -168,7 +175,7 @@ class CodeProbe(nn.Module):
             )
 
     @classmethod
-    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> CodeProbe:
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> CodePredictor:
         """Read what `save` wrote.
 
         Raises:
@@ -179,13 +186,16 @@ class CodeProbe(nn.Module):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             facts = {name: state[name] for name in ("quantizer_id", "energy")}
-            probe = cls(*state["sizes"], **facts)
-            probe.load_state_dict(state["state"])
+            predictor = cls(*state["sizes"], **facts)
+            predictor.load_state_dict(
+                # `probe` was the network's name in version 0.1.0.
+                {name.replace("probe.", "network."): x for name, x in state["state"].items()}
+            )
         except Exception as error:  # bytes of anything end in errors of any kind
             raise UserError(
                 f"{path} is damaged, or is not {_FORMAT}", remedy="delete it", step="quantizer"
             ) from error
-        return probe.eval().to(device)
+        return predictor.eval().to(device)
 
 
 def frame_ratio(features: Sequence[Tensor], targets: Sequence[Tensor]) -> int:
@@ -206,8 +216,8 @@ def frame_ratio(features: Sequence[Tensor], targets: Sequence[Tensor]) -> int:
     return ratio
 
 
-def train_probe(
-    net: Probe,
+def train_network(
+    net: FrameNetwork,
     loss: Callable[[Tensor, Tensor], Tensor],
     features: Sequence[Tensor],
     targets: Sequence[Tensor],
@@ -217,7 +227,7 @@ def train_probe(
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Initialize and train a probe by AdamW with one learning rate cycle.
+    """Initialize and train a predictor by AdamW with one learning rate cycle.
 
     Args:
         loss: of outputs (N, T, output_dim) and targets (N, T, ...).

@@ -1,8 +1,8 @@
-"""What a student could learn from codes: a small network predicts them from features.
+"""How well codes are predicted from features: mutual information that a student can learn.
 
-A quantizer that reconstructs well is not yet a good teacher: codes that depend on choices the
-student cannot see (which of two near-equal sums of entries was taken) cannot be predicted. The
-probe here sees the utterance's features, not the embeddings, as a student does.
+A quantizer that reconstructs well does not yet make good targets: codes that depend on choices
+that audio does not determine (which of two near-equal sums of entries was taken) cannot be
+predicted. The predictor receives the utterance's features, not the embeddings, as a student does.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from torch import Tensor
 
 from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.predictability.code_predictor import (
-    CodeProbe,
-    Probe,
+    CodePredictor,
+    FrameNetwork,
     frame_ratio,
-    train_probe,
+    train_network,
 )
 
 
 @dataclass
 class Predictability:
-    """What a probe knows of codes, in bits per frame and codebook."""
+    """Of codes given features, in bits per frame and codebook."""
 
     entropy: list[float]
     cross_entropy: list[float]
     reconstruction_error: float | None
-    """Relative error of the reconstruction from the probe's posteriors, where embeddings and
+    """Relative error of the reconstruction from the predictor's posteriors, where embeddings and
     centers were given: the mean over its posteriors, the best guess in squared error."""
 
     @property
     def captured(self) -> list[float]:
-        """Entropy less cross-entropy of each codebook: a lower bound of what the features tell."""
+        """Entropy less cross-entropy of each codebook: a lower bound of the mutual
+        information of codes and features."""
         return [h - c for h, c in zip(self.entropy, self.cross_entropy, strict=True)]
 
 
 def predictability(
-    probe: CodeProbe,
+    predictor: CodePredictor,
     features: Sequence[Tensor],
     codes: Sequence[Tensor],
     *,
@@ -49,7 +50,7 @@ def predictability(
     mean: Tensor | None = None,
     embeddings: Sequence[Tensor] | None = None,
 ) -> Predictability:
-    """Test a probe on utterances that it was not trained on.
+    """Test a predictor on utterances that it was not trained on.
 
     Args:
         features: (T', C) of each utterance.
@@ -57,12 +58,12 @@ def predictability(
         centers, mean, embeddings: (Q, K, D), (D,) and (T, D) of each utterance, for the
             reconstruction from posteriors. All or none.
     """
-    _, num_codebooks, codebook_size, _ = probe.sizes
+    _, num_codebooks, codebook_size, _ = predictor.sizes
     loss = torch.zeros(num_codebooks, dtype=torch.float64)
     counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.long)
     error = energy = 0.0
     for i, target in enumerate(codes):
-        logp = probe.log_probabilities(features[i], len(target))
+        logp = predictor.log_probabilities(features[i], len(target))
         target = target[: len(logp)].long()
         loss -= logp.gather(2, target[:, :, None]).sum(dim=(0, 2)).double()
         counts += code_counts(target, codebook_size)
@@ -89,12 +90,12 @@ def regression_error(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Relative error of the same probe when it learns the embeddings themselves, by squared error:
-    what there is to know, to compare reconstructions from posteriors with."""
+    """Relative error of the same predictor when it learns the embeddings themselves, by squared
+    error: what there is to know, to compare reconstructions from posteriors with."""
     rows = torch.cat([e.float() for e in embeddings])
     mean, scale = rows.mean(dim=0), (rows - rows.mean(dim=0)).square().mean().sqrt()
-    net = Probe(features[0].shape[1], rows.shape[1], frame_ratio(features, embeddings))
-    train_probe(
+    net = FrameNetwork(features[0].shape[1], rows.shape[1], frame_ratio(features, embeddings))
+    train_network(
         net,
         lambda out, target: F.mse_loss(out, (target.float() - mean.to(out)) / scale.to(out)),
         features,

@@ -15,12 +15,12 @@ from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.quantization import Quantizer
-from mvqkd.quantization.predictability.code_predictor import CodeProbe
-from mvqkd.quantization.predictability.rate_distortion import encode_predictably
+from mvqkd.quantization.predictability.code_predictor import CodePredictor
+from mvqkd.quantization.predictability.rate_distortion import encode_with_rate
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.stages.embeddings import TeacherPass
 from mvqkd.recipe.teacher_files import uses
-from mvqkd.runtime.shards import Tick, divide_parts, prepare_folder, process_shards, worker
+from mvqkd.runtime.shards import Tick, divide_splits, prepare_folder, process_shards, worker
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import embed
 
@@ -106,7 +106,7 @@ def dump_codes(
         rate_weight=rate_distortion_weight,
         encoder="mvqkd" if rate_distortion_weight else quantizer.encoder,
     )
-    shards, names = divide_parts(cuts.parts, seconds, how.shard_hours)
+    shards, names = divide_splits(cuts.splits, seconds, how.shard_hours)
     paths = prepare_folder(output, [f"codes-{name}" for name in names])
     if rank == 0:
         logging.info(
@@ -182,11 +182,11 @@ class _Encoder:
         if not 0 <= weight < float("inf"):
             raise UserError(f"the rate-distortion weight is {weight}", remedy="0, or some 0.01")
         if weight:
-            probe_path = path.with_suffix(".probe.pt")
-            self._probe = CodeProbe.load(probe_path, device=quantizer.mean.device)
-            if self._probe.quantizer_id != quantizer.id:
+            predictor_path = CodePredictor.path_beside(path)
+            self._predictor = CodePredictor.load(predictor_path, device=quantizer.mean.device)
+            if self._predictor.quantizer_id != quantizer.id:
                 raise UserError(
-                    f"{probe_path} tells of codes of quantizer {self._probe.quantizer_id}, "
+                    f"{predictor_path} predicts codes of quantizer {self._predictor.quantizer_id}, "
                     f"{path} is {quantizer.id}",
                     remedy="delete both, and train them again",
                 )
@@ -202,7 +202,7 @@ class _Encoder:
         if not self._weight:
             return self._quantizer.encode(x).cpu().numpy()
         features = torch.from_numpy(self._features[utterance])
-        codes = encode_predictably(
-            self._quantizer, self._probe, x, features, rate_weight=self._weight
+        codes = encode_with_rate(
+            self._quantizer, self._predictor, x, features, rate_weight=self._weight
         )
         return codes.cpu().numpy()

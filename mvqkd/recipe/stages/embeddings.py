@@ -20,7 +20,7 @@ from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.teacher_files import uses
-from mvqkd.runtime.shards import Tick, divide, divide_parts, prepare_folder, process_shards, worker
+from mvqkd.runtime.shards import Tick, divide, divide_splits, prepare_folder, process_shards, worker
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import embed
 
@@ -121,7 +121,7 @@ def extract_embeddings(
         shards = divide(numbers, seconds, how.shard_hours)
         names = ["sample"] * len(shards)
     else:
-        shards, names = divide_parts(cuts.parts, seconds, how.shard_hours)
+        shards, names = divide_splits(cuts.splits, seconds, how.shard_hours)
     files = [f"embeddings-{name}" for name in names]
     paths = {layer: prepare_folder(output / f"layer-{layer}", files) for layer in layers}
     for of_layer in paths.values():

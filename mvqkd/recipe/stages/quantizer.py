@@ -23,9 +23,9 @@ from mvqkd.data.loading.labelled import SPEED
 from mvqkd.data.targets.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer, load_quantizer, measure
-from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.quantization.predictability.measure import predictability
-from mvqkd.quantization.predictability.rate_distortion import encode_predictably
+from mvqkd.quantization.predictability.rate_distortion import encode_with_rate
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.quantizer_report import describe
 from mvqkd.recipe.teacher_files import uses
@@ -33,7 +33,7 @@ from mvqkd.storage.files import file_digest, write_json, write_text
 
 _ENOUGH_FRAMES = 100_000
 _PROBED = 1000
-"""Utterances, at most, that the probe is trained on: their features are held in memory."""
+"""Utterances, at most, that the predictor is trained on: their features are held in memory."""
 _RATE_WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03)
 """Of the codes that the report compares."""
 
@@ -53,7 +53,7 @@ class QuantizerTraining:
     multi_quantization."""
     held_out: float = 0.05
     """Part of the utterances that the error is measured on."""
-    probe_steps: int = 300
+    predictor_steps: int = 300
     """Of training the network that predicts codes from features."""
     seed: int = 0
     """Of the training and of the held-out utterances."""
@@ -87,7 +87,7 @@ def train_quantizer(
     """Write a quantizer and its report (`.json`, `.md`): the error on utterances that it was not
     trained on, how evenly each codebook is used and, with cuts, how well a small network predicts
     its codes from the utterances' features, as a student has to; that network is kept as
-    `.probe.pt`.
+    `.code_predictor.pt`.
 
     A quantizer that is there, trained on the same embeddings with the same options, is kept.
 
@@ -106,7 +106,7 @@ def train_quantizer(
         )
     store = EmbeddingStore(embeddings)
     if cuts_paths and (100 / store.info.frame_rate) % 1:
-        logging.info("features tell nothing of codes at %g Hz: no probe", store.info.frame_rate)
+        logging.info("codes at %g Hz cannot be predicted: no code predictor", store.info.frame_rate)
         cuts_paths = ()
     train_ids, held_out_ids = split(list(store), how.held_out, how.seed)
     if not train_ids or not held_out_ids:
@@ -117,7 +117,7 @@ def train_quantizer(
         )
     metadata = _metadata(store, how)
     report_path = output.with_suffix(".json")
-    probe_path = output.with_suffix(".probe.pt")
+    predictor_path = CodePredictor.path_beside(output)
     if output.is_file():
         quantizer = Quantizer.load(output, device=how.device)
         if quantizer.metadata != metadata:
@@ -138,19 +138,21 @@ def train_quantizer(
         if not output.is_file():
             quantizer.save(output)
         _write(report, report_path)
-    if cuts_paths and report.get("probe_steps", how.probe_steps) != how.probe_steps:
+    # `probe_steps` is its name in version 0.1.0.
+    steps = report.get("predictor_steps", report.get("probe_steps", how.predictor_steps))
+    if cuts_paths and steps != how.predictor_steps:
         raise UserError(
-            f"{probe_path} was trained for {report['probe_steps']} steps, not {how.probe_steps}",
+            f"{predictor_path} was trained for {steps} steps, not {how.predictor_steps}",
             remedy="remove it, the quantizer and the codes made with them, or give another "
             "--output",
         )
-    if cuts_paths and not ("predictability" in report and probe_path.is_file()):
+    if cuts_paths and not ("predictability" in report and predictor_path.is_file()):
         # Files are in order of parts, speakers and lengths: some of all of these.
         some = train_ids[:: -(-len(train_ids) // _PROBED)]
-        probe, found = _probe(
+        predictor, found = _fit_predictor(
             quantizer, store, some, held_out_ids[:_PROBED], FeatureReader(cuts_paths), how
         )
-        probe.save(probe_path)
+        predictor.save(predictor_path)
         _write(report | found, report_path)
     error = report["held_out"]["relative_error"]
     logging.info("%s: id %s, error %.4f", output, quantizer.id, error)
@@ -288,14 +290,14 @@ def _report(
     }
 
 
-def _probe(
+def _fit_predictor(
     quantizer: Quantizer,
     store: EmbeddingStore,
     train_ids: list[str],
     held_out_ids: list[str],
     reader: FeatureReader,
     how: QuantizerTraining,
-) -> tuple[CodeProbe, dict[str, Any]]:
+) -> tuple[CodePredictor, dict[str, Any]]:
     """A network that predicts codes from features, and how well it does on held-out utterances."""
 
     def features(ids: list[str]) -> list[Tensor]:
@@ -309,11 +311,11 @@ def _probe(
     rows = torch.cat(x)
     energy = float((rows - rows.mean(dim=0)).square().sum(dim=1).mean())
     with _progress("probing") as progress:
-        probe = CodeProbe.fit(
+        predictor = CodePredictor.fit(
             features(train_ids),
             [quantizer.encode(utterance).cpu() for utterance in embeddings(train_ids)],
             codebook_size=quantizer.codebook_size,
-            num_steps=how.probe_steps,
+            num_steps=how.predictor_steps,
             seed=how.seed,
             device=how.device,
             quantizer_id=quantizer.id,
@@ -326,14 +328,14 @@ def _probe(
         "mean": quantizer.mean,
         "embeddings": [utterance.cpu() for utterance in x],
     }
-    report: dict[str, Any] = {"probe_steps": how.probe_steps, "tradeoff": []}
+    report: dict[str, Any] = {"predictor_steps": how.predictor_steps, "tradeoff": []}
     for weight in _RATE_WEIGHTS:
         codes = [
-            encode_predictably(quantizer, probe, *utterance, rate_weight=weight)
+            encode_with_rate(quantizer, predictor, *utterance, rate_weight=weight)
             for utterance in zip(x, inputs, strict=True)
         ]
         found = predictability(
-            probe,
+            predictor,
             inputs,
             [utterance.cpu() for utterance in codes],
             **({} if weight else reconstruction),
@@ -347,4 +349,4 @@ def _probe(
                 "captured": float(np.mean(found.captured)),
             }
         )
-    return probe, report
+    return predictor, report

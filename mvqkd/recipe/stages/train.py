@@ -91,7 +91,7 @@ def _train(
     from mvqkd.data.loading.tokenizer import Tokenizer
     from mvqkd.recipe import build
     from mvqkd.runtime.distributed import start_world
-    from mvqkd.runtime.interruption import listen
+    from mvqkd.runtime.interruption import catch_signals
     from mvqkd.training.logs import log_to
     from mvqkd.training.trainer import Trainer
 
@@ -100,7 +100,7 @@ def _train(
     own: AbstractContextManager[None] = nullcontext()
     if os.environ.get("RANK", "0") == "0":
         own = own_folder(exp_dir, work="training", wait=False)
-    with own, start_world(device) as world, listen() as interruption, log_to(exp_dir, world):
+    with own, start_world(device) as world, catch_signals() as interruption, log_to(exp_dir, world):
         opened = _open_losses(inputs, unlabelled, world)
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:

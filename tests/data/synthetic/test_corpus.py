@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from mvqkd.data.synthetic.corpus import CorpusConfig, make_corpus, plan
-from mvqkd.data.synthetic.summary import read_part
+from mvqkd.data.synthetic.summary import read_split
 from mvqkd.errors import UserError
 
 pytest.importorskip("espeakng_loader")
@@ -57,7 +57,7 @@ def test_layout_is_librispeechs(corpus):
 
 
 def test_parts_have_the_sizes_asked_for_and_share_nothing(corpus):
-    parts = {name: read_part(corpus / name) for name in SIZES}
+    parts = {name: read_split(corpus / name) for name in SIZES}
     assert {n: (len(p.speakers), len(p.texts)) for n, p in parts.items()} == SIZES
     assert len(set.union(*(part.speakers for part in parts.values()))) == 6
     assert len({text for part in parts.values() for text in part.texts}) == 85
@@ -91,7 +91,7 @@ def test_speakers_table_names_everyone(corpus):
         dict.fromkeys((c.speaker.id, c.speaker.sex, f"{c.split}-mini") for c in plan(CONFIG))
     )
     minutes = sum(float(row[3]) for row in rows)
-    seconds = sum(read_part(corpus / name).seconds for name in SIZES)
+    seconds = sum(read_split(corpus / name).seconds for name in SIZES)
     assert minutes == pytest.approx(seconds / 60, abs=0.01 * len(rows))
 
 

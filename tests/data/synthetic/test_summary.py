@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mvqkd.data.synthetic.summary import read_part, summary
+from mvqkd.data.synthetic.summary import read_split, summary
 from mvqkd.errors import UserError
 
 
@@ -24,7 +24,7 @@ def write_part(directory, texts):
 def test_counts_and_unknown_words(tmp_path):
     write_part(tmp_path / "a", ["THE DOG", "THE CAT"])
     write_part(tmp_path / "b", ["THE DOG", "A DOG"])
-    parts = {name: read_part(tmp_path / name) for name in "ab"}
+    parts = {name: read_split(tmp_path / name) for name in "ab"}
     assert parts["a"].seconds == 1.0
     assert parts["a"].words == Counter(THE=2, DOG=1, CAT=1)
     lines = summary(parts, train="a").splitlines()
@@ -36,9 +36,9 @@ def test_a_missing_recording_is_named(tmp_path):
     write_part(tmp_path / "a", ["THE DOG"])
     (tmp_path / "a/7/70/7-70-0000.flac").unlink()
     with pytest.raises(UserError, match=r"7-70-0000\.flac is missing"):
-        read_part(tmp_path / "a")
+        read_split(tmp_path / "a")
 
 
 def test_an_empty_part_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no transcripts"):
-        read_part(tmp_path)
+        read_split(tmp_path)

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from mvqkd.quantization import Quantizer, load_quantizer
-from mvqkd.quantization.multi_quantization.exchange import from_reference, to_reference
-from mvqkd.quantization.multi_quantization.search import search_reference
+from mvqkd.quantization.multi_quantization.exchange import (
+    from_multi_quantization,
+    to_multi_quantization,
+)
+from mvqkd.quantization.multi_quantization.search import search_multi_quantization
 
 
 def package_quantizer(num_codebooks, dim=20):
@@ -23,16 +26,16 @@ def package_quantizer(num_codebooks, dim=20):
 @pytest.mark.parametrize("passes", [0, 1, 5])
 def test_codes_are_the_packages_own(num_codebooks, passes):
     theirs = package_quantizer(num_codebooks)
-    ours = from_reference(theirs.state_dict())
+    ours = from_multi_quantization(theirs.state_dict())
     x = torch.randn(100, 20)
     expected = theirs.encode(x, refine_indexes_iters=passes)
-    found = search_reference(x - ours.mean, ours.centers, *ours.guess, passes=passes)
+    found = search_multi_quantization(x - ours.mean, ours.centers, *ours.guess, passes=passes)
     assert found.dtype == torch.uint8
     assert (found == expected).float().mean() > 0.995  # ties within rounding may differ
 
 
 def test_of_no_frames_there_are_no_codes():
-    ours = from_reference(package_quantizer(4).state_dict())
+    ours = from_multi_quantization(package_quantizer(4).state_dict())
     assert ours.encode(torch.empty(0, 20)).shape == (0, 4)
 
 
@@ -67,7 +70,7 @@ def test_loaded_quantizers_encode_and_decode_as_the_package_does(tmp_path):
     # And so it does when it comes from our own file, or from a state dict that we wrote.
     ours.save(tmp_path / "ours.pt")
     assert torch.equal(load_quantizer(tmp_path / "ours.pt").encode(x), ours.encode(x))
-    again = from_reference(to_reference(ours, x, num_steps=0))
+    again = from_multi_quantization(to_multi_quantization(ours, x, num_steps=0))
     assert (again.encode(x) == codes).float().mean() > 0.995
 
 
@@ -77,7 +80,7 @@ def test_written_quantizers_work_in_the_package():
     x = 3 + torch.randn(2000, 10, generator=generator) @ torch.randn(10, 10, generator=generator)
     ours = Quantizer.fit(x, num_codebooks=2, num_steps=40)
     theirs = package.Quantizer(10, 256, 2)
-    theirs.load_state_dict(to_reference(ours, x, num_steps=60))
+    theirs.load_state_dict(to_multi_quantization(ours, x, num_steps=60))
     assert theirs.get_id() == ours.id
     codes = ours.encode(x)
     torch.testing.assert_close(theirs.decode(codes).detach(), ours.direct_sum(codes))
@@ -89,14 +92,14 @@ def test_written_quantizers_work_in_the_package():
     assert error(theirs.encode(x)) < 1.1 * error(codes)
     energy = float((x - ours.mean).square().sum())
     assert error(theirs.encode(x, refine_indexes_iters=0)) < 0.4 * energy
-    again = from_reference(theirs.state_dict())
+    again = from_multi_quantization(theirs.state_dict())
     assert (again.encode(x, beam_size=8) == codes).float().mean() > 0.99
     assert torch.equal(again.encode(x), theirs.encode(x).byte())
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"it has no 'to_logits.weight'"):
-        from_reference({"centers": torch.zeros(2, 256, 4)})
+        from_multi_quantization({"centers": torch.zeros(2, 256, 4)})
     odd = Quantizer(torch.zeros(4), torch.randn(3, 256, 4))
     with pytest.raises(ValueError, match="powers of two"):
-        to_reference(odd, torch.randn(300, 4))
+        to_multi_quantization(odd, torch.randn(300, 4))

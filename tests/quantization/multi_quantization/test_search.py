@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mvqkd.quantization.multi_quantization import search as search_reference
+from mvqkd.quantization.multi_quantization import search as search_multi_quantization
 from mvqkd.quantization.multi_quantization.search import refine
 
 
@@ -25,7 +25,9 @@ def test_compiled_and_torch_find_the_same_codes(num_codebooks, size, threads, mo
     x, codes, centers = problem(num_codebooks, size)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     found = refine(x, codes, centers)
-    monkeypatch.setattr(search_reference, "_join_compiled", search_reference._join_torch)
+    monkeypatch.setattr(
+        search_multi_quantization, "_join_compiled", search_multi_quantization._join_torch
+    )
     expected = refine(x, codes, centers)
     assert (found == expected).all(dim=1).float().mean() > 0.98  # rounding may decide ties
     assert found.dtype == torch.int64

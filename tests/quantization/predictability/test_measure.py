@@ -1,9 +1,9 @@
-"""The probe finds what there is to find, and nothing where there is nothing."""
+"""The predictor finds what there is to find, and nothing where there is nothing."""
 
 import pytest
 import torch
 
-from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.quantization.predictability.measure import predictability, regression_error
 
 
@@ -30,7 +30,7 @@ def test_captured_information():
     centers = centers - centers.mean(dim=1, keepdim=True)
     embeddings = [10 + centers[0][c[:, 0].long()] + centers[1][c[:, 1].long()] for c in test_codes]
     found = predictability(
-        CodeProbe.fit(features, codes, codebook_size=4, num_steps=40),
+        CodePredictor.fit(features, codes, codebook_size=4, num_steps=40),
         test_features,
         test_codes,
         centers=centers,
@@ -48,8 +48,10 @@ def test_captured_information():
 
 def test_the_same_seed_gives_the_same_numbers():
     features, codes = utterances(2, 0, ratio=1)
-    probes = [CodeProbe.fit(features, codes, codebook_size=4, num_steps=3) for _ in range(2)]
-    a, b = (predictability(probe, features, codes) for probe in probes)
+    predictors = [
+        CodePredictor.fit(features, codes, codebook_size=4, num_steps=3) for _ in range(2)
+    ]
+    a, b = (predictability(predictor, features, codes) for predictor in predictors)
     assert a == b
     assert a.reconstruction_error is None
 
@@ -66,6 +68,6 @@ def test_regression_on_what_is_known_and_what_is_not():
 def test_lengths_that_do_not_fit_are_refused():
     features, codes = utterances(2, 0)
     with pytest.raises(ValueError, match="2 utterances with features, 1 with targets"):
-        CodeProbe.fit(features, codes[:1])
+        CodePredictor.fit(features, codes[:1])
     with pytest.raises(ValueError, match="utterance 1 has 280 frames of features"):
-        CodeProbe.fit([features[0], features[1][:280]], codes)
+        CodePredictor.fit([features[0], features[1][:280]], codes)

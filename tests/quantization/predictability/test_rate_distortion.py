@@ -9,9 +9,9 @@ import torch
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.quantization import quantizer as quantizer_module
-from mvqkd.quantization.predictability.code_predictor import CodeProbe
+from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.quantization.predictability.measure import predictability
-from mvqkd.quantization.predictability.rate_distortion import encode_predictably
+from mvqkd.quantization.predictability.rate_distortion import encode_with_rate
 
 
 def test_a_penalty_joins_the_squared_error():
@@ -64,7 +64,7 @@ def speech(count, seed):
 def fitted():
     features, x = speech(40, 0)
     quantizer = Quantizer.fit(torch.cat(x), num_codebooks=2, codebook_size=16, num_steps=200)
-    probe = CodeProbe.fit(
+    predictor = CodePredictor.fit(
         features,
         [quantizer.encode(rows) for rows in x],
         codebook_size=16,
@@ -72,21 +72,21 @@ def fitted():
         quantizer_id=quantizer.id,
         energy=float((torch.cat(x) - quantizer.mean).square().sum(dim=1).mean()),
     )
-    return quantizer, probe
+    return quantizer, predictor
 
 
 def test_more_is_told_at_little_cost(fitted):
-    quantizer, probe = fitted
+    quantizer, predictor = fitted
     features, x = speech(4, 1)
     told, errors = [], []
     for weight in (0.0, 0.003, 0.03, 0.3):
         codes = [
-            encode_predictably(quantizer, probe, rows, heard, rate_weight=weight)
+            encode_with_rate(quantizer, predictor, rows, heard, rate_weight=weight)
             for rows, heard in zip(x, features, strict=True)
         ]
-        told.append(sum(predictability(probe, features, codes).captured))
+        told.append(sum(predictability(predictor, features, codes).captured))
         error = (torch.cat(x) - quantizer.decode(torch.cat(codes))).square().sum(dim=1).mean()
-        errors.append(float(error) / probe.energy)
+        errors.append(float(error) / predictor.energy)
         if not weight:
             assert torch.equal(torch.cat(codes), quantizer.encode(torch.cat(x)))
     assert told == sorted(told)
@@ -95,43 +95,46 @@ def test_more_is_told_at_little_cost(fitted):
 
 
 def test_frames_without_features_have_their_nearest_codes(fitted):
-    quantizer, probe = fitted
+    quantizer, predictor = fitted
     features, x = speech(1, 2)
-    codes = encode_predictably(quantizer, probe, x[0], features[0][:200], rate_weight=0.3)
+    codes = encode_with_rate(quantizer, predictor, x[0], features[0][:200], rate_weight=0.3)
     nearest = quantizer.encode(x[0])
     assert torch.equal(codes[100:], nearest[100:])
     assert not torch.equal(codes[:100], nearest[:100])
-    none = encode_predictably(quantizer, probe, x[0], features[0][:1], rate_weight=0.3)
+    none = encode_with_rate(quantizer, predictor, x[0], features[0][:1], rate_weight=0.3)
     assert torch.equal(none, nearest)
 
 
-def test_a_probe_is_what_it_was_after_loading(fitted, tmp_path: Path):
-    quantizer, probe = fitted
+def test_a_predictor_is_what_it_was_after_loading(fitted, tmp_path: Path):
+    quantizer, predictor = fitted
     features, _ = speech(1, 3)
-    probe.save(tmp_path / "probe.pt")
-    loaded = CodeProbe.load(tmp_path / "probe.pt")
-    assert (loaded.quantizer_id, loaded.energy) == (quantizer.id, probe.energy)
-    expected = probe.log_probabilities(features[0], 100)
+    predictor.save(tmp_path / "predictor.pt")
+    loaded = CodePredictor.load(tmp_path / "predictor.pt")
+    assert (loaded.quantizer_id, loaded.energy) == (quantizer.id, predictor.energy)
+    expected = predictor.log_probabilities(features[0], 100)
     assert expected.shape == (100, 2, 16)
     assert torch.equal(loaded.log_probabilities(features[0], 100), expected)
     assert expected.exp().sum(dim=2).allclose(torch.ones(100, 2))
     with pytest.raises(UserError, match=r"none\.pt, the predictor of codes, is missing"):
-        CodeProbe.load(tmp_path / "none.pt")
-    for name, content in (("half.pt", (tmp_path / "probe.pt").read_bytes()[:900]), ("x.pt", b"x")):
+        CodePredictor.load(tmp_path / "none.pt")
+    for name, content in (
+        ("half.pt", (tmp_path / "predictor.pt").read_bytes()[:900]),
+        ("x.pt", b"x"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name} is damaged"):
-            CodeProbe.load(tmp_path / name)
+            CodePredictor.load(tmp_path / name)
     quantizer.save(tmp_path / "q.pt")
     with pytest.raises(UserError, match=r"q\.pt is damaged, or is not mvqkd\.probe"):
-        CodeProbe.load(tmp_path / "q.pt")
+        CodePredictor.load(tmp_path / "q.pt")
 
 
-def test_probes_of_other_quantizers_and_without_energy_are_refused(fitted):
-    quantizer, probe = fitted
+def test_predictors_of_other_quantizers_and_without_energy_are_refused(fitted):
+    quantizer, predictor = fitted
     features, x = speech(1, 4)
     other = Quantizer(quantizer.mean + 1, quantizer.centers)
     with pytest.raises(ValueError, match=f"codes of quantizer {quantizer.id}, not {other.id}"):
-        encode_predictably(other, probe, x[0], features[0], rate_weight=0.1)
-    nameless = CodeProbe(3, 2, 16, 2, quantizer_id=quantizer.id)
+        encode_with_rate(other, predictor, x[0], features[0], rate_weight=0.1)
+    nameless = CodePredictor(3, 2, 16, 2, quantizer_id=quantizer.id)
     with pytest.raises(ValueError, match="energy"):
-        encode_predictably(quantizer, nameless, x[0], features[0], rate_weight=0.1)
+        encode_with_rate(quantizer, nameless, x[0], features[0], rate_weight=0.1)
