@@ -1,7 +1,7 @@
 """Knowledge distillation for speech recognition: big teachers, small streaming-capable students.
 
-A part (`mvqkd.models`, `mvqkd.losses`, ...) costs only what it imports itself: names of this module
-are imported when they are first used.
+A package (`mvqkd.models`, `mvqkd.losses`, ...) costs only what it imports itself: names of this
+module are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mvqkd.checkpoints.load import load_model
+    from mvqkd.recognizer import Recognizer
 
 __version__ = "0.1.0"
-__all__ = ["load_model"]
+__all__ = ["Recognizer", "load_model"]
 
-_MODULES = {"load_model": "mvqkd.checkpoints.load"}
+_MODULES = {"Recognizer": "mvqkd.recognizer", "load_model": "mvqkd.checkpoints.load"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mvqkd import Recognizer
+
 pytest.importorskip("espeakng_loader", reason="the tiny corpus is spoken by espeak-ng")
 # One process for all: they share a run of the recipe, and nothing takes longer.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("run")]
@@ -117,8 +119,7 @@ def test_the_readme_s_example_recognizes_a_file(whole):
     (example,) = (example for example in examples if "exp/mini" in example)
     audio = sorted((folder / "data/corpus").rglob("test-mini/**/*.flac"))[0]
     for name, path in (
-        ("exp/mini/baseline/pretrained.pt", folder / "exp/tiny/pretrained.pt"),
-        ("data/mini/lang_bpe_40", folder / "data/lang_bpe_40"),
+        ("exp/mini/baseline", folder / "exp/tiny"),
         ("speech.flac", audio),
     ):
         assert name in example
@@ -131,6 +132,18 @@ def test_the_readme_s_example_recognizes_a_file(whole):
         if "tiny/modified_beam_search/recogs" in name and "test-mini" in name
     )
     assert f"{audio.stem}:\thyp={done.stdout.split()}" in recogs
+
+
+def test_the_recipe_of_the_documentation_trains_a_student(whole, tmp_path):
+    folder, _, _ = whole
+    program = ROOT / "docs/examples/custom_recipe/train.py"
+    options = ["--data-dir", folder / "data", "--exp-dir", tmp_path / "exp", "--num-epochs", "1"]
+    command = [sys.executable, program, *options, "--max-duration", "10"]
+    for _ in range(2):  # again, it is finished
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    audio = sorted((folder / "data/corpus").rglob("test-mini/**/*.flac"))[:1]
+    assert len(Recognizer.load(tmp_path / "exp").transcribe(audio)) == 1
 
 
 def test_again_changes_nothing(whole):

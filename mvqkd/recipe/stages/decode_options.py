@@ -12,7 +12,7 @@ from pathlib import Path
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.splits import expand_splits
 from mvqkd.errors import UserError
-from mvqkd.recipe.config.load import COMMAND_LINE, load_config
+from mvqkd.recipe.config.load import differences, load_config
 from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.remedies import run_command
 from mvqkd.recipe.run_folder import lang_name
@@ -36,13 +36,20 @@ def decoding_inputs(
         vocab_size: of the tokens; None: those of the training.
 
     Raises:
-        UserError: no such experiment, data or splits, or values of another section than `decoding`.
+        UserError: no such experiment, data or splits, or other values than in training in a
+            section other than `decoding`.
     """
+    trained = load_config(exp_dir / "config.yaml").config
     loaded = load_config(exp_dir / "config.yaml", overrides)
-    given = [name for name, origin in loaded.origins.items() if origin == COMMAND_LINE]
-    if others := [name for name in given if not name.startswith("decoding.")]:
+    # The same values as in training are fine: run.sh passes them to both.
+    changed = [
+        line
+        for line in differences(trained, loaded.config)
+        if not line.startswith(("decoding.", "description"))
+    ]
+    if changed:
         raise UserError(
-            f"{exp_dir} is trained: {', '.join(others)} cannot be changed in decoding",
+            f"{exp_dir} is trained; decoding cannot change {'; '.join(changed)}",
             remedy="decode with values of section decoding only",
         )
     data = DataFolder(data_dir)

@@ -52,7 +52,7 @@ def test_the_tokens_are_those_of_the_training_unless_others_are_named(exp, data)
 
 
 def test_what_was_trained_cannot_be_changed(exp, data):
-    with pytest.raises(UserError, match=r"model\.dim cannot be changed in decoding"):
+    with pytest.raises(UserError, match=r"decoding cannot change model\.dim: 256 -> 8"):
         decoding_inputs(exp, data.root, [("decoding.avg", "1"), ("model.dim", "8")])
 
 

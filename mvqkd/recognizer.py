@@ -1,0 +1,210 @@
+"""Speech recognition with a trained student, in a few lines.
+
+>>> from mvqkd import Recognizer  # doctest: +SKIP
+>>> recognizer = Recognizer.load("exp/mini/baseline")  # doctest: +SKIP
+>>> recognizer.transcribe(["speech.flac"])  # doctest: +SKIP
+['THE SEA WAS CALM']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse import Recording
+from lhotse.cut import MonoCut
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mvqkd.checkpoints.load import load_model
+from mvqkd.data.loading.tokenizer import Tokenizer
+from mvqkd.decoding import (
+    CTCGreedySearch,
+    GreedySearch,
+    ModifiedBeamSearch,
+    Search,
+    Session,
+    StreamingRecognizer,
+    decode_whole,
+)
+from mvqkd.errors import UserError
+from mvqkd.features.fbank import extract
+from mvqkd.features.reading import read_audio
+from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.models import AsrModel
+
+METHODS = ("greedy_search", "modified_beam_search", "ctc_greedy_search")
+
+
+class Recognizer:
+    """A model with its tokens and a search.
+
+    `load` makes one of the folder of an experiment.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: of its tokens.
+        method: one of `METHODS`.
+        beam_size: hypotheses kept by modified beam search.
+
+    Raises:
+        ValueError: an unknown method, or one for which the model has no head.
+    """
+
+    def __init__(
+        self,
+        model: AsrModel,
+        tokenizer: Tokenizer,
+        *,
+        method: str = "modified_beam_search",
+        beam_size: int = 4,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self._search = _build_search(model, method, beam_size)
+        description = getattr(model, "description", {}).get("model", {})
+        chunks = [size for size in description.get("chunk_size", []) if size > 0]
+        left = description.get("left_context", -1)
+        self._chunk_size = chunks[0] if chunks else None
+        self._left_context = None if left < 0 else left
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        epoch: int | None = None,
+        avg: int = 1,
+        tokens: str | Path | None = None,
+        method: str = "modified_beam_search",
+        beam_size: int = 4,
+        device: str | torch.device = "cpu",
+    ) -> Recognizer:
+        """The recognizer of an experiment.
+
+        Args:
+            path, epoch, avg: see `mvqkd.load_model`.
+            tokens: folder of `bpe.model`; None: the folder of the experiment.
+            method: one of `METHODS`.
+            beam_size: hypotheses kept by modified beam search.
+            device: where the model goes.
+
+        Raises:
+            UserError: weights or tokens are missing or damaged.
+            ValueError: an unknown method, or one for which the model has no head.
+        """
+        path = Path(path)
+        model = load_model(path, epoch, avg, device=device)
+        folder = path if path.is_dir() else path.parent
+        tokenizer = Tokenizer.load(folder if tokens is None else tokens)
+        return cls(model, tokenizer, method=method, beam_size=beam_size)
+
+    def transcribe(self, files: Iterable[str | Path]) -> list[str]:
+        """Texts of audio files, of any format and rate that libsndfile reads; channels are
+        averaged.
+
+        A streaming student decodes in chunks, as it was trained.
+
+        Raises:
+            UserError: a file is missing, cannot be read, or is too short for a frame.
+        """
+        return [self._transcribe(self.features(path)) for path in files]
+
+    def stream(self, *, left_context: int | None = None) -> Stream:
+        """A stream that is recognized while it arrives.
+
+        Args:
+            left_context: frames of 40 ms before a chunk; None: as in training.
+
+        Raises:
+            ValueError: the student does not stream, or has an unlimited left context.
+        """
+        left = self._left_context if left_context is None else left_context
+        if self._chunk_size is None or left is None:
+            raise ValueError(
+                "streams need a student that was trained with chunks, and left_context"
+            )
+        recognizer: StreamingRecognizer[Any] = StreamingRecognizer(
+            self.model.encoder, self._search, chunk_size=self._chunk_size, left_context=left
+        )
+        return Stream(recognizer, self.tokenizer)
+
+    def features(self, path: str | Path) -> NDArray[np.float32]:
+        """Filterbank features (T, 80) of an audio file.
+
+        Raises:
+            UserError: as above.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path} is missing", remedy="name audio files")
+        try:
+            recording = Recording.from_file(path)
+        except Exception as error:  # decoders raise anything
+            raise UserError(f"{path} is no audio file: {error}") from None
+        recording = recording.resample(SAMPLE_RATE)
+        channels = [
+            read_audio(MonoCut(path.stem, 0.0, recording.duration, channel, recording=recording))
+            for channel in recording.channel_ids
+        ]
+        features = extract(np.mean(channels, axis=0))
+        if int(self.model.encoder.output_lens(torch.tensor([len(features)]))) < 1:
+            raise UserError(f"{path} is too short for a frame of the encoder")
+        return features
+
+    def _transcribe(self, features: NDArray[np.float32]) -> str:
+        like = next(self.model.parameters())
+        x = torch.from_numpy(features)[None].to(like)
+        hypotheses = decode_whole(
+            self.model.encoder,
+            self._search,
+            x,
+            torch.tensor([x.shape[1]], device=like.device),
+            chunk_size=self._chunk_size,
+            left_context=self._left_context if self._chunk_size else None,
+        )
+        return self.tokenizer.decode(hypotheses[0][0].tokens)
+
+
+class Stream:
+    """One stream of audio. Made by `Recognizer.stream`."""
+
+    def __init__(self, recognizer: StreamingRecognizer[Any], tokenizer: Tokenizer) -> None:
+        self._recognizer = recognizer
+        self._tokenizer = tokenizer
+        self._session: Session[Any] = recognizer.open()
+
+    def accept(self, samples: Tensor | NDArray[np.float32]) -> str:
+        """Text so far, after more samples (S,) in [-1, 1] at 16 kHz."""
+        self._session.accept_waveform(torch.as_tensor(samples))
+        return self._text()
+
+    def finish(self, tail_padding: int = 0) -> str:
+        """The whole text; nothing follows.
+
+        Args:
+            tail_padding: frames of 10 ms of silence appended, for models that emit late.
+        """
+        self._session.finish(tail_padding)
+        return self._text()
+
+    def _text(self) -> str:
+        self._recognizer.decode([self._session])
+        return self._tokenizer.decode(self._recognizer.hypotheses(self._session)[0].tokens)
+
+
+def _build_search(model: AsrModel, method: str, beam_size: int) -> Search[Any]:
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method}: take one of {', '.join(METHODS)}")
+    if method == "ctc_greedy_search":
+        if model.ctc is None:
+            raise ValueError("the model has no CTC head")
+        return CTCGreedySearch(model.ctc)
+    if model.transducer is None:
+        raise ValueError("the model has no transducer head")
+    if method == "greedy_search":
+        return GreedySearch(model.transducer)
+    return ModifiedBeamSearch(model.transducer, beam_size=beam_size)
