@@ -222,7 +222,7 @@ fi
 # ---- environment -------------------------------------------------------------------------------------------------------
 if [ -n "$install" ]; then
     # shellcheck source=local/environment.sh
-    . local/environment.sh "$extras"
+    . local/environment.sh "torchaudio${extras:+,$extras}"
 fi
 
 runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }

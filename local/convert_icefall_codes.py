@@ -33,7 +33,7 @@ def main() -> None:
     add("--icefall", type=Path, nargs="+", required=True, help="icefall's manifests")
     add("--codes", type=Path, required=True, help="our code file (to-icefall: or folder)")
     # hubert_xtralarge_ll60k_finetune_ls960 of fairseq, under torchaudio's name.
-    add("--teacher", default="torchaudio:HUBERT_ASR_XLARGE", help="(%(default)s)")
+    add("--teacher", default="hf:facebook/hubert-xlarge-ls960-ft", help="(%(default)s)")
     add("--layer", type=int, default=36, help="of the teacher (%(default)s)")
     add("--frame-rate", type=float, default=50.0, help="of the codes, Hz (%(default)s)")
     add("--num-codebooks", type=int, default=8, help="(%(default)s)")

@@ -68,7 +68,16 @@ def load_teacher(
 
 
 def _torchaudio(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
-    from mvqkd.teachers.torchaudio_models import load_torchaudio_teacher
+    try:
+        from mvqkd.teachers.torchaudio_models import load_torchaudio_teacher
+    except ModuleNotFoundError as error:
+        if error.name != "torchaudio":
+            raise
+        raise UserError(
+            f"torchaudio:{name} needs torchaudio, which is not installed",
+            remedy="pip install 'mvqkd[torchaudio]' (for torch 2.11), or take the same weights "
+            "from Hugging Face: hf:facebook/hubert-xlarge-ls960-ft is HUBERT_ASR_XLARGE",
+        ) from None
 
     return load_torchaudio_teacher(name, layers, **options)
 

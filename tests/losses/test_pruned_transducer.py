@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torchaudio
 from torch import Tensor
 
 from mvqkd.losses import PrunedTransducerLoss, TransducerLosses
@@ -55,6 +54,7 @@ def gradients(
 
 def test_unpruned_equals_torchaudio_with_gradients() -> None:
     """torchaudio computes in float32 only."""
+    torchaudio = pytest.importorskip("torchaudio")
     loss, joiner = make(torch.float32, prune_range=99)
     inputs = random_inputs(dtype=torch.float32)
     for name in ("encoder_out", "predictor_out"):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchaudio
 from torch.nn.utils.rnn import pad_sequence
 
 from mvqkd.errors import UserError
 from mvqkd.teachers import load_teacher
 from tests.teachers.conftest import randomize
+
+torchaudio = pytest.importorskip("torchaudio")
 
 SIZES = {
     "extractor_conv_layer_config": [(8, 10, 5), (8, 3, 4), (8, 2, 2)],
