@@ -91,16 +91,16 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
         AudioCuts([manifest, again])
 
 
-def test_parts_are_told_apart_by_all_of_their_names(tmp_path: Path) -> None:
+def test_splits_are_distinguished_by_all_of_their_names(tmp_path: Path) -> None:
     paths = []
     for number, part in enumerate(("train-1.5h", "train-1.0h")):
         manifest = make_corpus(tmp_path / part, [0.5], name=f"{number}", seed=number)
         paths.append(manifest.rename(tmp_path / f"x_cuts_{part}.jsonl.gz"))
-    assert AudioCuts(paths).parts == {"train-1.5h": range(1), "train-1.0h": range(1, 2)}
-    assert AudioCuts(paths[1:]).parts == {"train-1.0h": range(1)}
+    assert AudioCuts(paths).splits == {"train-1.5h": range(1), "train-1.0h": range(1, 2)}
+    assert AudioCuts(paths[1:]).splits == {"train-1.0h": range(1)}
     plain = tmp_path / "x_cuts_dev.a.jsonl"
     plain.write_bytes(gzip.decompress(paths[0].read_bytes()))
-    assert list(AudioCuts([plain]).parts) == ["dev.a"]
+    assert list(AudioCuts([plain]).splits) == ["dev.a"]
 
 
 def test_several_manifests_are_numbered_through(tmp_path: Path) -> None:
