@@ -1,5 +1,5 @@
-"""Imitate a teacher's embeddings themselves: the baselines that MVQ-KD is compared with (Guo et al.
-2022, arXiv 2211.00508, section 3)."""
+"""Regression of a teacher's embeddings themselves: the baselines that MVQ-KD is compared with (Guo
+et al. 2022, arXiv 2211.00508, section 3)."""
 
 from __future__ import annotations
 

@@ -29,16 +29,16 @@ def match_frames(
     tolerance: int,
     source: object,
 ) -> Span:
-    """Which student frames imitate which teacher frames.
+    """Which teacher frames are the targets of which student frames.
 
-    Student frame t imitates the teacher frames ratio * (t - delay) ... + ratio - 1.
+    The targets of student frame t are the teacher frames ratio * (t - delay) ... + ratio - 1.
 
     Args:
         utterance: id, for the error.
         teacher_len: teacher frames of the utterance.
         student_len: student frames of the utterance.
         ratio: teacher frames for a student frame.
-        delay: student frames by which the student is late; its first `delay` frames have no
+        delay: target delay in student frames; the first `delay` frames have no
             targets.
         tolerance: student frames by which the teacher may be longer or shorter: what it has too
             much is left out, what it lacks has no targets.

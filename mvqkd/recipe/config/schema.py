@@ -46,7 +46,7 @@ class DataConfig:
     the seed. Speed-perturbed copies go with their originals and are not counted."""
     unlabelled_ratio: NotNegative = 0.0
     """Batches without transcripts for each batch with: of the training audio that labelled_hours
-    leaves, and of `--unlabelled-splits`. Only distillation learns from them."""
+    leaves, and of `--unlabelled-splits`. Only distillation losses are computed on them."""
     num_workers: Count = 2
     """Processes that load batches for each training process; 0 loads in the training process."""
     musan_probability: Share = 0.0
@@ -89,7 +89,7 @@ class ModelConfig:
     causal: bool = False
     """Causal convolutions: needed for a streaming student, which then trains with chunk_size."""
     chunk_size: Annotated[list[int], Range(1, also=-1)] = field(default_factory=list)
-    """Frames of 40 ms that a streaming student hears at once. One number trains for that chunk;
+    """Frames of 40 ms in a chunk of a streaming student. One number trains for that chunk;
     several are drawn from at random for every batch (dynamic chunk training; -1 is the whole
     utterance); none: full context."""
     left_context: Annotated[int, Range(-1)] = -1
@@ -97,7 +97,7 @@ class ModelConfig:
     predictor_dim: Positive = 256
     """Width of the predictor."""
     context_size: Positive = 2
-    """Tokens that the stateless predictor sees."""
+    """Tokens that the stateless predictor receives."""
     joiner_dim: Positive = 256
     """Width of the joiner."""
 
@@ -119,8 +119,8 @@ class LossConfig:
     ctc_scale: NotNegative = 0.0
     """Weight of a CTC head's loss; 0: no CTC head."""
     ctc_warmup_steps: Count = 0
-    """Steps at the beginning in which only CTC teaches the encoder; some hundreds let a student of
-    few hours of speech begin to listen early."""
+    """Steps at the beginning in which the encoder is trained by CTC alone; with some hundreds, a
+    student of few hours of speech aligns early."""
     topology: Literal["regular", "modified"] = "regular"
     """`regular`: any number of tokens at a frame; `modified`: at most one."""
     delay_penalty: NotNegative = 0.0
@@ -132,7 +132,7 @@ class LossConfig:
 
 @dataclass
 class QuantizerConfig:
-    """The quantizer whose codes a loss learns from, and how they are chosen."""
+    """The quantizer whose codes are the targets, and how they are chosen."""
 
     num_codebooks: Annotated[int, Range(1, 32)] = 8
     """Bytes of a teacher frame."""
@@ -164,7 +164,7 @@ class LayerLossConfig:
     teacher_layer: Count = 0
     """Layer of the teacher, 1-based."""
     layer: Count = 0
-    """Layer of the student's encoder that learns from it, 1-based."""
+    """Layer of the student's encoder that the loss is at, 1-based."""
     target_delay: Count = 0
     """Frames of 40 ms by which the targets are delayed, so that a streaming student sees a little
     of what follows before it predicts."""
@@ -204,7 +204,7 @@ class EmbeddingsConfig(LayerLossConfig):
 
 @dataclass
 class DistillationConfig:
-    """What the student learns from teachers; losses that are on stand together."""
+    """Distillation losses; several can be on at once."""
 
     codes: CodesConfig = field(default_factory=CodesConfig)
     """Codebook indexes."""
