@@ -182,7 +182,7 @@ for choice in speed-perturb:"$option_speed_perturb" on-the-fly:"$option_on_the_f
     [[ ${choice#*:} =~ ^(yes|no|)$ ]] || fail "--${choice%%:*} takes yes or no, not '${choice#*:}'" "./run.sh --help"
 done
 [ "$stage" -le "$last_stage" ] || fail "there is no stage $stage" "./run.sh --help lists stages $first_stage to $last_stage"
-[[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' is no part of a folder's name" "letters, digits, _ . -"
+[[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' cannot be used in a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
 list_options --check "${overrides[@]}" || exit 2
 export MVQKD_RUN=$again
@@ -305,12 +305,12 @@ configs=()
 for experiment in $experiments; do
     configs+=("$recipe/conf/$experiment.yaml")
 done
-learners=()  # lines of an experiment that learns from a teacher, and that teacher
+learners=()  # lines: an experiment that has a teacher, and that teacher
 if [ "$stop_stage" -ge 4 ]; then
     lines=$(python local/list_teachers.py --config "${configs[@]}" "${overrides[@]}") || exit
     [ -z "$lines" ] || mapfile -t learners <<<"$lines"
 fi
-for_each_learner() {  # program and its options: run it for each experiment that learns from a teacher
+for_each_learner() {  # program and its options: run it for each experiment that has a teacher
     local experiment
     for experiment in $experiments; do
         [[ " ${learners[*]%% *} " = *" $experiment "* ]] || continue
@@ -323,7 +323,7 @@ of_experiment() {  # sets folder, values (of training) and decoding_values
     local i
     folder=$1$variant values=("${overrides[@]}") decoding_values=("${overrides[@]}")
     # A teacher of other experiments here keeps its file's values: those of the command line are
-    # meant for its students, and would change the embeddings that they learn from.
+    # meant for its students, and would change their targets.
     [[ " ${learners[*]#* } " = *" $1 "* ]] || return 0
     folder=$1 values=() decoding_values=()
     for ((i = 0; i < ${#overrides[@]}; i += 2)); do

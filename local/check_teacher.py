@@ -5,7 +5,7 @@
         --train-cuts data/x/fbank/librispeech_cuts_train-clean-5.jsonl.gz \\
         --test-cuts data/x/fbank/librispeech_cuts_dev-clean-2.jsonl.gz
 
-See mvqkd.recipe.stages.teacher.check_teacher for what the table tells.
+See mvqkd.recipe.stages.teacher.check_teacher for what the table shows.
 """
 
 from __future__ import annotations

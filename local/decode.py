@@ -49,7 +49,7 @@ def main() -> None:
         vocab_size=options.vocab_size,
     )
 
-    # Not before: wrong options are told without waiting for torch.
+    # Imported late: wrong options are reported without waiting for torch.
     from mvqkd.recipe.stages.decode import decode_experiment
 
     decode_experiment(

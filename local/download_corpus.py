@@ -77,7 +77,7 @@ def verified(archive: Path, marker: Path) -> Iterator[None]:
     """Check an archive that the body downloads and unpacks, unless `marker` said before that it is.
 
     A server that ignores requests for the rest of a file makes a bad archive of an interrupted
-    download, of which tar unpacks a part without a word.
+    download, of which tar silently unpacks only the beginning.
     """
     done = marker.is_file()
     try:

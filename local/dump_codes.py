@@ -40,7 +40,7 @@ def main() -> None:
         "--rate-weight",  # its name in version 0.1.0
         type=float,
         default=0.0,
-        help="cost of a nat of codes as a part of the embeddings' energy; 0: nearest codes",
+        help="cost of a nat of codes as a fraction of the embeddings' energy; 0: nearest codes",
     )
     loaded, options = parser.parse()
     if options.config is not None:

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         except ValueError as error:
             return refuse(
                 f"{name} is {value!r}; allowed: {error}",
-                "./run.sh --help-config tells what it means",
+                "./run.sh --help-config says what it means",
             )
     return 0
 

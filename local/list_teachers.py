@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print which of some experiments learn from teachers, a line `<experiment> <teacher>` for each.
+"""Print which of some experiments have teachers, a line `<experiment> <teacher>` for each.
 
     python local/list_teachers.py --config egs/mini/conf/baseline.yaml egs/mini/conf/mvq.yaml
 

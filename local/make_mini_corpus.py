@@ -25,8 +25,8 @@ from mvqkd.errors import UserError
 
 HELP = {
     "seed": "everything random is a function of it",
-    "speakers": "speakers of the {} part",
-    "utterances": "utterances of each speaker of the {} part, about 2.7 s each",
+    "speakers": "speakers of the {} split",
+    "utterances": "utterances of each speaker of the {} split, about 2.7 s each",
 }
 
 
@@ -49,8 +49,8 @@ def main() -> None:
     root = Path(options.out) / "LibriSpeech"
     start = time.monotonic()
     make_corpus(root, config, nj=max(options.nj, 1), progress=sys.stderr.isatty())
-    parts = {split_name(split): read_split(root / split_name(split)) for split in SPLITS}
-    print(summary(parts, train=split_name("train")))
+    splits = {split_name(split): read_split(root / split_name(split)) for split in SPLITS}
+    print(summary(splits, train=split_name("train")))
     print(f"{root}: ready after {time.monotonic() - start:.0f} s")
 
 

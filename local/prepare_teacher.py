@@ -5,8 +5,8 @@
         --exp-root exp/mini
     torchrun --nproc-per-node 4 local/prepare_teacher.py ...
 
-An own teacher is trained with the values of its file, whatever the command line says: those are
-meant for the student, and would change what it learns from.
+A teacher of the recipe is trained with the values of its file, whatever the command line says:
+those are meant for the student, and would change its targets.
 """
 
 from __future__ import annotations

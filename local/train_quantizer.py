@@ -37,7 +37,7 @@ def main() -> None:
     add("--num-steps", type=int, help="of training (default: the quantizer's own)")
     add("--import", type=Path, dest="source", help="take this quantizer instead of training one")
     add(
-        "--held-out", type=float, default=default.held_out, help="part of the utterances to test on"
+        "--held-out", type=float, default=default.held_out, help="fraction of utterances to test on"
     )
     add("--cuts", type=Path, nargs="*", default=[], help="manifests that have their features")
     steps = ("--predictor-steps", "--probe-steps")  # the second is its name in version 0.1.0

@@ -74,7 +74,7 @@ class DataFolder:
         prefix = self._known().get("prefix")
         if prefix is None:
             raise UserError(
-                f"{self._path} does not tell the prefix of file names", step="manifests"
+                f"{self._path} does not record the prefix of file names", step="manifests"
             )
         return prefix
 

@@ -21,8 +21,8 @@ class Hypothesis:
 class History(NamedTuple):
     """Tokens emitted so far, chunk by chunk, newest first.
 
-    Hypotheses that part in the last chunk share everything before it, so a stream costs memory and
-    time in proportion to what is new, however old it is.
+    Hypotheses that diverge in the last chunk share everything before it, so a stream costs memory
+    and time in proportion to what is new, however old it is.
     """
 
     before: History | None

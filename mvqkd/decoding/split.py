@@ -1,4 +1,4 @@
-"""Decoding of all batches of a part of a corpus."""
+"""Decoding of all batches of a split."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def recognize(
     """Decode every utterance, with a progress bar that shows the real-time factor.
 
     Args:
-        batches: of a part of a corpus.
+        batches: of a split.
         decode: decodes a batch on `device`.
         device: where the model is.
-        name: of the part, for the progress bar.
+        name: of the split, for the progress bar.
     """
     results: list[Recognized] = []
     timing = Timing()

@@ -55,7 +55,7 @@ class Session(Generic[State]):
         """Nothing follows: what has arrived can be decoded to its last frame.
 
         Args:
-            tail_padding: frames (100 Hz) of silence appended, for models that emit late.
+            tail_padding: frames (100 Hz) of silence appended, for models with emission delay.
         """
         if self.finished:
             return

@@ -15,7 +15,7 @@ from mvqkd.models import ConformerEncoder
 
 
 def pad_tail(features: Tensor, lens: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-    """Append frames of silence to each utterance, for models that emit late.
+    """Append frames of silence to each utterance, for models with emission delay.
 
     Args:
         features: (N, T, C).

@@ -1,4 +1,4 @@
-"""What a student learns from a teacher beside transcripts.
+"""Distillation losses, beside those of transcripts.
 
 Every loss of a step receives a `LossContext`. `LayerDistillation` is a `DistillationLoss`: it reads
 a tap of the student's encoder, takes the teacher's side from the batch, and leaves the comparison

@@ -32,19 +32,19 @@ class CodebookHead(nn.Module):
 
 
 class SoftCodebookHead(CodebookHead):
-    """As `CodebookHead`, but what is to be predicted are shares of all entries, the larger the
-    nearer an entry is to the one that the index names: cross-entropy with softmax(-d^2 / t) of
-    their distances d.
+    """As `CodebookHead`, but with soft labels, the larger the nearer an entry is to the one that
+    the index names: cross-entropy with softmax(-d^2 / t) of the distances d of all entries from it.
 
-    So it costs little to mistake a code for one that stands for nearly the same. Not in the paper.
+    So it costs little to confuse codes of nearly the same entry. Not in the paper.
 
     Args:
         dim: D, width of the student's layer.
         ratio: teacher frames of a student frame.
         centers: (Q, K, E) entries of the quantizer; they are not trained.
-        perplexity: of the shares, the geometric mean over all indexes: so many entries share one
-            index. Default: K / 32, at least 1. All codebooks have the temperature t, so that fewer
-            entries share where they lie farther apart. At 1 this is `CodebookHead`.
+        perplexity: of the soft labels, the geometric mean over all indexes: the effective number
+            of entries per index. Default: K / 32, at least 1. All codebooks have the temperature t,
+            so that this number is smaller where entries lie farther apart. At 1 this is
+            `CodebookHead`.
     """
 
     shares: Tensor
@@ -70,7 +70,7 @@ class SoftCodebookHead(CodebookHead):
 
 
 def soft_indexes(centers: Tensor, perplexity: float) -> Tensor:
-    """Shares (Q, K, K) of the entries of a codebook that are near each of its entries, see
+    """Soft labels (Q, K, K): for each entry of a codebook, probabilities of all its entries, see
     `SoftCodebookHead`.
 
     Raises:
@@ -95,8 +95,8 @@ class TiedCodebookHead(nn.Module):
     scale_q * <e, centers[q, k]> + bias_qk.
 
     That is what Gaussian noise around e makes likely, as far as codebooks share no directions;
-    scale and bias learn the rest. Entries that stand for nearly the same are likely together, which
-    a head whose classes begin as strangers has to learn from the data; and it has fewer weights:
+    the trained scale and bias account for the rest. Similar entries are likely together, which a
+    head with randomly initialized classes has to learn from the data; and it has fewer weights:
     D x (teacher frames x E) instead of D x (teacher frames x Q x K). Not in the paper; the loss is
     its equation 5, as that of `CodebookHead`.
 
@@ -133,10 +133,10 @@ class TiedCodebookHead(nn.Module):
 
 class JointCodebookHead(nn.Module):
     """Every index given those before it: p(i_1 | x) p(i_2 | x, i_1) ..., so that the student need
-    not know by itself which of several equally good encodings the quantizer took.
+    not determine by itself which of several equally good encodings the quantizer chose.
 
-    The indexes of successive teacher frames of a student frame follow each other. Training alone
-    needs the head, so the indexes before are always the teacher's.
+    The indexes of successive teacher frames of a student frame follow each other. The head is
+    used in training only, so the previous indexes are always the teacher's (teacher forcing).
 
     Args:
         dim: D, width of the student's layer.

@@ -104,8 +104,8 @@ class LossContext:
 
 
 class DistillationLoss(Protocol):
-    """A loss between student and teacher: an `nn.Module` whose parameters learn with the student
-    and stay behind when it leaves."""
+    """A loss between student and teacher: an `nn.Module` whose parameters are trained with
+    the student and discarded afterwards."""
 
     taps: list[str]
     """Names of the encoder's tensors that it reads (see `ConformerEncoder.tap_names`)."""

@@ -25,7 +25,7 @@ class LayerDistillation(nn.Module):
     """Compare a layer of the student with the teacher, frame by frame: a `DistillationLoss`.
 
     On masked frames alone distillation is of no use, on all frames it is (measured in arXiv
-    2211.00508, section 4), so both weights are 1 unless told otherwise.
+    2211.00508, section 4), so both weights are 1 by default.
 
     Args:
         layer: of the student's encoder, 1-based; 0 is the input of the first.

@@ -31,7 +31,7 @@ class DecodedCodes:
 
     Args:
         name: of the codes in the batch.
-        quantizer: of these codes; frozen, and no part of any module.
+        quantizer: of these codes; frozen, and not a submodule of any module.
         ratio: teacher frames for a student frame.
     """
 
@@ -54,12 +54,12 @@ class DecodedCodes:
 
 
 class OnlineTeacher:
-    """The embeddings that the teacher computes of the audio in the batch: nothing is stored, and
-    every pass over the data pays for it.
+    """The embeddings that the teacher computes from the audio in the batch: nothing is stored, but
+    every epoch computes them again.
 
     Args:
         name: of the audio in the batch.
-        teacher: frozen, and no part of any module; on the device of the training.
+        teacher: frozen, and not a submodule of any module; on the training device.
         layer: of the teacher, 1-based.
         student_rate: student frames a second, Hz.
         delay: target delay in student frames.

@@ -36,7 +36,7 @@ class Difference(NamedTuple):
     difference: float
     interval: ConfidenceInterval
     better: float
-    """Part of the resampled corpora on which the first system is better; ties count half."""
+    """Fraction of the resampled corpora on which the first system is better; ties count half."""
 
 
 def speakers(ids: Sequence[str]) -> list[str] | None:

@@ -31,7 +31,7 @@ class Experiment:
     config: dict[str, Any]
     """`config.yaml`."""
     distillation: dict[str, dict[str, Any]]
-    """What each distillation loss learns from, by its name; empty without a teacher."""
+    """The targets of each distillation loss, by its name; empty without a teacher."""
 
     @property
     def parameters(self) -> int | None:
@@ -81,7 +81,7 @@ def read_experiments(root: Path) -> list[Experiment]:
 
 
 def read_distillation(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the distillation losses of an experiment learn from, by their names.
+    """The targets of an experiment's distillation losses, by their names.
 
     `distillation.json`, or `teaching.json` of version 0.1.0, which had one loss.
     """
@@ -160,7 +160,7 @@ def _read(folder: Path) -> Experiment:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics file; a last one that is still being written is left out."""
+    """Lines of a metrics file; a last one that is still being written is skipped."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:

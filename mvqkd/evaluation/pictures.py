@@ -1,7 +1,7 @@
 """Pictures: word error rates with intervals, also against storage, and training curves.
 
 Drawn with the object-oriented interface of matplotlib (no window, no global state) in the colours
-of Okabe and Ito, which people with any colour vision tell apart.
+of Okabe and Ito, which people with any colour vision can distinguish.
 """
 
 from __future__ import annotations

@@ -108,9 +108,9 @@ def results_page(
         assert baseline is not None
         parts += [
             f"## Differences from {baseline}\n",
-            "Paired bootstrap on the same utterances; negative is better. `better in` is the part "
-            "of resampled test sets on which the experiment's WER is better. Error rates of "
-            "characters (CER) count the spaces between words.\n",
+            "Paired bootstrap on the same utterances; negative is better. `better in` is the "
+            "fraction of resampled test sets on which the experiment's WER is better. Error rates "
+            "of characters (CER) count the spaces between words.\n",
             differences_table(baseline, compared),
         ]
     parts += [f"![{name}]({name})\n" for name in pictures]
@@ -139,7 +139,7 @@ def _effort(experiment: Experiment) -> tuple[str, str]:
 
 
 def _difference(rates: Rates) -> list[str]:
-    """The difference from the baseline, its interval, and its part of the baseline's rate."""
+    """The difference from the baseline, its interval, and the relative difference."""
     difference, (low, high), _ = rates.difference
     relative = rates.relative
     return [

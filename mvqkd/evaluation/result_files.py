@@ -68,8 +68,8 @@ def write_errors(path: str | Path, score: Score) -> None:
     for transcript, alignment in zip(score.transcripts, score.alignments, strict=True):
         lines.append(f"{transcript.id}:\t{_show(alignment)}")
     lines += ["", "SUBSTITUTIONS: count ref -> hyp"]
-    for (said, heard), count in _most(score.substitutions):
-        lines.append(f"{count}   {said} -> {heard}")
+    for (reference, hypothesis), count in _most(score.substitutions):
+        lines.append(f"{count}   {reference} -> {hypothesis}")
     lines += ["", "DELETIONS: count ref"]
     lines += [f"{count}   {word}" for word, count in _most(score.deletions)]
     lines += ["", "INSERTIONS: count hyp"]
@@ -98,14 +98,14 @@ def _words(text: str) -> list[str]:
 
 
 def _show(alignment: Alignment) -> str:
-    """Correct words as they are, runs of errors as `(said->heard)`."""
+    """Correct words as they are, runs of errors as `(reference->hypothesis)`."""
     parts = []
     for wrong, run in itertools.groupby(alignment, key=lambda pair: pair[0] != pair[1]):
         pairs = list(run)
         if wrong:
-            said = " ".join(a for a, _ in pairs if a is not None) or GAP
-            heard = " ".join(b for _, b in pairs if b is not None) or GAP
-            parts.append(f"({said}->{heard})")
+            reference = " ".join(a for a, _ in pairs if a is not None) or GAP
+            hypothesis = " ".join(b for _, b in pairs if b is not None) or GAP
+            parts.append(f"({reference}->{hypothesis})")
         else:
             parts += [a for a, _ in pairs if a is not None]
     return " ".join(parts)

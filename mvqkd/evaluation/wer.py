@@ -11,11 +11,11 @@ from typing import NamedTuple
 import kaldialign
 
 GAP = "*"
-"""Stands in an alignment for the word that the other side does not have."""
+"""Marks, in an alignment, the place of a word that one side does not have."""
 
 
 class Transcript(NamedTuple):
-    """What was said and what was recognized."""
+    """Reference and hypothesis of an utterance."""
 
     id: str
     reference: list[str]
@@ -142,22 +142,22 @@ def log_line(key: str, counts: ErrorCounts) -> str:
 
 def _count(alignment: Alignment, result: Score) -> ErrorCounts:
     substitutions = deletions = insertions = 0
-    for said, heard in alignment:
-        if said is None:
-            assert heard is not None
+    for reference, hypothesis in alignment:
+        if reference is None:
+            assert hypothesis is not None
             insertions += 1
-            result.insertions[heard] += 1
-            result.words.setdefault(heard, WordCounts()).inserted += 1
-        elif heard is None:
+            result.insertions[hypothesis] += 1
+            result.words.setdefault(hypothesis, WordCounts()).inserted += 1
+        elif hypothesis is None:
             deletions += 1
-            result.deletions[said] += 1
-            result.words.setdefault(said, WordCounts()).deleted += 1
-        elif said != heard:
+            result.deletions[reference] += 1
+            result.words.setdefault(reference, WordCounts()).deleted += 1
+        elif reference != hypothesis:
             substitutions += 1
-            result.substitutions[said, heard] += 1
-            result.words.setdefault(said, WordCounts()).substituted += 1
-            result.words.setdefault(heard, WordCounts()).mistaken += 1
+            result.substitutions[reference, hypothesis] += 1
+            result.words.setdefault(reference, WordCounts()).substituted += 1
+            result.words.setdefault(hypothesis, WordCounts()).mistaken += 1
         else:
-            result.words.setdefault(said, WordCounts()).correct += 1
-    words = sum(said is not None for said, _ in alignment)
+            result.words.setdefault(reference, WordCounts()).correct += 1
+    words = sum(reference is not None for reference, _ in alignment)
     return ErrorCounts(substitutions, deletions, insertions, words)

@@ -20,7 +20,7 @@ class SpecAugment(nn.Module):
     Args:
         num_time_masks: most spans of frames in an utterance.
         time_mask_size: longest span, in frames.
-        max_masked_fraction: largest part of an utterance's frames that its spans may cover.
+        max_masked_fraction: largest fraction of an utterance's frames that its spans may cover.
         num_frequency_masks: bands of frequencies in an utterance.
         frequency_mask_size: widest band, in mel bins.
         probability: that an utterance is masked at all.

@@ -1,4 +1,4 @@
-"""Losses, per utterance. They are modules and functions of tensors; nothing here knows a model."""
+"""Losses per utterance: modules and functions of tensors, independent of any model."""
 
 from mvqkd.losses.band import Band
 from mvqkd.losses.ctc import ctc_loss

@@ -1,13 +1,13 @@
 """Log-probabilities of the joiner within the pruned band, in little memory.
 
-A band holds S positions of each valid frame, padding left out: R = sum(lens) rows of S cells. The
+A band holds S positions of each valid frame, without padding: R = sum(lens) rows of S cells. The
 joiner's logits of the cells, (R, S, V), are by far the largest thing in training a transducer. The
 loss needs two numbers of each cell, the log-probability of the next token and that of blank, and
 the gradient of the logits is known from the gradients of these two:
 ``-(g_symbol + g_blank) * softmax``, plus ``g_symbol`` and ``g_blank`` at the two places. So one
 tensor of that size is kept, the exponentials of the logits, and nothing else of that size is made:
-the work is done in chunks that stay in a processor's cache. On a CPU, the backward pass leaves out
-the cells that hardly any path leads through.
+the work is done in chunks that stay in a processor's cache. On a CPU, the backward pass skips
+the cells with negligible occupancy.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def _needed_cells(grad_symbol: Tensor, grad_blank: Tensor) -> Tensor | None:
 
     None, all cells, on CUDA: to gather cells by a condition, the CPU would wait for the GPU.
 
-    Paths lead through few cells of a window. Left out are cells where both gradients are below the
+    Paths go through few cells of a window. Cells are skipped where both gradients are below the
     rounding error (``finfo.eps``) of the largest in their frame: in all, a frame loses less than
     S - 1 such errors. Without these cells there are no denormal numbers in the matrix products
     either, which would slow them down by half.

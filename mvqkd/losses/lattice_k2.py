@@ -15,7 +15,7 @@ def forward_backward(
     ``skew`` is 1 for the regular topology and 0 for the modified one.
     """
     num_utterances, num_frames, _ = symbol.shape
-    # k2 wants (N, U, T). It tells the topologies apart by the number of frames of px, one more
+    # k2 wants (N, U, T). It distinguishes the topologies by the number of frames of px, one more
     # than py's in the regular one; no symbol may be emitted in that frame.
     px, py = symbol.transpose(1, 2), blank.transpose(1, 2).contiguous()
     if skew:

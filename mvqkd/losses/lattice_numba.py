@@ -144,7 +144,7 @@ def _forward_backward(
     max_rows = max_frames + skew * (max_width - 1) + 1
     from_symbol = np.empty(max_rows * max_width, symbol.dtype)
     from_blank = np.empty(max_rows * max_width, symbol.dtype)
-    # One cell wider than a row: element 0 stands before the first position and stays log 0.
+    # One cell wider than a row: element 0 lies before the first position and stays log 0.
     previous = np.empty(max_width + 1, symbol.dtype)
     current = np.empty(max_width + 1, symbol.dtype)
 

@@ -27,9 +27,9 @@ class TransducerLosses(NamedTuple):
 class PrunedTransducerLoss(nn.Module):
     """Transducer loss that evaluates the joiner on a few token positions of each frame only.
 
-    A simple joiner, the sum of two linear projections to the vocabulary, tells for each frame the
-    ``prune_range`` positions that its paths most probably go through; the model's joiner is
-    evaluated there. Train on a weighted sum of both losses. The projections are parameters of this
+    A simple joiner, the sum of two linear projections to the vocabulary, gives for each frame the
+    ``prune_range`` positions that paths most probably go through; the model's joiner is evaluated
+    only there. Train on a weighted sum of both losses. The projections are parameters of this
     module, and useless after training.
 
     Args:

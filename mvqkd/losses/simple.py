@@ -26,9 +26,9 @@ def simple_log_probs(
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the next token and of blank under the simple joiner, smoothed.
 
-    The result is interpolated: ``1 - lm_scale - am_scale`` parts of the log-probabilities of
-    ``am + lm``, ``lm_scale`` parts of those of ``lm`` alone and ``am_scale`` parts of those of
-    ``am`` and an average ``lm``. With scales above 0 these are not normalized log-probabilities
+    The result is interpolated, with weight ``1 - lm_scale - am_scale`` for the log-probabilities of
+    ``am + lm``, ``lm_scale`` for those of ``lm`` alone and ``am_scale`` for those of ``am`` and an
+    average ``lm``. With scales above 0 these are not normalized log-probabilities
     any more. They keep ``am`` and ``lm`` meaningful each by itself.
 
     Args:

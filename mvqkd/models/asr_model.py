@@ -26,7 +26,7 @@ class AsrModel(nn.Module):
             `mvqkd.models.build.build_model`.
 
     Raises:
-        ValueError: if there is no head, or the parts' dimensions or vocabularies differ.
+        ValueError: if there is no head, or the modules' dimensions or vocabularies differ.
     """
 
     def __init__(

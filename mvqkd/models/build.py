@@ -24,7 +24,7 @@ _ENCODER_SIZES = (
 
 
 def build_model(description: Mapping[str, Any]) -> AsrModel:
-    """A model with random weights, parts in the order of the encoder and the heads.
+    """A model with random weights, initialized in the order of the encoder and the heads.
 
     Args:
         description: what every file of weights holds beside them, plain and JSON-able:

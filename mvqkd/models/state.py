@@ -30,7 +30,7 @@ class EncoderState(NamedTuple):
 
     def unstack(self) -> list[EncoderState]:
         """One state of batch size 1 for each stream; the inverse of `stack`."""
-        # Copies: a part of the batch's tensors would keep the states of all its streams alive.
+        # Copies: views of the batch's tensors would keep the states of all its streams alive.
         return [
             EncoderState(*(part.clone() for part in parts))
             for parts in zip(

@@ -1,8 +1,8 @@
 """Multi-codebook quantization of teacher embeddings: a frame becomes a few bytes.
 
 Needs torch and numpy; numba only to be fast on a CPU.
-`predictability` measures what a student could learn from codes, `reference` exchanges quantizers
-with the package `multi_quantization`.
+`predictability` measures the mutual information of codes and features, `multi_quantization`
+exchanges quantizers with the package of that name.
 """
 
 from mvqkd.quantization.frames import Frames, TensorFrames

@@ -1,8 +1,8 @@
-"""What the sum of a frame's centers leaves out, but its codes still tell.
+"""A nonlinear decoder: a correction of the sum of a frame's centers.
 
-A sum can only add up what every code says by itself. What they say together, the mean of the frames
-that have all of these codes, is told by a small network from the sum. The codes stay as they are,
-and so does everything that is made of them; only `Quantizer.decode` is nearer to the frame. Neural
+A sum captures only what every code contributes independently. The best reconstruction, the mean of
+the frames that have all of these codes, is predicted from the sum by a small network. The codes and
+everything computed from them stay the same; only `Quantizer.decode` is nearer to the frame. Neural
 decoders of additive codes, made differently: Morozov and Babenko, arXiv 1908.03883, section 3;
 Huijben et al., arXiv 2401.14732, section 3.
 """
@@ -25,7 +25,7 @@ BATCH_FRAMES = 512
 _WARMUP_STEPS = 50
 _CHUNK_FRAMES = 8192
 _SHRINKAGE_FRAMES = 8192
-# Rereading few frames more often makes the network learn them by heart.
+# With more passes over few frames the network overfits.
 _MAX_EPOCHS = 10
 
 
@@ -89,11 +89,11 @@ def fit_correction(
     num_steps: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Correction:
-    """Learn what to add to sums of centers, to be near to frames.
+    """Train a network that adds to sums of centers what they lack of the frames.
 
-    The last tenth of the frames, at most 8192, is left out of the training. On it the network's
-    output is scaled by the factor between 0 and 1 that gives the least error, so that one which has
-    learned too little, or its frames by heart, does no harm.
+    The last tenth of the frames, at most 8192, is held out of the training. On it the network's
+    output is scaled by the factor between 0 and 1 that gives the least error, so that a network
+    that underfits or overfits does no harm.
 
     Args:
         frames: what the quantizer was trained on, at least 2 of them.

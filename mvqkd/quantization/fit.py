@@ -35,7 +35,7 @@ BATCH_FRAMES = 1024
 # Batches whose codes are found together, at the centers before the first of them: the products of
 # all pairs of centers cost as much as the codes of 2000 frames (Q = 8, D = 384).
 BATCHES_PER_SEARCH = 4
-# Hypotheses of the search that training learns from. With one, centers learn to serve codes that a
+# Beam size of the search in training. With one hypothesis, centers are fitted to codes that a
 # better search would not choose. 4 take 2 to 3 % off the error for a quarter more time (4, 8 and 16
 # bytes of Whisper tiny.en); 8 and 16 take no more off.
 BEAM_SIZE = 4

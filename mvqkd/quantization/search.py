@@ -34,8 +34,7 @@ def pairwise_costs(centers: Tensor) -> Tensor:
 
 
 def default_effort(num_codebooks: int) -> tuple[int, int]:
-    """Beam size and sweeps with which a quantizer of so many codebooks is searched unless told
-    otherwise.
+    """Default beam size and sweeps of the search with this number of codebooks.
 
     The more codebooks, the more sums lie near a frame and the more a search can miss: 16 hypotheses
     and 2 sweeps take 0.2, 0.9 and 1.8 % off the error of 8 and 1 at 4, 8 and 16 bytes of Whisper

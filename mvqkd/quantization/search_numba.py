@@ -32,9 +32,9 @@ def _search(unary, pairwise, beam_size, sweeps, codes):
             others = q if first else num_codebooks
             count = 0
             for b in range(filled):
-                # Most hypotheses of a beam differ in few codes, so that a row is sooner made from
-                # the row of another than from its parts; and every part left out is one less
-                # read from a table that, for 16 codebooks and more, no cache holds.
+                # Most hypotheses of a beam differ in few codes, so that a row is computed faster
+                # from the row of another than from its terms; and every term skipped saves a
+                # read from a table that, for 16 codebooks and more, fits into no cache.
                 like, fewest = -1, others
                 for a in range(b):
                     differences = 0

@@ -265,7 +265,7 @@ def describe_batching(config: ExperimentConfig) -> dict[str, object]:
 
 
 class ValidBatches:
-    """Batches of one process of several parts of the corpus, the same in every iteration."""
+    """Batches of one process of several splits of the corpus, the same in every iteration."""
 
     def __init__(
         self,

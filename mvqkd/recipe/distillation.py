@@ -78,7 +78,7 @@ def open_loss(
     device: torch.device,
     share: tuple[int, int] = (0, 1),
 ) -> OpenedLoss:
-    """Open and check what a distillation loss learns from.
+    """Open and check the targets of a distillation loss.
 
     Args:
         name: of the loss, under which its targets lie in batches.
@@ -172,7 +172,7 @@ def _open_online(
     share: tuple[int, int],
 ) -> OpenedLoss:
     teacher = load_teacher(files.teacher, [loss.teacher_layer], device=device)
-    # The sample that a quantizer would be trained on tells the embeddings' mean and scale.
+    # Mean and scale of the embeddings are those of the sample that a quantizer would be trained on.
     sample = EmbeddingStore(files.sample)
     sample.require(teacher=files.teacher, layer=loss.teacher_layer)
     sample.require_finite(*share)

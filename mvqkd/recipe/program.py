@@ -62,8 +62,8 @@ def _leave_at_once(status: int) -> NoReturn:
     """End a process of torchrun without taking the interpreter down.
 
     One that fails must not wait for the others, which wait for it in a collective. And the threads
-    of gloo live on after destroy_process_group; one of them that wants the lock of an interpreter
-    that is ending aborts the process ("terminate called without an active exception"), and a
+    of gloo survive destroy_process_group; one of them that wants the lock of an interpreter that is
+    ending aborts the process ("terminate called without an active exception"), and a
     training that was done counts as failed. Seen once in some tens of trainings.
     """
     logging.shutdown()

@@ -9,11 +9,11 @@ def describe(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     metadata, held_out = report["metadata"], report["held_out"]
     probed = report.get("predictability")
-    told = [f"{bits:.2f}" for bits in probed["captured"]] if probed else held_out["entropy"]
+    captured = [f"{bits:.2f}" for bits in probed["captured"]] if probed else held_out["entropy"]
     rows = "\n".join(
         f"| {number} | {entropy:.2f} | {100 * used:.1f} % | {bits if probed else ''} |"
         for number, (entropy, used, bits) in enumerate(
-            zip(held_out["entropy"], held_out["utilization"], told, strict=True), start=1
+            zip(held_out["entropy"], held_out["utilization"], captured, strict=True), start=1
         )
     )
     from_features = f"{probed['reconstruction_error']:.4f}" if probed else ""
@@ -37,8 +37,8 @@ def describe(report: dict[str, Any]) -> str:
 | ... of the direct sum alone | {held_out["direct_sum_error"]:.4f} |
 | ... of codes predicted from features | {from_features} |
 
-The relative error is the energy of the reconstruction's error, as a part of the energy of the
-embeddings around their mean. Predictability: mutual information of a code and the utterance's
+The relative error is the energy of the reconstruction's error, as a fraction of the energy of
+the embeddings around their mean. Predictability: mutual information of a code and the utterance's
 filterbank features, estimated from below by a small network; at most the entropy.
 
 | codebook | entropy (bits) | entries used | predictability (bits) |

@@ -54,8 +54,8 @@ OPTIONS = {
 
 
 def run_command(options: str) -> str:
-    """`run.sh` with the options of this run, which it tells its programs as `MVQKD_RUN`, and more
-    of them."""
+    """`run.sh` with the options of this run, which it passes to its programs as `MVQKD_RUN`, and
+    more of them."""
     return f"{os.environ.get('MVQKD_RUN', './run.sh --recipe RECIPE')} {options}"
 
 

@@ -189,7 +189,7 @@ def write_folder(
     if path.is_file():
         for line in differences(load_config(path).config, experiment):
             logging.info("changed since the run before: %s", line)
-    # It is of another length or average, and would tell the next run that all is done.
+    # It is of another length or average, and the next run would take it for finished.
     (exp_dir / _PRETRAINED).unlink(missing_ok=True)
     save_config(experiment, path)
     write_json(exp_dir / _DATA, data)
@@ -199,7 +199,7 @@ def write_folder(
 
 
 def write_distillation(exp_dir: Path, descriptions: dict[str, dict[str, Any]]) -> None:
-    """Write `distillation.json`: what each distillation loss learns from, by its name.
+    """Write `distillation.json`: the targets of each distillation loss, by its name.
 
     Raises:
         UserError: the folder's training began with codes of another quantizer.

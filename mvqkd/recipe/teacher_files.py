@@ -73,7 +73,7 @@ def teacher_files(loss: LossConfig, data_dir: Path, experiments: Path) -> Teache
 
 
 def uses(loss: LossConfig) -> str:
-    """What a loss learns from: `codes`, `embeddings` or `online`."""
+    """The source of a loss's targets: `codes`, `embeddings` or `online`."""
     return "codes" if isinstance(loss, CodesConfig) else loss.source
 
 

@@ -28,7 +28,7 @@ class Interruption:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # in a loader process, which Ctrl-C reaches too: it lives on until told to end
+            return  # in a loader process, which Ctrl-C reaches too: its parent will end it
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""Work on many hours of audio, divided into shards that processes share and that survive a kill.
+"""Work on large amounts of audio, in shards that processes share and that survive a kill.
 
 A shard's contents depend on the manifest alone, so that a run that was killed goes on with any
 number of processes. A process takes the shards with its rank; a shard's files appear when they are
@@ -74,7 +74,7 @@ def divide(
 def divide_splits(
     parts: Mapping[str, range], seconds: NDArray[np.float64], hours: float
 ) -> tuple[list[Sequence[int]], list[str]]:
-    """Divide the cuts of each part on its own, so that a new part changes no shard of the others.
+    """Divide the cuts of each split separately, so that a new split changes no shard of the others.
 
     Args:
         parts: name -> numbers of its cuts.
@@ -82,7 +82,7 @@ def divide_splits(
         hours: of a shard.
 
     Returns:
-        The shards, and the part of each.
+        The shards, and the split of each.
     """
     divided = {name: divide(numbers, seconds, hours) for name, numbers in parts.items()}
     shards = [shard for found in divided.values() for shard in found]
@@ -188,7 +188,7 @@ def _make(
     took = time.monotonic() - begin
     if missing:
         logging.info(
-            "%.2f h of audio in %.0f s: %.1f h of audio an hour in each of %d processes",
+            "%.2f h of audio in %.0f s: %.1f x real time in each of %d processes",
             hours,
             took,
             hours / took * 3600,
@@ -206,11 +206,11 @@ def _remove_partial(paths: Sequence[Path]) -> None:
 
 
 def _wait_for(shards: Sequence[Sequence[Path]]) -> None:
-    # Files tell it, not a barrier: shards may take longer than any timeout of a collective. A
-    # process that died takes this one with it, for torchrun ends all.
+    # By polling for files, not by a barrier: shards may take longer than any timeout of a
+    # collective. If a process dies, torchrun ends this one too.
     waiting = _unfinished(shards)
     if waiting:
-        # A RANK that was left in the environment makes this process wait for nobody.
+        # With a stale RANK in the environment, this process waits for others that do not exist.
         logging.info(
             "waiting for %d shards of other processes (in the environment: RANK=%s, WORLD_SIZE=%s)",
             len(waiting),

@@ -1,4 +1,4 @@
-"""Teachers that others wrote, held to what `Teacher` promises."""
+"""Checks that third-party teachers satisfy the `Teacher` protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class CheckedTeacher(nn.Module):
     """A `Teacher` that checks what another one returns, batch by batch, and passes on the wanted
     layers alone.
 
-    Without it a wrong number of frames shows when a file with hours of embeddings is closed.
+    Without it a wrong number of frames would surface only when a file with hours of embeddings is
+    closed.
 
     Args:
         teacher: an nn.Module that is meant to be a `Teacher`; `ctc` may be absent.
@@ -27,7 +28,7 @@ class CheckedTeacher(nn.Module):
         name: how to name it to its author.
 
     Raises:
-        UserError: a layer that the teacher has not.
+        UserError: a layer that the teacher does not have.
     """
 
     ctc: CTCTranscriber | None

@@ -1,4 +1,4 @@
-"""How much of what was said a linear layer finds in features: a frozen CTC probe."""
+"""A linear CTC probe on frozen features: how much of the transcript is linearly decodable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ProbeResult:
     characters: ErrorCounts
     """Errors in characters; the space between words is one."""
     loss: float
-    """CTC loss of these utterances but those that are too short, in nats for each character."""
+    """CTC loss of these utterances except those that are too short, in nats per character."""
     too_short: int
     """Utterances with more characters than their frames have room for."""
 

@@ -64,7 +64,9 @@ def load_hugging_face_teacher(
             "model.safetensors, or an id of huggingface.co",
         ) from error
     if extractor.sampling_rate != SAMPLE_RATE:
-        raise UserError(f"hf:{name} hears {extractor.sampling_rate} Hz, not {SAMPLE_RATE}")
+        raise UserError(
+            f"hf:{name} expects audio at {extractor.sampling_rate} Hz, not {SAMPLE_RATE}"
+        )
     family = config.model_type
     if family not in (*_FAMILIES, "whisper"):
         raise UserError(
@@ -155,7 +157,8 @@ def _load_model(kind: Any, name: str, revision: str | None) -> Any:
             remedy="fetch the checkpoint's model.safetensors whole (in a clone: git lfs pull), as "
             "it belongs to its config.json; or give another folder, or an id of huggingface.co",
         ) from error
-    # A freshly initialized weight would teach noise. That of masking is used in training alone.
+    # A freshly initialized weight would make noise of the targets. That of masking is used in
+    # training only.
     if absent := [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]:
         raise UserError(
             f"hf:{name} lacks {len(absent)} weights, as {sorted(absent)[0]}",
@@ -165,7 +168,7 @@ def _load_model(kind: Any, name: str, revision: str | None) -> Any:
 
 
 def _labels(name: str, revision: str | None, size: int) -> list[str] | None:
-    """Symbols of the CTC head's `size` outputs; None if vocab.json does not tell them.
+    """Symbols of the CTC head's `size` outputs; None if vocab.json does not list them.
 
     Raises:
         UserError: there is no vocab.json.
@@ -197,6 +200,6 @@ def _labels(name: str, revision: str | None, size: int) -> list[str] | None:
         return None
     labels = [""] * size
     for symbol, index in indexes.items():
-        # Special symbols, as <s> and <unk>, are nothing of a transcript.
+        # Special symbols, such as <s> and <unk>, do not belong in a transcript.
         labels[index] = "" if symbol.startswith("<") else symbol
     return labels

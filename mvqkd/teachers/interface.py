@@ -1,4 +1,4 @@
-"""What every teacher is."""
+"""The interface of all teachers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass
 class Embeddings:
-    """What a teacher makes of a batch of waveforms."""
+    """A teacher's output for a batch of waveforms."""
 
     layers: dict[int, Tensor]
     """Layer -> (N, T, D) float. Rows are padded; what is in the padding has no meaning."""

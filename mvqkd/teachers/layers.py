@@ -1,4 +1,4 @@
-"""Which layers of a teacher are wanted."""
+"""The choice of a teacher's layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def choose_layers(layers: Sequence[int] | None, num_layers: int) -> list[int]:
     """The wanted layers, ascending; all, from 1, when `layers` is None.
 
     Raises:
-        UserError: a layer that the teacher has not.
+        UserError: a layer that the teacher does not have.
     """
     if layers is None:
         return list(range(1, num_layers + 1))

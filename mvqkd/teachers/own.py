@@ -25,7 +25,7 @@ class ConformerTeacher(nn.Module):
     """A `Teacher` on our Conformer encoder: 25 Hz, filterbank features computed on the CPU.
 
     Args:
-        encoder: trained; a causal one is heard with `chunk_size`.
+        encoder: trained; a causal one runs in the streaming configuration of `chunk_size`.
         layers: wanted layers; None: all.
         chunk_size: frames of 40 ms, None: full context.
         left_context: frames of 40 ms, None: all.
@@ -90,8 +90,8 @@ def load_own_teacher(
         exp_dir: folder of the experiment.
         layers: wanted layers; None: all.
         epoch, avg: average of the weights to take, as in decoding; default: `pretrained.pt`.
-        chunk_size: frames of 40 ms that a streaming encoder hears at once, -1: all; default: the
-            first that it was trained with.
+        chunk_size: frames of 40 ms in a chunk of a streaming encoder, -1: all; default: the first
+            that it was trained with.
         weights: first hex digits of the SHA-256 that `pretrained.pt` has to have, or the file of
             `epoch`.
 

@@ -44,7 +44,7 @@ def load_torchaudio_teacher(
         ]
         raise UserError(f"torchaudio has no bundle {name}", remedy=f"one of {', '.join(known)}")
     if bundle.sample_rate != SAMPLE_RATE:
-        raise UserError(f"{name} hears {bundle.sample_rate} Hz, not {SAMPLE_RATE}")
+        raise UserError(f"{name} expects audio at {bundle.sample_rate} Hz, not {SAMPLE_RATE}")
     options = _download_options(state_dict)
     try:
         wrapped = bundle.get_model(dl_kwargs=options)
@@ -62,8 +62,8 @@ def load_torchaudio_teacher(
             if state_dict
             else "delete it, and it is downloaded again",
         ) from error
-    # torchaudio wraps networks that hear normalized waveforms; the wrapper would normalize over the
-    # whole padded batch.
+    # torchaudio wraps networks that expect normalized waveforms; the wrapper would normalize over
+    # the whole padded batch.
     normalized = bool(getattr(wrapped, "normalize_waveform", False))
     model = getattr(wrapped, "model", wrapped)
     backbone = TorchaudioBackbone(model, layers)

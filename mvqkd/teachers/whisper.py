@@ -37,24 +37,24 @@ class _Piece(NamedTuple):
 class WhisperTeacher(nn.Module):
     """A `Teacher` on transformers' `WhisperEncoder`.
 
-    Whisper was trained on windows of 30 s, the audio followed by silence. The encoder here hears
-    the audio and only some of that silence, which costs less and changes the embeddings: the last
-    layer of Whisper tiny.en by 0.6 % of its variance in utterances of 14 s, 1.2 % in those of 8 s,
-    7 % in those of 2 s (`test_less_silence_changes_the_real_encoder_little`; `silence=30` changes
-    nothing). Longer audio than a window is heard in windows that overlap by `overlap`, and
-    each frame is taken from the window in which it is farther from an end.
+    Whisper was trained on windows of 30 s, the audio followed by silence. The encoder here
+    receives the audio and only some of that silence, which costs less and changes the embeddings:
+    the last layer of Whisper tiny.en by 0.6 % of its variance in utterances of 14 s, 1.2 % in those
+    of 8 s, 7 % in those of 2 s (`test_less_silence_changes_the_real_encoder_little`; `silence=30`
+    changes nothing). Audio longer than a window is split into windows that overlap by `overlap`,
+    and each frame is taken from the window in which it is farther from an edge.
 
     Args:
         encoder: transformers' encoder.
         mel_filters: (201, mel bins) of its feature extractor.
         layers: wanted layers; None: all.
-        silence: seconds of silence that the encoder hears after the audio, as far as the window
-            goes; 30 is the window that Whisper was trained on.
+        silence: seconds of silence that the encoder receives after the audio, as far as the
+            window goes; 30 is the window that Whisper was trained on.
         overlap: seconds that windows of longer audio overlap.
-        position_directions: directions of the embeddings that are set to zero because they tell
-            where in the window a frame is, which a student cannot hear: the principal axes of the
-            response to a window of silence, whose frames differ by their positions alone. 0
-            changes nothing.
+        position_directions: directions of the embeddings that are set to zero because they encode a
+            frame's position in the window, which the audio does not determine and a student cannot
+            predict: the principal axes of the response to a window of silence, whose frames differ
+            only in position. 0 changes nothing.
 
     Raises:
         UserError: position_directions is negative, or not below the embeddings' dimension.
@@ -109,13 +109,13 @@ class WhisperTeacher(nn.Module):
             for row, length in enumerate(mel_lens.tolist())
             for span in self._spans(length)
         ]
-        heard = torch.tensor(
+        received = torch.tensor(
             [min(self.window, int(mel_lens[p.row]) - p.start + self.silence) for p in pieces],
             device=mel.device,
         )
-        size = int(heard.max())
+        size = int(received.max())
         windows = [F.pad(mel[p.row, :, p.start :], (0, size))[:, :size] for p in pieces]
-        found = self._encode(torch.stack(windows), heard)
+        found = self._encode(torch.stack(windows), received)
         if self.position_directions:
             found = {layer: self._without_position(layer, x) for layer, x in found.items()}
         frame_lens = self.output_lens(lens)
@@ -156,7 +156,7 @@ class WhisperTeacher(nn.Module):
         return list(zip(starts, [0, *middles], [*middles, frames], strict=True))
 
     def _without_position(self, layer: int, x: Tensor) -> Tensor:
-        """(W, T, D) embeddings of a layer, less their parts along the directions of position."""
+        """(W, T, D) embeddings of a layer, without their components along the axes of position."""
         if not self._positional:
             with torch.autocast(x.device.type, enabled=False):
                 silence = torch.zeros(1, self.window * _HOP, device=x.device)
@@ -170,15 +170,15 @@ class WhisperTeacher(nn.Module):
         axes = self._positional[layer].to(x)
         return x - x @ axes.T @ axes
 
-    def _encode(self, mel: Tensor, heard: Tensor) -> dict[int, Tensor]:
-        """(W, mel bins, T), (W,) mel frames heard -> wanted layer -> (W, T/2, D)."""
-        valid = valid_mask(heard, mel.shape[2])
-        # Beyond what a window hears the convolutions see zeros, as at the edge of a tensor.
+    def _encode(self, mel: Tensor, received: Tensor) -> dict[int, Tensor]:
+        """(W, mel bins, T), (W,) mel frames received -> wanted layer -> (W, T/2, D)."""
+        valid = valid_mask(received, mel.shape[2])
+        # Beyond the frames received the convolutions get zeros, as at the edge of a tensor.
         x = F.gelu(self.conv1(mel * valid[:, None]))
         x = F.gelu(self.conv2(x * valid[:, None])).transpose(1, 2)
         x = x + self.positions.weight[: x.shape[1]]
         found = {0: x}
-        keys = valid_mask(torch.div(heard + 1, 2, rounding_mode="floor"), x.shape[1])
+        keys = valid_mask(torch.div(received + 1, 2, rounding_mode="floor"), x.shape[1])
         mask = torch.zeros(keys.shape, dtype=x.dtype, device=x.device).masked_fill(
             ~keys, torch.finfo(x.dtype).min
         )

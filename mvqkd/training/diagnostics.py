@@ -1,4 +1,4 @@
-"""Early signs of trouble, in words, and what is kept for inspection when something breaks."""
+"""Early signs of trouble as messages, and what is kept for inspection when something breaks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvqkd.data.loading.batch import Batch
 
 @dataclass(frozen=True)
 class TranscribedSample:
-    """What a student makes of an utterance."""
+    """An utterance's transcript and the student's output for it."""
 
     id: str
     reference: str
@@ -24,7 +24,7 @@ class TranscribedSample:
 def loss_trouble(losses: Sequence[float], clipped: Sequence[bool] = ()) -> list[str]:
     """What is wrong with the losses per frame of successive log intervals, newest last.
 
-    Judges the newest interval only, so each trouble is told when it appears or goes on, not
+    Judges the newest interval only, so each trouble is reported when it appears or persists, not
     forever after.
     """
     found = []
@@ -36,7 +36,7 @@ def loss_trouble(losses: Sequence[float], clipped: Sequence[bool] = ()) -> list[
                 "optimizer.learning_rate, a longer optimizer.warmup_steps or a smaller "
                 "optimizer.clip_grad_norm may help"
             )
-    # Told at 20, 40, ... intervals, comparing the last ten with the ten before.
+    # Reported at 20, 40, ... intervals, comparing the last ten with the ten before.
     if len(losses) >= 20 and len(losses) % 20 == 0:
         before, after = median(losses[-20:-10]), median(losses[-10:])
         if after > 0.995 * before and after > 0.5 * losses[0]:

@@ -29,7 +29,7 @@ def log_to(exp_dir: Path, world: World) -> Iterator[None]:
     try:
         yield
     except Exception:
-        # To the file alone: run_program tells the terminal.
+        # To the file alone: run_program prints to the terminal.
         record = root.makeRecord(
             root.name, logging.ERROR, __file__, 0, "training failed", (), sys.exc_info()
         )

@@ -111,7 +111,7 @@ class MetricsLog:
 
 
 def line_for_people(kind: str, values: dict[str, Any]) -> str:
-    """What `MetricsLog.write` gets, in words; `elapsed` is in seconds."""
+    """What `MetricsLog.write` gets, as text; `elapsed` is in seconds."""
     shown = {"step", "epoch", "audio_hours", "x_real_time"}
     numbers = [
         f"{name} {value:.4g}" for name, value in values.items() if name not in shown | {"elapsed"}
@@ -124,7 +124,7 @@ def line_for_people(kind: str, values: dict[str, Any]) -> str:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of a `metrics.jsonl`; a line that a killed process left half written is left out."""
+    """Lines of a `metrics.jsonl`; a line that a killed process left half written is skipped."""
     path = Path(path)
     if not path.is_file():
         return []

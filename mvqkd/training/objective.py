@@ -1,4 +1,4 @@
-"""What is minimized: the losses of a model's heads, and of what else it learns from."""
+"""What is minimized: the losses of a model's heads, and of distillation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Losses:
     """Scalars without gradient: each loss, unweighted, summed over the batch; nats. Those that the
     batch has nothing for are missing."""
     frames: Tensor
-    """Scalar int64: encoder frames (25 Hz) of the batch, padding left out."""
+    """Scalar int64: encoder frames (25 Hz) of the batch, excluding padding."""
 
 
 class Objective(nn.Module):
@@ -117,7 +117,7 @@ class Objective(nn.Module):
 
         def encode(features: Tensor, streaming: StreamingConfig) -> EncoderPass:
             taps = Taps(names)
-            # Nothing above the highest tap learns from a batch without hypotheses.
+            # A batch without hypotheses has no loss above the highest tap.
             out, lens = self.model.encoder(
                 features,
                 batch.feature_lens,

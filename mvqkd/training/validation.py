@@ -52,7 +52,7 @@ def validate(
         if losses.total.isfinite():
             sums.add(losses)
         else:
-            logging.warning("validation: no finite loss, left out: %s", ", ".join(batch.ids))
+            logging.warning("validation: no finite loss, skipped: %s", ", ".join(batch.ids))
         if largest is None or len(batch) > len(largest):
             largest = batch
     transcripts = []

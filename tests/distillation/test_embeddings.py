@@ -1,4 +1,4 @@
-"""Imitating embeddings."""
+"""Regression of embeddings."""
 
 from __future__ import annotations
 

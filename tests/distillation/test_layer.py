@@ -1,4 +1,4 @@
-"""Distillation at a layer: which frames learn from what, with which weight."""
+"""Distillation at a layer: which targets frames have, with which weight."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_masked_and_unmasked_frames_have_their_weights() -> None:
 
 
 def test_a_masked_frame_is_one_whose_input_is_masked_in_the_middle() -> None:
-    """The middle frame is that of the largest influence, as a random encoder's input tells."""
+    """The middle frame has the largest influence, by the gradient of a random encoder's input."""
     torch.manual_seed(0)
     encoder = ConformerEncoder(dim=16, num_layers=1, num_heads=2, feedforward_dim=16, conv_kernel=3)
     features = torch.randn(1, 47, 80, requires_grad=True)

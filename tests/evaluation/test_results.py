@@ -93,7 +93,7 @@ def write_experiment(root: Path, name: str, wrong: int, parameters: int) -> None
 
 
 def write_stored(folder: Path, **amounts: float) -> None:
-    """What distillation losses learn from takes so many bytes an hour; equal amounts are of the
+    """The targets of distillation losses take so many bytes an hour; equal amounts are of the
     same files."""
     facts = {name: {"teacher": "hf:x", "bytes_per_hour": n} for name, n in amounts.items()}
     (folder / "distillation.json").write_text(json.dumps(facts))

@@ -1,4 +1,4 @@
-"""What is added to sums of centers."""
+"""The correction of sums of centers."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def rounded(x):
 
 
 def interacting(count, seed):
-    """The third coordinate is what the first two say together, and nothing that one says alone."""
+    """The third coordinate is the product of the first two, and independent of each alone."""
     x = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed)).sign()
     return torch.cat([x, x.prod(dim=1, keepdim=True)], dim=1)
 
@@ -33,7 +33,7 @@ def test_it_learns_what_codes_say_together():
 
 
 def test_where_nothing_is_to_be_learned_it_does_no_harm():
-    """With few frames, which a network this wide can learn by heart."""
+    """With few frames, to which a network this wide can overfit."""
     generator = torch.Generator().manual_seed(0)
     z, noise = torch.randn(2, 1200, 16, generator=generator).unbind()
     x = z + noise

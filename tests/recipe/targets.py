@@ -29,7 +29,7 @@ def make_codes(
     changed: dict[str, int] | None = None,
     **fields: object,
 ) -> Path:
-    """Codes of all cuts, and the quantizer that they are said to be of."""
+    """Codes of all cuts, and the quantizer that they are declared to be of."""
     files.folder.mkdir(parents=True, exist_ok=True)
     quantizer = Quantizer(torch.zeros(12), torch.randn(2, 4, 12), metadata={})
     quantizer.save(files.quantizer)
@@ -55,7 +55,7 @@ def make_codes(
 def make_embeddings(
     files: TeacherFiles, cuts: Path, *, source: str = "embeddings", **fields: object
 ) -> Path:
-    """Embeddings of all cuts: those that are learned from, or the sample of a live teacher."""
+    """Embeddings of all cuts: the targets of a loss, or the sample of an online teacher."""
     random = np.random.default_rng(0)
     folder = files.sample if source == "online" else files.embeddings
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""From a configuration to modules: what is missing is told in words."""
+"""From a configuration to modules: what is missing is named in the error."""
 
 from __future__ import annotations
 

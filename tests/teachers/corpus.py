@@ -112,7 +112,7 @@ def loud(layers: list[int] | None) -> Loud:
 
 
 class Flawed(Spectra):
-    """Breaks one of the promises of a teacher, which `fault` names; `more` is none."""
+    """Violates the requirement of a teacher that `fault` names; `more` is no violation."""
 
     def __init__(self, layers: list[int] | None, fault: str) -> None:
         super().__init__(layers)
@@ -148,14 +148,14 @@ def flawed(layers: list[int] | None, fault: str) -> Flawed:
 
 
 def at_rate(layers: list[int] | None, hz: str) -> Spectra:
-    """For `python:tests.teachers.corpus:at_rate?hz=...`: it has this rate by its own account."""
+    """For `python:tests.teachers.corpus:at_rate?hz=...`: it declares this rate."""
     teacher = Spectra(layers)
     teacher.frame_rate = float(hz)
     return teacher
 
 
 def recognizer(layers: list[int] | None) -> Spectra:
-    """For `python:tests.teachers.corpus:recognizer`: it hears the word `b`, whatever is said."""
+    """For `python:tests.teachers.corpus:recognizer`: it outputs the word `b`, whatever is said."""
     teacher = Spectra(layers)
     projection = nn.Linear(teacher.dim, 2)
     nn.init.zeros_(projection.weight)

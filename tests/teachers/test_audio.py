@@ -85,7 +85,7 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
     for workers in (0, 1):
         with pytest.raises(UserError, match="utterance c0 cannot be read"):
             list(audio_batches(cuts, [0], max_duration=9.0, num_workers=workers))
-    assert AudioCuts([manifest, manifest]).ids == cuts.ids  # named twice, heard once
+    assert AudioCuts([manifest, manifest]).ids == cuts.ids  # named twice, read once
     again = make_corpus(tmp_path, [0.3], name="copy")
     with pytest.raises(UserError, match="c0 is in two of the manifests"):
         AudioCuts([manifest, again])

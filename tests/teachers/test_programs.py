@@ -1,4 +1,4 @@
-"""What the programs say of teachers that cannot be used, before hours of work."""
+"""Error messages of the programs about unusable teachers, before hours of work."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_more_directions_than_dimensions_are_refused(save_variant: Save) -> None
 @pytest.mark.shared
 @pytest.mark.skipif("MVQKD_SHARED" not in os.environ, reason="MVQKD_SHARED names no folder")
 def test_the_real_encoders_position_is_removed() -> None:
-    """The same second of noise at several places: what differs is mostly the place."""
+    """The same second of noise at several positions: mostly the position differs."""
     folder = Path(os.environ["MVQKD_SHARED"]) / "teachers" / "whisper_tiny_en_encoder"
     second = noise(1.0)[0]
     wave = second.repeat(20)

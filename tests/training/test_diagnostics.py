@@ -1,4 +1,4 @@
-"""Signs of trouble: told when there is one, silent otherwise."""
+"""Signs of trouble: reported when there is one, silent otherwise."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class AudioCuts:
     Attributes:
         ids: utterance ids.
         num_samples: (N,) int64, at 16 kHz.
-        parts: name of each manifest's part -> numbers of its cuts.
+        splits: name of each manifest's split -> numbers of its cuts.
 
     Args:
         paths: manifests; one that is named twice counts once.
@@ -47,7 +47,7 @@ class AudioCuts:
         for path, first, index in zip(
             manifests, self._firsts.tolist(), self._indexes, strict=False
         ):
-            # Parts of names such as train-1.5h and train-1.0h are two.
+            # Not the stem of the name: train-1.5h and train-1.0h are different splits.
             name = stem(path).rpartition("_cuts_")[2]
             # Two manifests of one name, in two folders.
             while name in self.splits:

@@ -33,7 +33,7 @@ class Batch:
     """What the utterances are trained to be recognized as; None: they have no transcripts, or the
     loader no tokenizer."""
     seconds: float
-    """Audio in the batch, padding left out."""
+    """Audio in the batch, excluding padding."""
     clean: Tensor | None = None
     """(N, T, C) the features without noise, if there is noise and they were asked for."""
     targets: dict[str, FrameTargets | Waveforms] = field(default_factory=dict)

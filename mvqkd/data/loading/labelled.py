@@ -1,7 +1,7 @@
 """Which training utterances keep their transcripts, and which are audio alone.
 
-Distillation from codebook indexes needs no transcripts: a student learns from few labelled hours,
-and from the teacher's indexes on all other audio.
+Distillation from codebook indexes needs no transcripts: a student is trained on few labelled
+hours, and on the teacher's indexes for all other audio.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def choose_labelled(
     """Choose utterances for a number of labelled hours.
 
     Utterances are taken in the order of a hash of their ids until their audio reaches `hours`, so
-    the choice depends on no seed, and one of fewer hours is part of one of more. Speed-perturbed
-    copies go with their originals and do not count; a copy without its original is not taken.
+    the choice depends on no seed, and a choice of fewer hours is a subset of one of more.
+    Speed-perturbed copies go with their originals and do not count; a copy without its original is
+    not taken.
 
     Args:
         ids: (N,) UTF-8, speed-perturbed copies ending in `_sp0.9` or the like.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mvqkd.errors import UserError
 
-# Of the audio. A few long utterances are better left out than a reason to stop; a limit that many
+# Of the audio. A few long utterances are better skipped than a reason to stop; a limit that many
 # exceed is a mistake.
 _MOST_LEFT_OUT = 0.1
 
@@ -33,7 +33,7 @@ def within_limit(
     seconds: NDArray[np.float64],
     ids: NDArray[np.bytes_],
 ) -> NDArray[np.bool_]:
-    """Which utterances a batch can hold; how many are left out stands in the log.
+    """Which utterances a batch can hold; the log says how many are skipped.
 
     Args:
         amounts: (N,) seconds or tokens of utterances.
@@ -46,7 +46,7 @@ def within_limit(
         (N,): within the limit.
 
     Raises:
-        UserError: more than a tenth of the audio would be left out.
+        UserError: more than a tenth of the audio would be skipped.
     """
     within = amounts <= limit
     if not within.all():
@@ -60,8 +60,8 @@ def within_limit(
         if seconds[out].sum() > _MOST_LEFT_OUT * seconds.sum():
             raise UserError(
                 found,
-                remedy=f"{enough}; at most {_MOST_LEFT_OUT:.0%} of the audio is left out",
+                remedy=f"{enough}; at most {_MOST_LEFT_OUT:.0%} of the audio may be skipped",
                 parameters=(f"max_{unit}",),
             )
-        logging.warning("left out of training: %s (%s)", found, enough)
+        logging.warning("skipped in training: %s (%s)", found, enough)
     return within

@@ -47,7 +47,7 @@ def open_pool(
     Labelled are all that are not excluded, or `labelled_hours` of them (see `choose_labelled`).
     Unlabelled are the other utterances of `cuts` and all of `unlabelled_cuts`. Lists of excluded
     cuts concern transcripts alone: unlabelled cuts need none, and excluded training cuts are
-    unlabelled audio like others. Utterances that exceed the limits of a batch are left out.
+    unlabelled audio like others. Utterances that exceed the limits of a batch are skipped.
 
     Args:
         cuts: manifests of cuts (`fbank/*_cuts_*.jsonl.gz`).

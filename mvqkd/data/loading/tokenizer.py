@@ -69,7 +69,7 @@ class Tokenizer:
         return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; blanks and `<sos/eos>` are left out, `<unk>` becomes ` ⁇ `."""
+        """The text of token ids; blanks and `<sos/eos>` are omitted, `<unk>` becomes ` ⁇ `."""
         return self._processor.decode([int(i) for i in ids if i >= UNK])
 
 

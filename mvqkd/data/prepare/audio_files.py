@@ -12,8 +12,8 @@ from lhotse import AudioSource, Recording
 from mvqkd.features.reading import refuse_short_audio
 
 _BLOCK = 1 << 20
-# libsndfile silently shortens WAV and Ogg files that were cut; its log tells. 0 and 0xFFFFFFFF
-# stand for an unknown length in WAV files that were written to a pipe.
+# libsndfile silently shortens WAV and Ogg files that were truncated; its log says so. 0 and
+# 0xFFFFFFFF mean an unknown length in WAV files that were written to a pipe.
 _TRUNCATED = re.compile(
     r"^data : (?!0 |4294967295 )\d+ \(should be|lacks an end-of-stream bit", re.MULTILINE
 )

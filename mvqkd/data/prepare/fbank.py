@@ -130,12 +130,12 @@ def store_features(
 
     Args:
         cuts: as `manifest_cuts` or `noise_cuts` make them.
-        output: `fbank/<prefix>_cuts_<part>.jsonl.gz`.
+        output: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
         speeds: factors; copies at other speeds than 1 are named `<id>_sp<factor>`.
         num_jobs: processes.
         strict: write no manifest when a cut's audio is unreadable.
-        audio: stands for the state of the audio's files; with another than before everything is
-            extracted anew, even where the cuts are the same.
+        audio: identifies the state of the audio files; if it has changed, everything is extracted
+            anew, even where the cuts are the same.
 
     Raises:
         UserError: as above, or no audio is readable, or there are features at other speeds.
@@ -183,7 +183,7 @@ def store_features(
         leftover.unlink(missing_ok=True)
     seconds = time.monotonic() - begin
     logging.info(
-        "%s: %d cuts, %.1f MB; extracted %.2f hours of audio in %.0f s (%.0f hours per hour)",
+        "%s: %d cuts, %.1f MB; extracted %.2f hours of audio in %.0f s (%.0f x real time)",
         name,
         len(results),
         sum(_sizes(folder).values()) / 1e6,
@@ -198,7 +198,7 @@ def store_cuts(cuts: Sequence[MonoCut], output: Path, *, speeds: Sequence[float]
 
     Args:
         cuts: as `manifest_cuts` makes them.
-        output: `fbank/<prefix>_cuts_<part>.jsonl.gz`.
+        output: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
         speeds: as of `store_features`.
     """
     results = [_at_speed(cut, speed).to_dict() for cut in cuts for speed in speeds]
@@ -245,7 +245,7 @@ def _write(
     hours = round(sum(item["duration"] for item in cuts) / 3600, 4)
     facts = {"cuts": len(cuts), "hours": hours, "fingerprint": stamp, "sizes": sizes}
     report.write(path, **facts, **more)
-    # Not of a part whose name begins with this one's: dev and dev-other.
+    # Not of a split whose name begins with this one's: dev and dev-other.
     own = re.compile(rf"feats_{re.escape(stem(output))}-[0-9a-f]{{8}}")
     for old in output.parent.iterdir():
         if own.fullmatch(old.name) and old != folder:
@@ -303,7 +303,7 @@ def _extract_missing(name: str, shards: Sequence[_Shard], num_jobs: int) -> floa
                 # Sums of fractions may exceed the total by a rounding error, of which tqdm warns.
                 bar.n = min(hours, bar.n + futures[future].seconds / 3600)
                 speed = bar.n / (time.monotonic() - begin) * 3600
-                bar.set_postfix_str(f"{speed:.0f} hours per hour")
+                bar.set_postfix_str(f"{speed:.0f} x real time")
         except BrokenProcessPool:
             raise UserError(
                 f"{name}: a process that extracted features was killed",

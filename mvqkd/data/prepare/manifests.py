@@ -37,15 +37,15 @@ def prepare_manifests(
     num_jobs: int,
     strict: bool = False,
 ) -> dict[str, list[str]]:
-    """Write `<data_dir>/manifests/<prefix>_{recordings,supervisions}_<part>.jsonl.gz` and a report
-    for each split, and last `data.json`, which tells later stages what was prepared.
+    """Write `<data_dir>/manifests/<prefix>_{recordings,supervisions}_<split>.jsonl.gz` and a report
+    for each split, and last `data.json`, which records for later stages what was prepared.
 
-    A part whose files and limits did not change since it was written is kept.
+    A split whose files and limits did not change since it was written is kept.
 
     Args:
         corpus_dir: a LibriSpeech tree or a folder of lhotse manifests.
-        patterns: names or patterns of parts by role, see `choose_splits`; unlabelled ones need no
-            transcripts. An id in two parts of one role stays in the first.
+        patterns: names or patterns of splits by role, see `choose_splits`; unlabelled ones need no
+            transcripts. An id in two splits of one role stays in the first.
         data_dir: `data/<recipe>`.
         prefix: of the files' names.
         min_seconds: shorter utterances are left out.
@@ -54,25 +54,25 @@ def prepare_manifests(
         strict: write nothing when an utterance is invalid.
 
     Returns:
-        Names of the parts by role.
+        Names of the splits by role.
 
     Raises:
-        UserError: there are no such parts, no valid utterances, or invalid ones and `strict`;
-            utterances are in parts of different roles; `data_dir` is of another corpus.
+        UserError: there are no such splits, no valid utterances, or invalid ones and `strict`;
+            utterances are in splits of different roles; `data_dir` is of another corpus.
     """
     available = list_splits(corpus_dir)
     data = DataFolder(data_dir)
     data.check_corpus(corpus_dir)
-    parts = choose_splits(patterns, available, corpus_dir, remedy="take another corpus")
+    splits = choose_splits(patterns, available, corpus_dir, remedy="take another corpus")
     owner: dict[str, tuple[str, str]] = {}
-    for role, part in [(role, part) for role, names in parts.items() for part in names]:
+    for role, split in [(role, split) for role, names in splits.items() for split in names]:
         labelled = role != "unlabelled"
         purpose = role if labelled else "train"
-        listing = available[part](labelled=labelled)
+        listing = available[split](labelled=labelled)
         kept, shared = [], []
         for segment in listing.supervisions:
-            first, its_purpose = owner.setdefault(segment.id, (part, purpose))
-            if first == part:
+            first, its_purpose = owner.setdefault(segment.id, (split, purpose))
+            if first == split:
                 kept.append(segment)
             elif its_purpose == purpose:
                 detail = f"also in {first}, where it is kept"
@@ -82,26 +82,26 @@ def prepare_manifests(
         if shared:
             first, its_purpose, example = shared[0]
             raise UserError(
-                f"{len(shared)} utterances of {part} are in other parts too: {example} is in "
-                f"{first}, which is for {its_purpose}, while {part} is for {purpose}",
+                f"{len(shared)} utterances of {split} are in other splits too: {example} is in "
+                f"{first}, which is for {its_purpose}, while {split} is for {purpose}",
                 remedy="name splits without common utterances for the roles",
             )
         listing.supervisions = kept
         _prepare_split(
-            f"{prefix}_{part}",
+            f"{prefix}_{split}",
             listing,
             {
-                kind: data.manifests / f"{prefix}_{kind}_{part}.jsonl.gz"
+                kind: data.manifests / f"{prefix}_{kind}_{split}.jsonl.gz"
                 for kind in ("recordings", "supervisions")
             },
-            data.manifests / f"{prefix}_{part}.report.json",
+            data.manifests / f"{prefix}_{split}.report.json",
             limits=(min_seconds, max_seconds),
             num_jobs=num_jobs,
             strict=strict,
             labelled=labelled,
         )
-    data.record_splits(corpus_dir, prefix, parts)
-    return parts
+    data.record_splits(corpus_dir, prefix, splits)
+    return splits
 
 
 def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: bool) -> None:
@@ -117,11 +117,11 @@ def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: 
         UserError: a folder is missing or has no audio.
     """
     root = corpus_dir / "musan" if (corpus_dir / "musan").is_dir() else corpus_dir
-    for part in MUSAN_KINDS:
-        paths = sorted((root / part).rglob("*.wav"))
+    for kind in MUSAN_KINDS:
+        paths = sorted((root / kind).rglob("*.wav"))
         if not paths:
             raise UserError(
-                f"{root / part} has no *.wav",
+                f"{root / kind} has no *.wav",
                 remedy="name the folder that has MUSAN, or download it",
                 step="corpus",
                 parameters=("musan_dir",),
@@ -131,10 +131,10 @@ def prepare_musan(corpus_dir: Path, output_dir: Path, *, num_jobs: int, strict: 
             path.stem: partial(probe_file, path.stem, path.absolute()) for path in paths
         }
         _prepare_split(
-            f"musan_{part}",
+            f"musan_{kind}",
             listing,
-            {"recordings": output_dir / f"musan_recordings_{part}.jsonl.gz"},
-            output_dir / f"musan_{part}.report.json",
+            {"recordings": output_dir / f"musan_recordings_{kind}.jsonl.gz"},
+            output_dir / f"musan_{kind}.report.json",
             limits=(0.0, float("inf")),
             num_jobs=num_jobs,
             strict=strict,
@@ -153,7 +153,7 @@ def _prepare_split(
     strict: bool,
     labelled: bool,
 ) -> None:
-    """Check a part's audio and write its manifests, the report last."""
+    """Check a split's audio and write its manifests, the report last."""
     stamp = _fingerprint(listing, limits, labelled)
     done = read_report(report_path)
     if done.get("fingerprint") == stamp and all(path.is_file() for path in outputs.values()):
@@ -199,7 +199,7 @@ def _prepare_split(
 
 
 def _fingerprint(listing: Listing, limits: tuple[float, float], labelled: bool) -> str:
-    """Of all that the manifests of a part depend on; audio files by size and time of change."""
+    """Of all that the manifests of a split depend on; audio files by size and time of change."""
     files = []
     for path in listing.files:
         try:

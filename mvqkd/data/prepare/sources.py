@@ -18,13 +18,13 @@ from mvqkd.storage.jsonl import read_items
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
 _MANIFEST = re.compile(
-    r"^(?:.*_)?(?P<kind>recordings|supervisions|cuts)_(?P<part>.+)\.jsonl(?:\.gz)?$"
+    r"^(?:.*_)?(?P<kind>recordings|supervisions|cuts)_(?P<split>.+)\.jsonl(?:\.gz)?$"
 )
 
 
 @dataclass
 class Listing:
-    """A part of a corpus, its audio not looked at yet."""
+    """A split of a corpus, its audio not examined yet."""
 
     probes: dict[str, Callable[[], Recording]] = field(default_factory=dict)
     """By recording id: decodes the audio and describes it, or raises Fault."""
@@ -33,11 +33,11 @@ class Listing:
     problems: list[tuple[str, str, str]] = field(default_factory=list)
     """(utterance, kind, detail) of what can be seen without audio."""
     files: list[Path] = field(default_factory=list)
-    """All that this part was read from, audio included."""
+    """All files that this split was read from, audio included."""
 
 
 class Part(Protocol):
-    """How to list a part of a corpus."""
+    """How to list a split of a corpus."""
 
     def __call__(self, *, labelled: bool = True) -> Listing:
         """List it; not `labelled`: audio without a transcript is no problem, and is listed with an
@@ -46,12 +46,12 @@ class Part(Protocol):
 
 
 def list_splits(corpus_dir: Path) -> dict[str, Part]:
-    """By name of a part, how to list it.
+    """How to list each split, by its name.
 
     Args:
-        corpus_dir: `<dir>[/LibriSpeech]/<part>/<speaker>/<chapter>/*.trans.txt`, or a folder of
+        corpus_dir: `<dir>[/LibriSpeech]/<split>/<speaker>/<chapter>/*.trans.txt`, or a folder of
             lhotse manifests (`recordings` and `supervisions`, or `cuts`; `recordings` alone without
-            transcripts). A folder of audio beside the parts of a tree is a part without
+            transcripts). A folder of audio beside the splits of a tree is a split without
             transcripts.
 
     Raises:
@@ -66,16 +66,16 @@ def list_splits(corpus_dir: Path) -> dict[str, Part]:
     manifests: dict[str, dict[str, Path]] = {}
     for path in sorted(corpus_dir.iterdir()):
         if match := _MANIFEST.match(path.name):
-            files = manifests.setdefault(match["part"], {})
+            files = manifests.setdefault(match["split"], {})
             if match["kind"] in files:
                 raise UserError(
-                    f"{corpus_dir} has two manifests of {match['kind']} of the part "
-                    f"{match['part']}: {files[match['kind']].name} and {path.name}",
-                    remedy="one folder for each corpus, or another name of the part",
+                    f"{corpus_dir} has two manifests of {match['kind']} of the split "
+                    f"{match['split']}: {files[match['kind']].name} and {path.name}",
+                    remedy="one folder for each corpus, or another name for the split",
                 )
             files[match["kind"]] = path
     if manifests:
-        return {part: _Manifests(files) for part, files in manifests.items()}
+        return {split: _Manifests(files) for split, files in manifests.items()}
     root = corpus_dir / "LibriSpeech"
     if not root.is_dir():
         root = corpus_dir
@@ -86,7 +86,8 @@ def list_splits(corpus_dir: Path) -> dict[str, Part]:
     }
     if not folders:
         raise UserError(
-            f"{corpus_dir} has neither <part>/<speaker>/<chapter>/*.trans.txt nor lhotse manifests",
+            f"{corpus_dir} has neither <split>/<speaker>/<chapter>/*.trans.txt nor lhotse "
+            "manifests",
             remedy="name a LibriSpeech tree or a folder of lhotse manifests",
             parameters=("corpus_dir",),
         )
@@ -95,7 +96,7 @@ def list_splits(corpus_dir: Path) -> dict[str, Part]:
 
 @dataclass(frozen=True)
 class _Tree:
-    """A part in LibriSpeech's layout."""
+    """A split in LibriSpeech's layout."""
 
     folder: Path
 
@@ -103,7 +104,7 @@ class _Tree:
         listing = Listing()
         audio: dict[str, Path] = {}
         texts: dict[str, str] = {}
-        # Audio that is nobody's transcript may lie at any depth.
+        # Audio without transcripts may lie at any depth.
         found = self.folder.glob("*/*/*") if labelled else self.folder.rglob("*")
         paths = sorted(path for path in found if path.is_file())
         listing.files = [path for path in paths if path.suffix in (*AUDIO_SUFFIXES, ".txt")]
@@ -115,7 +116,7 @@ class _Tree:
                     texts.setdefault(name, text)
             elif path.suffix in AUDIO_SUFFIXES:
                 if path.stem in audio:
-                    detail = f"{path} left out, {audio[path.stem]} kept"
+                    detail = f"{path} skipped, {audio[path.stem]} kept"
                     listing.problems.append((path.stem, "duplicate id", detail))
                 audio.setdefault(path.stem, path)
         for name in sorted(audio.keys() | texts.keys()):
@@ -141,7 +142,7 @@ class _Tree:
 
 @dataclass(frozen=True)
 class _Manifests:
-    """A part in lhotse's manifests."""
+    """A split in lhotse's manifests."""
 
     files: dict[str, Path]
 

@@ -21,7 +21,7 @@ def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: P
     brought from elsewhere.
 
     Args:
-        supervisions: `manifests/<prefix>_supervisions_<part>.jsonl.gz` of the training parts.
+        supervisions: `manifests/<prefix>_supervisions_<split>.jsonl.gz` of the training splits.
         vocab_size: tokens, blank, `<sos/eos>` and `<unk>` included.
         lang_dir: where `bpe.model`, `tokens.txt` and `bpe.report.json` go.
 
@@ -77,11 +77,11 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
     """Index a manifest, and list the cuts that have more tokens than encoder frames.
 
     Such cuts have no alignment with at most one token a frame, nor any for CTC. They are often
-    transcripts of other audio. Writes `excluded_<part>.txt`, which loaders apply where tokens are
-    needed, and `excluded_<part>.report.json` into `lang_dir`.
+    transcripts of other audio. Writes `excluded_<split>.txt`, which loaders apply where tokens are
+    needed, and `excluded_<split>.report.json` into `lang_dir`.
 
     Args:
-        cuts_path: `fbank/<prefix>_cuts_<part>.jsonl.gz`.
+        cuts_path: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
         lang_dir: folder of `bpe.model`.
         strict: write nothing when a cut is excluded.
 

@@ -91,10 +91,10 @@ def split_name(split: str) -> str:
 def plan(config: CorpusConfig) -> list[Chapter]:
     """Return every chapter of the corpus: who reads what.
 
-    No sentence occurs twice, and dev and test use words of the training part only.
+    No sentence occurs twice, and dev and test use words of the training split only.
 
     Raises:
-        UserError: the training part is too small to hold the words for dev and test.
+        UserError: the training split is too small to hold the words for dev and test.
     """
     chapters: list[Chapter] = []
     written: set[str] = set()
@@ -122,7 +122,7 @@ def make_corpus(
     """Write the corpus to the folder `out`, keeping what is there of the same configuration.
 
     Args:
-        out: LibriSpeech root: the folder that holds `train-mini` and the other parts.
+        out: LibriSpeech root: the folder that holds `train-mini` and the other splits.
         config: sizes and seed.
         nj: chapters made at once; the files do not depend on it.
         progress: show a progress bar on stderr.

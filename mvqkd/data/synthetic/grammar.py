@@ -4,7 +4,7 @@ A context-free grammar: a token in capitals is a symbol of `LEXICON` (one word i
 `RULES` (one alternative is drawn), anything else is itself. `a` becomes `an` where it must.
 `HERO`, `SHE` and `HER` stand for the person that a story is about. Agreement is in the
 symbols: `_SG` and `_PL` are singular and plural, verbs come as base form and past.
-Homophones (see/sea, knew/new, for/four) are left out where a listener could not tell them apart.
+Homophones (see/sea, knew/new, for/four) are omitted where only the spelling would distinguish them.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class StoryWriter:
                 break
         if not found:
             raise UserError(
-                f"no new sentence in {_ATTEMPTS} attempts within the words of the training part",
+                f"no new sentence in {_ATTEMPTS} attempts within the words of the training split",
                 remedy="ask for more training utterances, or for fewer of dev and test",
             )
         text = max(found, key=self._need)

@@ -23,7 +23,7 @@ ACCENTS = (
 )
 
 # Voice variants that espeak-ng ships, with the sex they sound like: formant and Klatt synthesis,
-# those that sound like people. The parts have variants of their own, so no two share a speaker.
+# those that sound like people. The splits have variants of their own, so no two share a speaker.
 VARIANTS = {
     "train": {
         "F": "f1 f4 Annie belinda steph anika aunty Andrea shelby Alicia",

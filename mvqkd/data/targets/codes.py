@@ -80,7 +80,7 @@ class CodeStore:
         try:
             known = CodesInfo.__annotations__.keys() & fields.keys()
             self.info = CodesInfo(**{name: fields[name] for name in known})
-            fields.update(asdict(self.info))  # defaults of what older files do not tell
+            fields.update(asdict(self.info))  # defaults of what older files do not record
         except TypeError as error:
             raise UserError(f"{path} lacks attributes: {error}", step=_DATASET) from error
         if self._store.dtype != np.uint8 or self._store.columns != self.info.num_codebooks:

@@ -119,7 +119,7 @@ def pack(
         ratio: teacher frames for a student frame.
         delay: target delay in student frames: the first `delay` frames have no targets.
         tolerance: student frames by which the teacher may be longer or shorter; what it has too
-            much is left out, what it lacks has no targets.
+            much is dropped, what it lacks has no targets.
         source: where the teacher's frames are from, for errors.
 
     Raises:

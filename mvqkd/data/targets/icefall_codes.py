@@ -41,10 +41,10 @@ def read_icefall_codes(
         output: the code file, .h5.
         info: where the codes come from, which icefall's files do not say; `frame_rate` and
             `num_codebooks` are checked.
-        utterances: ids of the training cuts. All of them must be found; others are left out.
+        utterances: ids of the training cuts. All of them must be found; others are skipped.
 
     Returns:
-        Number of cuts that were left out.
+        Number of cuts that were skipped.
 
     Raises:
         UserError: no such manifest or file, an utterance is missing or there twice, or codes of
@@ -73,7 +73,7 @@ def read_icefall_codes(
     if missing := [utterance for utterance in utterances if utterance not in found]:
         raise UserError(
             f"{manifests[0]}: no codes of {len(missing)} utterances, as {missing[0]}",
-            remedy="give all of icefall's manifests of these parts, speed copies included",
+            remedy="give all of icefall's manifests of these splits, speed copies included",
         )
     total = 0
     for utterance, (array, manifest) in found.items():

@@ -1,5 +1,5 @@
 """Teacher frames to student frames: rates that differ by an integer, lengths that differ by a few
-frames, students that are late."""
+frames, target delays."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ def match_frames(
         teacher_len: teacher frames of the utterance.
         student_len: student frames of the utterance.
         ratio: teacher frames for a student frame.
-        delay: target delay in student frames; the first `delay` frames have no
-            targets.
+        delay: target delay in student frames; the first `delay` frames have no targets.
         tolerance: student frames by which the teacher may be longer or shorter: what it has too
-            much is left out, what it lacks has no targets.
+            much is dropped, what it lacks has no targets.
         source: file of the teacher's frames, for the error.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How well codes are predicted from features: mutual information that a student can learn.
+"""Predictability of codes from features: a lower bound of their mutual information.
 
 A quantizer that reconstructs well does not yet make good targets: codes that depend on choices
 that audio does not determine (which of two near-equal sums of entries was taken) cannot be
@@ -90,8 +90,8 @@ def regression_error(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Relative error of the same predictor when it learns the embeddings themselves, by squared
-    error: what there is to know, to compare reconstructions from posteriors with."""
+    """Relative error of the same predictor when it is trained on the embeddings themselves, with
+    squared error: a bound to compare reconstructions from posteriors with."""
     rows = torch.cat([e.float() for e in embeddings])
     mean, scale = rows.mean(dim=0), (rows - rows.mean(dim=0)).square().mean().sqrt()
     net = FrameNetwork(features[0].shape[1], rows.shape[1], frame_ratio(features, embeddings))

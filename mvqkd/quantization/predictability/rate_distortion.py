@@ -35,7 +35,7 @@ def encode_with_rate(
         predictor: of this quantizer's codes, with their energy.
         x: (T, D) embeddings, on the quantizer's device.
         features: (T', C) of the same audio. Frames after their end get their nearest codes.
-        rate_weight: cost of a nat, as a part of the energy; 0: the nearest codes.
+        rate_weight: cost of a nat, as a fraction of the energy; 0: the nearest codes.
 
     Returns:
         (T, Q) uint8.

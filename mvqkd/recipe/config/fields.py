@@ -38,7 +38,7 @@ class Field:
     """The docstring under it."""
 
     def parse(self, text: str) -> Any:
-        """The value that a text stands for, in a file or on a command line.
+        """The value that a text denotes, in a file or on a command line.
 
         Raises:
             ValueError: says what is allowed.

@@ -77,7 +77,7 @@ def load_config(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
             except ValueError as error:
                 raise UserError(
                     f"{item.origin}: {item.name} is {item.text!r}; allowed: {error}",
-                    remedy="./run.sh --help-config tells what it means",
+                    remedy="./run.sh --help-config says what it means",
                 ) from None
             origins[item.name] = item.origin
     return LoadedConfig(build(values), origins)
@@ -123,7 +123,7 @@ def _base_of(path: Path) -> Path | None:
 
 
 def _read(path: Path) -> list[Item]:
-    """Every value of a file, its base left out."""
+    """Every value of a file, without those of its base."""
     items: list[Item] = []
 
     def walk(node: yaml.Node | None, prefix: str) -> None:

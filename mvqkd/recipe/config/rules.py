@@ -58,7 +58,7 @@ def _of_model_and_loss(experiment: ExperimentConfig) -> Iterator[_Problem]:
         yield _Problem(
             ("loss.ctc_warmup_steps", "loss.ctc_scale"),
             f"loss.ctc_warmup_steps is {loss.ctc_warmup_steps}, but loss.ctc_scale is 0: there is "
-            "no CTC head to learn from",
+            "no CTC head to train with",
             "--loss.ctc_scale 0.3, or --loss.ctc_warmup_steps 0",
         )
 
@@ -91,8 +91,8 @@ def _of_data(experiment: ExperimentConfig) -> Iterator[_Problem]:
     if data.unlabelled_ratio and not experiment.distillation.losses:
         yield _Problem(
             ("data.unlabelled_ratio",),
-            f"data.unlabelled_ratio is {data.unlabelled_ratio:g}, but without transcripts only "
-            "distillation learns",
+            f"data.unlabelled_ratio is {data.unlabelled_ratio:g}, but only distillation is "
+            "trained without transcripts",
             "--data.unlabelled_ratio 0, or a weight of a section of distillation",
         )
 
@@ -108,7 +108,7 @@ def _of_distillation(
             f"{section.teacher_layer}",
             "name a teacher and one of its layers, counted from 1",
         )
-    if not 1 <= section.layer <= num_layers:  # 0 stands there when it was forgotten
+    if not 1 <= section.layer <= num_layers:  # 0: not given
         yield _Problem(
             (f"{prefix}.layer", "model.num_layers"),
             f"{prefix}.layer is {section.layer}, the student has {num_layers} layers",

@@ -26,7 +26,7 @@ from mvqkd.teachers.audio import embed
 
 
 def dump_for_experiment(inputs: ExperimentInputs, how: TeacherPass) -> None:
-    """The codes that the losses of an experiment learn from.
+    """The codes that are the targets of an experiment's losses.
 
     Raises:
         UserError: no such quantizer, or audio that cannot be read.
@@ -69,7 +69,7 @@ def dump_codes(
         teacher_uri: None: the one that the quantizer was trained on.
         rate_distortion_weight: above 0, codes are chosen that the utterance's features make likely,
             according to the predictor that stage 6 left beside the quantizer; the cost of a nat as
-            a part of the embeddings' energy.
+            a fraction of the embeddings' energy.
         how: how the teacher runs over audio.
 
     Raises:

@@ -55,7 +55,7 @@ class Weights:
         self.use_averaged_model = config.use_averaged_model
         first = self.epoch - self.avg + (0 if self.use_averaged_model else 1)
         self.files = [epoch_path(exp_dir, n) for n in available if first <= n <= self.epoch]
-        # Missing epochs are for load_model to tell.
+        # load_model reports missing epochs.
         self.description = read_description(epoch_path(exp_dir, self.epoch))
         self._model: AsrModel | None = None
 

@@ -52,7 +52,7 @@ class QuantizerTraining:
     """A quantizer to take instead of training one: a quantizer.pt, or a state dict of
     multi_quantization."""
     held_out: float = 0.05
-    """Part of the utterances that the error is measured on."""
+    """Fraction of the utterances that the error is measured on."""
     predictor_steps: int = 300
     """Of training the network that predicts codes from features."""
     seed: int = 0
@@ -62,7 +62,7 @@ class QuantizerTraining:
 
 
 def train_for_experiment(inputs: ExperimentInputs, device: str) -> None:
-    """The quantizers whose codes the losses of an experiment learn from.
+    """The quantizers whose codes are the targets of an experiment's losses.
 
     Raises:
         UserError: no embeddings, or too few, or a quantizer of others is there.
@@ -147,7 +147,7 @@ def train_quantizer(
             "--output",
         )
     if cuts_paths and not ("predictability" in report and predictor_path.is_file()):
-        # Files are in order of parts, speakers and lengths: some of all of these.
+        # Files are in order of splits, speakers and lengths: sample across all of these.
         some = train_ids[:: -(-len(train_ids) // _PROBED)]
         predictor, found = _fit_predictor(
             quantizer, store, some, held_out_ids[:_PROBED], FeatureReader(cuts_paths), how

@@ -106,7 +106,7 @@ def check_teacher(
     test_cuts: Sequence[Path],
     how: TeacherCheck | None = None,
 ) -> str:
-    """A table that tells where in a teacher the speech is.
+    """A table of how much of the speech each layer of a teacher represents.
 
     A teacher that was fine-tuned with CTC transcribes the test cuts: a word error rate far from the
     published one means wrong audio, wrong normalization, or another language. Of every teacher, a
@@ -125,7 +125,7 @@ def check_teacher(
         Markdown.
 
     Raises:
-        UserError: no such teacher or layer, a frame rate that no student can learn from, or no
+        UserError: no such teacher or layer, a frame rate that no student can match, or no
             utterances with transcripts.
     """
     how = how or TeacherCheck()
@@ -134,7 +134,7 @@ def check_teacher(
     # Refused here, and not when a training begins.
     require_ratio(lowest.frame_rate)
     num_layers = lowest.num_layers
-    quarters = sorted({max(1, round(num_layers * part / 4)) for part in (1, 2, 3, 4)})
+    quarters = sorted({max(1, round(num_layers * quarter / 4)) for quarter in (1, 2, 3, 4)})
     wanted = sorted(set(layers or quarters) | {num_layers})
     teacher = load_teacher(uri, wanted, device=device)
     lines = [f"`{uri}`: {num_layers} layers, {teacher.dim} dimensions", ""]

@@ -85,7 +85,7 @@ def _train(
     data: dict[str, Any],
     device: str | None,
 ) -> bool:
-    # Not before: a wrong option or a finished training is told without waiting for torch.
+    # Imported late: a wrong option or finished training is reported without waiting for torch.
     from mvqkd.checkpoints.files import steps
     from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
     from mvqkd.data.loading.tokenizer import Tokenizer

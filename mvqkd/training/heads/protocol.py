@@ -12,7 +12,7 @@ from mvqkd.distillation.context import LossContext
 
 class HeadLoss(Protocol):
     """The losses of one head on a batch's hypotheses: an `nn.Module` whose parameters serve
-    training alone. The head itself is passed in, and is no part of it."""
+    training alone. The head itself is passed in, and is not a submodule of it."""
 
     components: Sequence[str]
     """Names of its losses in logs."""

@@ -21,7 +21,7 @@ class TransducerHeadLoss(nn.Module):
         simple_scale: weight of the simple loss after the warm-up, see `loss_scales`.
         warmup_steps: of that.
         detached_steps: steps at the beginning in which the encoder gets no gradient from this head
-            and learns from the others alone (an encoder trained by CTC first: Rao et al. 2017,
+            and is trained by the others alone (an encoder trained by CTC first: Rao et al. 2017,
             arXiv 1801.00841, section 4). On little data the transducer loss otherwise holds the
             encoder for long at ignoring its input: all it gets from it at first is noise.
     """

@@ -13,7 +13,7 @@ from mvqkd.storage.jsonl import read_items
 
 
 def run(corpus: Path, data: Path, train: Sequence[str] = (), **options: Any) -> list[str]:
-    """Names of the parts; roles may be among the options."""
+    """Names of the splits; roles may be among the options."""
     patterns = {"train": train} | {role: options.pop(role) for role in ROLES if role in options}
     defaults: dict[str, Any] = dict(prefix="x", min_seconds=0.3, max_seconds=3, num_jobs=2)
     parts = prepare_manifests(corpus, patterns, data, **(defaults | options))

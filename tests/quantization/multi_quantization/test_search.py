@@ -40,7 +40,7 @@ def test_compiled_and_torch_find_the_same_codes(num_codebooks, size, threads, mo
 
 
 def test_of_a_pair_of_codebooks_the_best_of_all_pairs_is_found():
-    """With at most 8 entries nothing is left out."""
+    """With at most 8 entries no pair is skipped."""
     x, codes, centers = problem(2, 8)
     every = centers[0][:, None] + centers[1]
     errors = (x[:, None] - every.flatten(0, 1)).square().sum(dim=2)

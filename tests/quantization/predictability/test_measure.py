@@ -1,4 +1,4 @@
-"""The predictor finds what there is to find, and nothing where there is nothing."""
+"""The predictor finds the mutual information where there is some, and none where there is none."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_captured_information():
     assert found.entropy == pytest.approx([2, 2], abs=0.02)
     assert found.captured[0] > 1.7
     assert -0.1 < found.captured[1] < 0.05
-    # The posterior knows the first codebook's part and nothing of the second's.
+    # The posterior determines the first codebook's entries and is flat for the second's.
     part = centers.square().mean(dim=1).sum(dim=1)
     expected = float(part[1] / part.sum())
     assert found.reconstruction_error == pytest.approx(expected, abs=0.06)

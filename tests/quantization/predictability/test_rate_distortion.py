@@ -1,4 +1,4 @@
-"""Codes that features tell: the right minimum, and more told at little cost."""
+"""Rate-distortion search: the right minimum, and more predictable codes at little cost."""
 
 import itertools
 from pathlib import Path
@@ -47,8 +47,9 @@ def test_frames_of_every_chunk_have_their_own_penalty(monkeypatch):
 
 
 def speech(count, seed):
-    """Frames whose first dimensions the features tell, the others are noise; two codebooks share
-    every dimension, so that a frame has many descriptions of almost the same error."""
+    """Frames whose first dimensions are predictable from features, the others are noise; two
+    codebooks share every dimension, so that a frame has many descriptions of almost the same
+    error."""
     generator = torch.Generator().manual_seed(seed)
     features, x = [], []
     for i in range(count):

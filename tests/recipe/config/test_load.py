@@ -1,4 +1,4 @@
-"""Configurations from files: which value wins, what a file may not have, and where it stands."""
+"""Configurations from files: which value wins, what a file may not have, and on which line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that are possible each by itself, but not together, are told before training."""
+"""Values that are possible each by itself, but not together, are refused before training."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def distilled(**sections: Any) -> ExperimentConfig:
         (averaged(avg=4), "not as many epochs", "--decoding.avg 3 or less"),
         (averaged(epoch=2, avg=3), "not as many epochs", "--decoding.avg 2 or less"),
         (averaged(epoch=4), "decoding.epoch is 4", "--decoding.epoch 3 or less"),
-        # The average over epochs 2 and 3 is told by the running averages of epochs 1 and 3.
+        # The average over epochs 2 and 3 follows from the running averages of epochs 1 and 3.
         (averaged(avg=2, keep_epochs=2), r"needs epoch-1\.pt", "--training.keep_epochs 3"),
         (
             averaged(avg=2, keep_epochs=1, use_averaged_model=False),
