@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from mvqkd.recipe.config.command_line import ExperimentParser
-from mvqkd.recipe.options import at_least, flatten, list_option
+from mvqkd.recipe.options import Renamed, Unneeded, at_least, flatten, list_option
 from mvqkd.recipe.program import run_program
 from mvqkd.recipe.stages.decode_options import complete_names, decoding_inputs
 
@@ -29,14 +29,15 @@ def main() -> None:
     add("--data-dir", type=Path, required=True, help="prepared data")
     add(
         "--splits",
-        "--test-parts",  # its name in version 0.1.0
+        "--test-parts",
+        action=Renamed,
         type=list_option,
         nargs="+",
         default=[],
         help="names or patterns (default: the dev and test splits)",
     )
     add("--vocab-size", type=int, help="tokens (default: those of the training)")
-    add("--prefix", help=argparse.SUPPRESS)  # of version 0.1.0
+    add("--prefix", action=Unneeded, help=argparse.SUPPRESS)
     add("--device", help="cpu or cuda (default: cuda where there is a GPU)")
     add("--num-workers", type=at_least(0), default=1, help="processes that read features")
     add("--force", action="store_true", help="decode again what is there with the same settings")

@@ -25,7 +25,7 @@ from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH
 
 from mvqkd.data.splits import expand_splits
 from mvqkd.errors import UserError
-from mvqkd.recipe.options import flatten, list_option
+from mvqkd.recipe.options import Renamed, flatten, list_option
 from mvqkd.recipe.program import run_program
 
 SPLITS = {"librispeech": LIBRISPEECH, "mini_librispeech": MINI_LIBRISPEECH, "musan": ()}
@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("--corpus", choices=SPLITS, required=True, help="what to download")
     parser.add_argument(
         "--splits",
-        "--parts",  # its name in version 0.1.0
+        "--parts",
+        action=Renamed,
         type=list_option,
         nargs="+",
         help="names or patterns of splits (default: all)",

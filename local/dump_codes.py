@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mvqkd.recipe.config.command_line import ExperimentParser
 from mvqkd.recipe.options import (
+    Renamed,
     add_experiment_options,
     add_teacher_options,
     experiment_inputs,
@@ -37,7 +38,8 @@ def main() -> None:
     add("--teacher", help="URI (default: the one that the quantizer was trained on)")
     add(
         "--rate-distortion-weight",
-        "--rate-weight",  # its name in version 0.1.0
+        "--rate-weight",
+        action=Renamed,
         type=float,
         default=0.0,
         help="cost of a nat of codes as a fraction of the embeddings' energy; 0: nearest codes",

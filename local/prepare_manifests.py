@@ -17,18 +17,17 @@ import os
 from pathlib import Path
 
 from mvqkd.data.prepare.manifests import prepare_manifests, prepare_musan
-from mvqkd.recipe.options import add_data_options, at_least, split_patterns
+from mvqkd.recipe.options import add_split_options, at_least, split_patterns
 from mvqkd.recipe.program import run_program
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        conflict_handler="resolve",  # `--prefix` is taken here, and ignored by later stages
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_data_options(parser)
     add = parser.add_argument
+    add("--data-dir", type=Path, required=True, help="prepared data")
+    add_split_options(parser, default="none")
     add(
         "--corpus-dir",
         type=Path,

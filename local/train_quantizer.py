@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from mvqkd.recipe.config.command_line import ExperimentParser
-from mvqkd.recipe.options import add_experiment_options, experiment_inputs, require_options
+from mvqkd.recipe.options import Renamed, add_experiment_options, experiment_inputs, require_options
 from mvqkd.recipe.program import run_program
 from mvqkd.recipe.stages.quantizer import (
     QuantizerTraining,
@@ -40,8 +40,14 @@ def main() -> None:
         "--held-out", type=float, default=default.held_out, help="fraction of utterances to test on"
     )
     add("--cuts", type=Path, nargs="*", default=[], help="manifests that have their features")
-    steps = ("--predictor-steps", "--probe-steps")  # the second is its name in version 0.1.0
-    add(*steps, type=int, default=default.predictor_steps, help="of training that network")
+    add(
+        "--predictor-steps",
+        "--probe-steps",
+        action=Renamed,
+        type=int,
+        default=default.predictor_steps,
+        help="of training that network",
+    )
     add("--seed", type=int, default=default.seed, help="of training and held-out utterances")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     loaded, options = parser.parse()

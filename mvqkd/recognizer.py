@@ -22,12 +22,9 @@ from torch import Tensor
 from mvqkd.checkpoints.load import load_model
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.decoding import (
-    CTCGreedySearch,
-    GreedySearch,
-    ModifiedBeamSearch,
-    Search,
     Session,
     StreamingRecognizer,
+    build_search,
     decode_whole,
 )
 from mvqkd.errors import UserError
@@ -35,8 +32,6 @@ from mvqkd.features.fbank import extract
 from mvqkd.features.reading import read_audio
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.models import AsrModel
-
-METHODS = ("greedy_search", "modified_beam_search", "ctc_greedy_search")
 
 
 class Recognizer:
@@ -47,7 +42,7 @@ class Recognizer:
     Args:
         model: in evaluation mode.
         tokenizer: of its tokens.
-        method: one of `METHODS`.
+        method: one of `mvqkd.decoding.METHODS`.
         beam_size: hypotheses kept by modified beam search.
 
     Raises:
@@ -64,7 +59,7 @@ class Recognizer:
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self._search = _build_search(model, method, beam_size)
+        self._search = build_search(model, method, beam_size=beam_size)
         description = getattr(model, "description", {}).get("model", {})
         chunks = [size for size in description.get("chunk_size", []) if size > 0]
         left = description.get("left_context", -1)
@@ -88,7 +83,7 @@ class Recognizer:
         Args:
             path, epoch, avg: see `mvqkd.load_model`.
             tokens: folder of `bpe.model`; None: the folder of the experiment.
-            method: one of `METHODS`.
+            method: one of `mvqkd.decoding.METHODS`.
             beam_size: hypotheses kept by modified beam search.
             device: where the model goes.
 
@@ -194,17 +189,3 @@ class Stream:
     def _text(self) -> str:
         self._recognizer.decode([self._session])
         return self._tokenizer.decode(self._recognizer.hypotheses(self._session)[0].tokens)
-
-
-def _build_search(model: AsrModel, method: str, beam_size: int) -> Search[Any]:
-    if method not in METHODS:
-        raise ValueError(f"there is no method {method}: take one of {', '.join(METHODS)}")
-    if method == "ctc_greedy_search":
-        if model.ctc is None:
-            raise ValueError("the model has no CTC head")
-        return CTCGreedySearch(model.ctc)
-    if model.transducer is None:
-        raise ValueError("the model has no transducer head")
-    if method == "greedy_search":
-        return GreedySearch(model.transducer)
-    return ModifiedBeamSearch(model.transducer, beam_size=beam_size)

@@ -4,12 +4,14 @@ from mvqkd.decoding.beam import BeamState, ModifiedBeamSearch, modified_beam_sea
 from mvqkd.decoding.ctc import CTCGreedySearch, CTCState
 from mvqkd.decoding.greedy import GreedySearch, GreedyState, greedy_search
 from mvqkd.decoding.hypothesis import Hypothesis
+from mvqkd.decoding.methods import METHODS, build_search
 from mvqkd.decoding.search import Search
 from mvqkd.decoding.streaming import Session, StreamingRecognizer
 from mvqkd.decoding.utterances import decode_chunked, decode_whole
 from mvqkd.features.online_fbank import OnlineFbank
 
 __all__ = [
+    "METHODS",
     "BeamState",
     "CTCGreedySearch",
     "CTCState",
@@ -21,6 +23,7 @@ __all__ = [
     "Search",
     "Session",
     "StreamingRecognizer",
+    "build_search",
     "decode_chunked",
     "decode_whole",
     "greedy_search",

@@ -73,7 +73,11 @@ class LossContext:
     @property
     def clean_features(self) -> Tensor:
         """(N, T, C): the batch's features without noise and masks."""
-        return self.batch.features if self.batch.clean is None else self.batch.clean
+        if self.batch.clean is not None:
+            return self.batch.clean
+        if self.batch.noisy:
+            raise ValueError("the loader mixed noise in and kept no clean features: keep_clean")
+        return self.batch.features
 
     def encoded(self, streaming: StreamingConfig | None = None) -> EncoderPass:
         """The encoder's pass with these chunks, by default those of the step; computed when it is

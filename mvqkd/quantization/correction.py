@@ -69,10 +69,12 @@ class Correction(nn.Module):
 
     @property
     def dim(self) -> int:
+        """D, width of embeddings."""
         return self.inner_weight.shape[1]
 
     @torch.no_grad()
     def forward(self, z: Tensor) -> Tensor:
+        """Direct sums (..., D) less the mean -> corrected ones (..., D) of the same type."""
         weights = (self.inner_weight, self.inner_bias, self.outer_weight, self.outer_bias)
         rows = z.reshape(-1, self.dim).split(_CHUNK_FRAMES)
         with torch.autocast(z.device.type, enabled=False):

@@ -48,9 +48,11 @@ class TensorFrames:
         self.num_frames, self.dim = self._rows.shape
 
     def read(self, begin: int, end: int) -> Tensor:
+        """See `Frames.read`."""
         return self._rows[begin:end]
 
     def describe(self, row: int) -> str:
+        """See `Frames.describe`."""
         return f"frame {row}"
 
 

@@ -145,14 +145,17 @@ class Quantizer(nn.Module):
 
     @property
     def num_codebooks(self) -> int:
+        """Q."""
         return self.centers.shape[0]
 
     @property
     def codebook_size(self) -> int:
+        """K, entries of a codebook."""
         return self.centers.shape[1]
 
     @property
     def dim(self) -> int:
+        """D, width of embeddings."""
         return self.centers.shape[2]
 
     @property

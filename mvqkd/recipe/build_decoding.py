@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
-from mvqkd.decoding import (
-    CTCGreedySearch,
-    GreedySearch,
-    ModifiedBeamSearch,
-    Search,
-    decode_chunked,
-    decode_whole,
-)
+from mvqkd.decoding import Search, build_search, decode_chunked, decode_whole
 from mvqkd.decoding.split import Decode
 from mvqkd.errors import UserError
-from mvqkd.models import AsrModel, ConformerEncoder, TransducerHead
-from mvqkd.recipe.config.schema import DecodingConfig, Method
-
-METHODS = get_args(Method)
+from mvqkd.models import AsrModel, ConformerEncoder
+from mvqkd.recipe.config.schema import DecodingConfig
 
 
 @dataclass
@@ -66,44 +57,25 @@ def choose_chunks(config: DecodingConfig, model: dict[str, Any]) -> Chunks:
     return Chunks(size, left if left >= 0 else None, config.streaming == "chunked")
 
 
-def build_search(config: DecodingConfig, method: str, model: AsrModel) -> Search[Any]:
+def search_of(config: DecodingConfig, method: str, model: AsrModel) -> Search[Any]:
     """The search that section `decoding` describes.
 
     Raises:
         UserError: the method is unknown, or the student or the settings do not allow it.
     """
-    penalty = config.blank_penalty
     try:
-        if method == "greedy_search":
-            return GreedySearch(
-                _transducer(model),
-                max_symbols_per_frame=config.max_symbols_per_frame,
-                blank_penalty=penalty,
-            )
-        if method == "modified_beam_search":
-            return ModifiedBeamSearch(
-                _transducer(model),
-                beam_size=config.beam_size,
-                nbest=max(1, config.nbest),
-                blank_penalty=penalty,
-            )
-        if method == "ctc_greedy_search":
-            if model.ctc is None:
-                raise ValueError("the model has no CTC head: it was trained with ctc_scale 0")
-            return CTCGreedySearch(model.ctc, blank_penalty=penalty)
+        return build_search(
+            model,
+            method,
+            beam_size=config.beam_size,
+            nbest=max(1, config.nbest),
+            max_symbols_per_frame=config.max_symbols_per_frame,
+            blank_penalty=config.blank_penalty,
+        )
     except ValueError as error:
         raise UserError(
             str(error), remedy="see ./run.sh --help-config, section decoding"
         ) from error
-    raise UserError(
-        f"there is no decoding method {method}", remedy=f"--method takes {', '.join(METHODS)}"
-    )
-
-
-def _transducer(model: AsrModel) -> TransducerHead:
-    if model.transducer is None:
-        raise ValueError("the model has no transducer head")
-    return model.transducer
 
 
 def build_decoder(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.splits import ROLES
@@ -14,11 +15,36 @@ from mvqkd.recipe.config.load import LoadedConfig
 from mvqkd.recipe.config.rules import check_rules
 from mvqkd.recipe.inputs import ExperimentInputs
 
-_OLD_NAMES = {
-    **{f"--{role}-parts": f"--{role}-splits" for role in ROLES},
-    "--parts": "--dev-splits",
-}
-"""Options of version 0.1.0, and what they are called now."""
+
+class Renamed(argparse.Action):
+    """Action of an option that had other names: the first name is today's, with the others it is
+    taken with a message."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value."""
+        if option_string != self.option_strings[0]:
+            print(f"{option_string} is now {self.option_strings[0]}", file=sys.stderr)
+        setattr(namespace, self.dest, values)
+
+
+class Unneeded(argparse.Action):
+    """Action of an option that is taken with a message, and not needed any more."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Say so."""
+        print(f"{option_string} is not needed any more: the data folder knows it", file=sys.stderr)
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -46,31 +72,27 @@ def flatten(lists: Iterable[list[str]]) -> list[str]:
 def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """`--data-dir`, and splits other than those that were prepared."""
     parser.add_argument("--data-dir", type=Path, required=required, help="prepared data")
-    parser.add_argument("--prefix", help=argparse.SUPPRESS)  # of version 0.1.0
+    parser.add_argument("--prefix", action=Unneeded, help=argparse.SUPPRESS)
+    add_split_options(parser, default="those that were prepared")
+
+
+def add_split_options(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """`--train-splits` and those of the other roles, which `split_patterns` reads."""
     for role in ROLES:
         parser.add_argument(
             f"--{role}-splits",
-            *(old for old, new in _OLD_NAMES.items() if new == f"--{role}-splits"),
+            *[f"--{role}-parts", *(["--parts"] if role == "dev" else [])],
+            action=Renamed,
             type=list_option,
             nargs="*",
             default=[],
-            help="names or patterns of splits (default: those that were prepared)",
+            help=f"names or patterns of splits (default: {default})",
         )
 
 
 def split_patterns(options: argparse.Namespace) -> dict[str, list[str]]:
-    """Names or patterns by role, as `add_data_options` asks for them."""
+    """Names or patterns by role, as `add_split_options` asks for them."""
     return {role: flatten(getattr(options, f"{role}_splits")) for role in ROLES}
-
-
-def tell_old_names(argv: Sequence[str] | None = None) -> None:
-    """Name the options whose names have changed, where old ones are given."""
-    given = {argument.partition("=")[0] for argument in (sys.argv if argv is None else argv)}
-    for old, new in _OLD_NAMES.items():
-        if old in given:
-            print(f"{old} is now {new}", file=sys.stderr)
-    if "--prefix" in given and "--corpus-dir" not in given:
-        print("--prefix is not needed any more: the data folder knows it", file=sys.stderr)
 
 
 def add_experiment_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from mvqkd.errors import UserError
-from mvqkd.recipe.options import tell_old_names
 from mvqkd.recipe.remedies import tell
 from mvqkd.runtime.interruption import EXIT_INTERRUPTED as EXIT_INTERRUPTED
 
@@ -32,7 +31,6 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     )
     status = 0
     try:
-        tell_old_names()
         main()
     except UserError as error:
         print(f"error: {tell(error)}", file=sys.stderr)

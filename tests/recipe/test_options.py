@@ -14,13 +14,14 @@ from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig
 from mvqkd.recipe.config.schema import ExperimentConfig, ModelConfig
 from mvqkd.recipe.options import (
+    Renamed,
     add_data_options,
     add_experiment_options,
     at_least,
     experiment_inputs,
+    list_option,
     require_options,
     split_patterns,
-    tell_old_names,
 )
 
 
@@ -62,13 +63,21 @@ def test_splits_are_given_by_role_under_new_names_and_old(parser, argv, train, d
         (["--unlabelled-parts=a"], "--unlabelled-parts is now --unlabelled-splits\n"),
         (["--parts", "a"], "--parts is now --dev-splits\n"),
         (["--prefix=x"], "--prefix is not needed any more: the data folder knows it\n"),
-        (["--corpus-dir", "x", "--prefix", "x"], ""),  # of stage 1, which wants it
         (["--train-splits", "a"], ""),
     ],
 )
-def test_old_names_are_told(capsys, argv, told):
-    tell_old_names(argv)
+def test_old_names_are_taken_with_a_message(parser, capsys, argv, told):
+    add_data_options(parser)
+    parser.parse_args(["--data-dir", "x", *argv])
     assert capsys.readouterr().err == told
+
+
+def test_each_program_names_its_own_option(capsys):
+    """`--parts` was another option in another program."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--splits", "--parts", action=Renamed, type=list_option, nargs="+")
+    assert parser.parse_args(["--parts", "a,b"]).splits == [["a", "b"]]
+    assert capsys.readouterr().err == "--parts is now --splits\n"
 
 
 def test_a_program_takes_an_old_name_with_a_message():

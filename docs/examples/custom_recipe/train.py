@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from mvqkd.checkpoints.pretrained import write_pretrained
@@ -29,6 +31,7 @@ from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.models.build import build_model
 from mvqkd.runtime.distributed import start_world
 from mvqkd.runtime.interruption import catch_signals
+from mvqkd.storage.files import atomic_path
 from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
 from mvqkd.training.optimizer import build_adamw
@@ -92,8 +95,8 @@ def main() -> None:
     data = DataFolder(options.data_dir)
     splits, lang_dir = data.splits(), data.lang()
     tokenizer = Tokenizer.load(lang_dir)
-    options.exp_dir.mkdir(parents=True, exist_ok=True)
-    (options.exp_dir / "bpe.model").write_bytes((lang_dir / "bpe.model").read_bytes())
+    with atomic_path(options.exp_dir / "bpe.model") as partial:
+        shutil.copyfile(lang_dir / "bpe.model", partial)
 
     limits = BatchLimits(max_duration=options.max_duration, max_tokens=4000)
     pool = open_pool([data.cuts(name) for name in splits["train"]], lang_dir, limits)
@@ -107,6 +110,7 @@ def main() -> None:
         "vocab_size": tokenizer.vocab_size,
         "heads": ["transducer", "ctc"],
     }
+    torch.manual_seed(42)
     model = build_model(description)
     transducer = PrunedTransducerLoss(
         encoder_dim=96, predictor_dim=96, vocab_size=tokenizer.vocab_size

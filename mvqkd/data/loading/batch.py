@@ -35,7 +35,9 @@ class Batch:
     seconds: float
     """Audio in the batch, excluding padding."""
     clean: Tensor | None = None
-    """(N, T, C) the features without noise, if there is noise and they were asked for."""
+    """(N, T, C) the features without noise, if noise was mixed in and the loader keeps them."""
+    noisy: bool = False
+    """Whether noise was mixed into some of the features."""
     targets: dict[str, FrameTargets | Waveforms] = field(default_factory=dict)
     """The teacher's side of each distillation loss, by its name."""
 

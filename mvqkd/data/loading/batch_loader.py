@@ -66,6 +66,7 @@ class _Utterances(Dataset[Batch | UserError]):
                 clean=clean if self._keep_clean else None,
                 pad_multiple=self._pad_multiple,
             )
+            batch.noisy = self._noise is not None
             lens = encoder_frames(batch.feature_lens).tolist()
             for name, source in self._targets.items():
                 batch.targets[name] = source(batch.ids, lens)

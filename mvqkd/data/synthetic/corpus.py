@@ -70,6 +70,7 @@ class Chapter:
 
     @property
     def name(self) -> str:
+        """`<speaker>-<chapter>`."""
         return f"{self.speaker.id}-{self.id}"
 
     @property

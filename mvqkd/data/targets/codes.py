@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mvqkd.data.targets.store import TeacherFrameStore
 from mvqkd.errors import UserError
-from mvqkd.storage.ragged import RaggedStore, RaggedWriter
+from mvqkd.storage.ragged import RaggedWriter
 
 _DATASET = "codes"
 
@@ -60,11 +61,8 @@ def write_codes(path: str | Path, *, info: CodesInfo, total_frames: int) -> Iter
         yield writer
 
 
-class CodeStore:
-    """Read codes by utterance id.
-
-    Opening reads ids and offsets alone; codes are mapped into memory. Safe in worker processes,
-    forked or spawned.
+class CodeStore(TeacherFrameStore):
+    """Codes (frames, Q) uint8 by utterance id.
 
     Attributes:
         info: where the codes come from.
@@ -74,8 +72,7 @@ class CodeStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._store = RaggedStore(path, dataset=_DATASET, step=_DATASET)
-        self.path = self._store.path
+        super().__init__(path, _DATASET)
         fields = self._store.attributes
         try:
             known = CodesInfo.__annotations__.keys() & fields.keys()
@@ -83,41 +80,13 @@ class CodeStore:
             fields.update(asdict(self.info))  # defaults of what older files do not record
         except TypeError as error:
             raise UserError(f"{path} lacks attributes: {error}", step=_DATASET) from error
+        self.frame_rate = self.info.frame_rate
         if self._store.dtype != np.uint8 or self._store.columns != self.info.num_codebooks:
             raise UserError(
                 f"{path}: codes are {self._store.dtype} of {self._store.columns} columns, not "
                 f"uint8 of {self.info.num_codebooks}",
                 step=_DATASET,
             )
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __contains__(self, utterance: object) -> bool:
-        return utterance in self._store
-
-    def __iter__(self) -> Iterator[str]:
-        """Utterance ids."""
-        return iter(self._store)
-
-    def __getitem__(self, utterance: str) -> np.ndarray:
-        """(frames, Q) uint8 codes of an utterance, a read-only view; UserError when it is not
-        there."""
-        return self._store[utterance]
-
-    def num_frames(self, utterance: str) -> int:
-        """Teacher frames of an utterance that is there."""
-        return self._store.num_frames(utterance)
-
-    @property
-    def bytes_per_hour(self) -> float:
-        """Bytes on disk for an hour of audio, ids and headers included."""
-        return self._store.num_bytes / (self.total_frames / self.info.frame_rate / 3600)
-
-    @property
-    def total_frames(self) -> int:
-        """Teacher frames of all utterances together."""
-        return self._store.total_frames
 
     def require(
         self,

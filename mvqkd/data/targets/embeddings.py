@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvqkd.data.targets.store import TeacherFrameStore
 from mvqkd.errors import UserError
-from mvqkd.storage.ragged import RaggedStore, RaggedWriter
+from mvqkd.storage.ragged import RaggedWriter
 
 _DATASET = "embeddings"
 
@@ -84,7 +85,7 @@ def write_embeddings(
         yield EmbeddingWriter(rows, np.dtype(dtype))
 
 
-class EmbeddingStore:
+class EmbeddingStore(TeacherFrameStore):
     """Read embeddings by utterance id, or from the first frame to the last in bounded memory.
 
     Attributes:
@@ -95,8 +96,7 @@ class EmbeddingStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._store = RaggedStore(path, dataset=_DATASET, step=_DATASET)
-        self.path = self._store.path
+        super().__init__(path, _DATASET)
         self.dtype = self._store.dtype
         fields = self._store.attributes
         try:
@@ -105,31 +105,7 @@ class EmbeddingStore:
             )
         except KeyError as error:
             raise UserError(f"{path} lacks the attribute {error}", step=_DATASET) from error
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __contains__(self, utterance: object) -> bool:
-        return utterance in self._store
-
-    def __iter__(self) -> Iterator[str]:
-        """Utterance ids."""
-        return iter(self._store)
-
-    def __getitem__(self, utterance: str) -> np.ndarray:
-        """(frames, D) embeddings of an utterance, a read-only view; UserError when it is not
-        there."""
-        return self._store[utterance]
-
-    @property
-    def bytes_per_hour(self) -> float:
-        """Bytes on disk for an hour of audio, ids and headers included."""
-        return self._store.num_bytes / (self.total_frames / self.info.frame_rate / 3600)
-
-    @property
-    def total_frames(self) -> int:
-        """Frames of all utterances together."""
-        return self._store.total_frames
+        self.frame_rate = self.info.frame_rate
 
     def require(
         self,
@@ -144,10 +120,6 @@ class EmbeddingStore:
             UserError: another teacher or layer, or any of `ids` is missing.
         """
         self._store.require({"teacher": teacher, "layer": layer}, ids)
-
-    def num_frames(self, utterance: str) -> int:
-        """Frames of an utterance that is there."""
-        return self._store.num_frames(utterance)
 
     def require_finite(self, rank: int = 0, size: int = 1) -> None:
         """Read everything, or one of `size` shares of it, in search of NaN and infinity.

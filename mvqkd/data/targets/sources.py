@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mvqkd.data.targets.codes import CodeStore
-from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms, pack
+from mvqkd.data.targets.store import TeacherFrameStore
 from mvqkd.data.targets.teacher_frames import require_ratio
 from mvqkd.errors import UserError
 from mvqkd.geometry import ENCODER_RATE
 
 
-class StoredCodes:
-    """A `TargetSource` of codebook indexes: targets are (M, ratio * Q) int64.
+class StoredFrames:
+    """A `TargetSource` of stored teacher frames: targets are (M, ratio * columns) of the file's
+    type.
 
     Args:
-        store: of the codes.
+        store: of the frames.
         student_rate: student frames a second, Hz.
         delay: target delay in student frames.
 
@@ -33,18 +33,21 @@ class StoredCodes:
         UserError: frame rates without an integer ratio.
     """
 
+    dtype: type[np.generic] | None = None
+    """Of the targets; None: the file's."""
+
     def __init__(
-        self, store: CodeStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
+        self, store: TeacherFrameStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
     ) -> None:
         self.store = store
-        self.ratio = require_ratio(store.info.frame_rate, student_rate)
+        self.ratio = require_ratio(store.frame_rate, student_rate)
         self.delay = delay
 
     def __call__(self, ids: Sequence[str], student_lens: Sequence[int]) -> FrameTargets:
         """See `TargetSource`."""
         return pack(
             ids,
-            [torch.from_numpy(self.store[utterance].astype(np.int64)) for utterance in ids],
+            [torch.from_numpy(np.array(self.store[name], dtype=self.dtype)) for name in ids],
             student_lens,
             ratio=self.ratio,
             delay=self.delay,
@@ -52,27 +55,14 @@ class StoredCodes:
         )
 
 
-class StoredEmbeddings:
-    """A `TargetSource` of embeddings: targets are (M, ratio * D) of the file's type; arguments as
-    those of `StoredCodes`."""
+class StoredCodes(StoredFrames):
+    """Codebook indexes: targets are (M, ratio * Q) int64; arguments as those of `StoredFrames`."""
 
-    def __init__(
-        self, store: EmbeddingStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
-    ) -> None:
-        self.store = store
-        self.ratio = require_ratio(store.info.frame_rate, student_rate)
-        self.delay = delay
+    dtype = np.int64
 
-    def __call__(self, ids: Sequence[str], student_lens: Sequence[int]) -> FrameTargets:
-        """See `TargetSource`."""
-        return pack(
-            ids,
-            [torch.from_numpy(np.array(self.store[utterance])) for utterance in ids],
-            student_lens,
-            ratio=self.ratio,
-            delay=self.delay,
-            source=self.store.path,
-        )
+
+class StoredEmbeddings(StoredFrames):
+    """Embeddings: targets are (M, ratio * D); arguments as those of `StoredFrames`."""
 
 
 class Audio(Protocol):

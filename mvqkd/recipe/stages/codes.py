@@ -22,7 +22,6 @@ from mvqkd.recipe.stages.embeddings import TeacherPass
 from mvqkd.recipe.teacher_files import uses
 from mvqkd.runtime.shards import Tick, divide_splits, prepare_folder, process_shards, worker
 from mvqkd.teachers import load_teacher
-from mvqkd.teachers.audio import embed
 
 
 def dump_for_experiment(inputs: ExperimentInputs, how: TeacherPass) -> None:
@@ -132,15 +131,7 @@ def dump_codes(
     def make(shard: int, tick: Tick) -> None:
         count = int(frames[shards[shard]].sum())
         with write_codes(paths[shard], info=info, total_frames=count) as writer:
-            for number, layers in embed(
-                teacher,
-                cuts,
-                shards[shard],
-                device=device,
-                max_duration=how.max_duration,
-                num_workers=how.num_workers,
-                precision=how.precision,
-            ):
+            for number, layers in how.embed(teacher, cuts, shards[shard], device):
                 writer.write(cuts.ids[number], encode(layers[layer], cuts.ids[number]))
                 tick(number)
 

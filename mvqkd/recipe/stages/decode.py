@@ -27,7 +27,7 @@ from mvqkd.evaluation.bootstrap import ConfidenceInterval, speakers, wer_interva
 from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summary
 from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score, spelled
 from mvqkd.models import AsrModel
-from mvqkd.recipe.build_decoding import Chunks, build_decoder, build_search, choose_chunks
+from mvqkd.recipe.build_decoding import Chunks, build_decoder, choose_chunks, search_of
 from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.program import this_command
 from mvqkd.recipe.run_folder import check_tokens_of, code_version
@@ -125,7 +125,7 @@ def decode_experiment(
                     f"{tokenizer.vocab_size}",
                     remedy="give --vocab-size and --data-dir of the training",
                 )
-            search = build_search(config, method, model)
+            search = search_of(config, method, model)
             decode = build_decoder(config, chunks, search, model.encoder)
             loader = eval_loader(cuts, max_duration=config.max_duration, num_workers=num_workers)
             found, timing = recognize(loader, decode, place, name=f"{name}-{method}")

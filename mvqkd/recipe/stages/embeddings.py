@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.data.targets.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
@@ -23,6 +24,7 @@ from mvqkd.recipe.teacher_files import uses
 from mvqkd.runtime.shards import Tick, divide, divide_splits, prepare_folder, process_shards, worker
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.audio import embed
+from mvqkd.teachers.interface import Teacher
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,20 @@ class TeacherPass:
     """`float32`, or `bfloat16` or `float16` for automatic mixed precision."""
     num_workers: int = 2
     """Processes that read audio."""
+
+    def embed(
+        self, teacher: Teacher, cuts: AudioCuts, numbers: Sequence[int], device: torch.device
+    ) -> Iterator[tuple[int, dict[int, Tensor]]]:
+        """`mvqkd.teachers.audio.embed` of these cuts."""
+        return embed(
+            teacher,
+            cuts,
+            numbers,
+            device=device,
+            max_duration=self.max_duration,
+            num_workers=self.num_workers,
+            precision=self.precision,
+        )
 
 
 def teacher_pass(options: argparse.Namespace) -> TeacherPass:
@@ -168,15 +184,7 @@ def extract_embeddings(
                 )
                 for layer, info in infos.items()
             }
-            for number, embeddings in embed(
-                teacher,
-                cuts,
-                shards[shard],
-                device=device,
-                max_duration=how.max_duration,
-                num_workers=how.num_workers,
-                precision=how.precision,
-            ):
+            for number, embeddings in how.embed(teacher, cuts, shards[shard], device):
                 for layer, x in embeddings.items():
                     writers[layer].write(cuts.ids[number], x.cpu().numpy())
                 tick(number)

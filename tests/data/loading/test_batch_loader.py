@@ -12,7 +12,9 @@ from mvqkd.data.loading.batch_loader import eval_loader
 from mvqkd.data.loading.excluded import excluded_path
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.data.prepare.fbank import manifest_cuts, store_cuts
+from mvqkd.distillation import LossContext
 from mvqkd.errors import UserError
+from mvqkd.models import FULL_CONTEXT
 from mvqkd.storage.jsonl import read_items, write_items
 from tests.data.loading.loaders import (
     TRAIN,
@@ -242,3 +244,18 @@ def test_too_long_for_a_batch(prepared: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_workers_are_sent_paths_not_contents(prepared: Path) -> None:
     assert len(pickle.dumps(loader(prepared)._loader.dataset)) < 2000
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_features_without_noise_are_kept_or_refused(prepared: Path, kept: bool) -> None:
+    noises = prepared / "fbank/tiny_cuts_dev-a.jsonl.gz"
+    options = dict(musan_path=noises, musan_probability=1.0, keep_clean=kept)
+    plain = list(loader(prepared))
+    for batch, without in zip(loader(prepared, **options), plain, strict=True):
+        assert batch.ids == without.ids and not torch.equal(batch.features, without.features)
+        context = LossContext(lambda *_: None, batch, batch.features, FULL_CONTEXT)  # type: ignore
+        if kept:
+            assert torch.equal(context.clean_features, without.features)
+        else:
+            with pytest.raises(ValueError, match="keep_clean"):
+                _ = context.clean_features

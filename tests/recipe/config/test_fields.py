@@ -6,15 +6,16 @@ import dataclasses
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from mvqkd.decoding import METHODS
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.command_line import ExperimentParser
 from mvqkd.recipe.config.fields import all_fields, build, find_field, flatten
 from mvqkd.recipe.config.load import load_config
-from mvqkd.recipe.config.schema import ExperimentConfig
+from mvqkd.recipe.config.schema import ExperimentConfig, Method
 from tests.recipe.config.options import LIST_OPTIONS, ROOT, list_options
 
 OUT_OF_RANGE = [
@@ -160,3 +161,7 @@ def test_values_of_a_configuration_build_it_again():
     config.distillation.embeddings.quantizer.num_codebooks = 3
     assert build(flatten(config)) == config
     assert build({}) == ExperimentConfig()
+
+
+def test_methods_of_decoding_are_those_of_the_library():
+    assert get_args(Method) == METHODS
