@@ -4,7 +4,7 @@
     benchmarks/features.py --data-dir data/mini_librispeech --split dev-clean-2
 
 Needs the manifests of stage 1 and the tokens of stage 3. Prints a Markdown table
-of hours of audio per hour of one core, and megabytes per hour of audio. Files go to a temporary
+of x real time on one core, and megabytes per hour of audio. Files go to a temporary
 folder.
 """
 
@@ -37,7 +37,7 @@ from mvqkd.recipe.program import run_program
 
 
 def rate(hours: float, work: Callable[[], object], repeats: int) -> float:
-    """Hours of audio per hour of one core: CPU time, the best of some runs after one to warm up.
+    """Speed in x real time on one core: CPU time, the best of some runs after one to warm up.
 
     CPU time says the same on a busy machine.
     """
@@ -155,7 +155,7 @@ def main() -> None:
         open_index(folder / "x_cuts_stored.jsonl.gz", folder)
         opening = time.process_time() - opening
     print(f"{len(cuts)} cuts, {hours:.2f} h of audio\n")
-    print("| one core | hours of audio per hour | MB per hour of audio |\n|---|---|---|")
+    print("| one core | x real time | MB per hour of audio |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
     print(f"\nOpening the index of {len(cuts)} cuts: {opening * 1000:.1f} ms.")

@@ -17,8 +17,8 @@ machine slows all of them alike. The first pass over the batches is not counted:
 compiled in it. Loaders, which read stored targets too, are left out; they work beside a training in
 processes of their own.
 
-Batches are those of the last experiment's section `data`. Hours of audio per hour of the clock are
-those of a median batch, the ratio is the median over batches of an experiment's time to that of the
+Batches are those of the last experiment's section `data`. The speed in x real time is
+that of a median batch, the ratio is the median over batches of an experiment's time to that of the
 first experiment.
 """
 
@@ -146,7 +146,7 @@ def main() -> None:
                 f"{statistics.median(ratios):.2f}",
             ]
         )
-    header = ["experiment", "M parameters in training", "teacher's MB an hour", "hours per hour"]
+    header = ["experiment", "M parameters in training", "teacher's MB an hour", "x real time"]
     print(markdown_table([*header, "time / first"], rows))
 
 
