@@ -72,19 +72,19 @@ def divide(
 
 
 def divide_splits(
-    parts: Mapping[str, range], seconds: NDArray[np.float64], hours: float
+    splits: Mapping[str, range], seconds: NDArray[np.float64], hours: float
 ) -> tuple[list[Sequence[int]], list[str]]:
     """Divide the cuts of each split separately, so that a new split changes no shard of the others.
 
     Args:
-        parts: name -> numbers of its cuts.
+        splits: name -> numbers of its cuts.
         seconds: durations of all cuts.
         hours: of a shard.
 
     Returns:
         The shards, and the split of each.
     """
-    divided = {name: divide(numbers, seconds, hours) for name, numbers in parts.items()}
+    divided = {name: divide(numbers, seconds, hours) for name, numbers in splits.items()}
     shards = [shard for found in divided.values() for shard in found]
     return shards, [name for name, found in divided.items() for _ in found]
 

@@ -89,7 +89,7 @@ def test_folders_give_averages_over_epochs(
     assert_weights(model, expected)
 
 
-def test_what_cannot_be_loaded_is_told(trained: Path) -> None:
+def test_what_cannot_be_loaded_is_reported(trained: Path) -> None:
     with pytest.raises(UserError, match=r"none\.pt is missing"):
         mvqkd.load_model(trained / "none.pt")
     with pytest.raises(UserError, match=r"epoch-3\.pt is missing"):

@@ -80,7 +80,7 @@ def test_only_splits_that_are_asked_for_have_features(
     assert data.splits()["train"] == ["train-further", "train-tiny"]  # as before
 
 
-def test_prepared_splits_are_told(
+def test_prepared_splits_are_reported(
     corpus: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("--data-dir", prepared)

@@ -40,8 +40,8 @@ def test_errors_are_the_edit_distance() -> None:
     for transcript, counts in zip(result.transcripts, result.utterances, strict=True):
         assert counts.errors == edit_distance(transcript.reference, transcript.hypothesis)
         assert counts.words == len(transcript.reference)
-        heard = counts.words - counts.deletions + counts.insertions
-        assert heard == len(transcript.hypothesis)
+        observed = counts.words - counts.deletions + counts.insertions
+        assert observed == len(transcript.hypothesis)
     assert result.total.errors == sum(counts.errors for counts in result.utterances)
     assert result.total.wer == pytest.approx(100 * result.total.errors / result.total.words)
 

@@ -34,17 +34,17 @@ def test_check_teacher_prints_a_row_for_each_layer(
     assert "| fbank, two frames | 160 | 50 |" in table
     assert (tmp_path / "check.md").read_text() == table
 
-    def heard(manifest: Path) -> list[tuple[torch.Tensor, str]]:
+    def observed(manifest: Path) -> list[tuple[torch.Tensor, str]]:
         audio, cpu = AudioCuts([manifest]), torch.device("cpu")
         teacher = load_teacher(URI, [1])
         found = embed(teacher, audio, range(len(audio)), device=cpu, max_duration=100.0)
         return [(layers[1].half(), audio.text(number)) for number, layers in found]
 
-    result = probe(heard(cuts), heard(other_cuts), steps=2)
+    result = probe(observed(cuts), observed(other_cuts), steps=2)
     assert f"| layer 1 | 12 | 50 | {result.characters.wer:.1f} | {result.loss:.2f} |" in table
 
 
-def test_check_teacher_scores_what_a_recognizer_hears(
+def test_check_teacher_scores_what_a_recognizer_makes_of_it(
     cuts: Path, other_cuts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(
@@ -52,7 +52,7 @@ def test_check_teacher_scores_what_a_recognizer_hears(
         *("--teacher", "python:tests.teachers.corpus:recognizer", "--layers", 3, "--steps", 1),
         *("--train-cuts", cuts, "--test-cuts", other_cuts),
     )
-    # It hears "b" of "b a" and of "ab ba".
+    # It recognizes "b" of "b a" and of "ab ba".
     assert "[3 / 4, 0 ins, 2 del, 1 sub" in capsys.readouterr().out
 
 

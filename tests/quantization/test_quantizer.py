@@ -52,7 +52,7 @@ def test_reported_error_is_that_of_decoded_codes(fitted):
         assert report.utilization[q] == pytest.approx(float((p > 0).float().mean()))
 
 
-def test_many_codebooks_are_searched_harder_unless_told_otherwise():
+def test_many_codebooks_are_searched_harder_unless_set_otherwise():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 24, generator=generator)
 
@@ -326,7 +326,7 @@ def test_gaussian_source_stays_above_shannons_bound():
     assert bound < error < 1.6 * bound
 
 
-def test_progress_is_told():
+def test_progress_is_reported():
     calls = []
     Quantizer.fit(clustered(300), **SMALL, progress=lambda done, all: calls.append((done, all)))
     # 60 steps of the centers, and 15 of the correction, of which 300 frames need fewer.

@@ -65,9 +65,9 @@ def test_distillation_leaves_the_initial_weights_as_they_are():
 
     opened = OpenedLoss(source=None, validates=False, description={}, build=build)
     alone = build_objective(config, 10, {})
-    taught = build_objective(config, 10, {"codes": opened, "embeddings": opened})
-    assert list(taught.distillation) == ["codes", "embeddings"] and widths == [16, 16]
-    weights = dict(taught.named_parameters())
+    built = build_objective(config, 10, {"codes": opened, "embeddings": opened})
+    assert list(built.distillation) == ["codes", "embeddings"] and widths == [16, 16]
+    weights = dict(built.named_parameters())
     assert all(torch.equal(value, weights[name]) for name, value in alone.named_parameters())
     config.training.seed += 1
     other = dict(build_objective(config, 10, {}).named_parameters())

@@ -272,7 +272,7 @@ def test_a_missing_or_damaged_quantizer_is_named(files, cuts, open_) -> None:
             open_(targets=str(path), prediction=prediction)
 
 
-def test_differences_of_length_are_told(files, cuts, open_, caplog) -> None:
+def test_differences_of_length_are_reported(files, cuts, open_, caplog) -> None:
     caplog.set_level("INFO")
     lens = teacher_lens(cuts)
     make_codes(files, cuts, changed={"c1": lens["c1"] - 5})

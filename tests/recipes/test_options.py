@@ -78,7 +78,7 @@ def test_wrong_options_stop_with_the_remedy_before_any_install(bare, arguments, 
     assert "installing" not in result.stdout
 
 
-def test_an_old_python_is_told_in_words(bare, tmp_path):
+def test_an_old_python_is_reported_in_words(bare, tmp_path):
     python = tmp_path / "bin" / "python3"
     python.write_text(
         "#!/bin/sh\n"

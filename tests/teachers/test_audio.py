@@ -34,7 +34,7 @@ def test_batches_hold_every_utterance_once_within_the_limit(tmp_path: Path) -> N
         assert sorted(seen) == list(range(10)) and seen[0] == 9  # the longest is first
 
 
-def test_a_speed_perturbed_copy_is_heard_at_its_speed(tmp_path: Path) -> None:
+def test_a_speed_perturbed_copy_is_read_at_its_speed(tmp_path: Path) -> None:
     cuts = AudioCuts([make_corpus(tmp_path, [0.9], speed=True)])
     assert cuts.num_samples.tolist() == [14400, 16000]
     assert len(cuts.samples(1)) == 16000

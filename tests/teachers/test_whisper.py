@@ -71,7 +71,7 @@ def test_an_utterance_does_not_depend_on_its_batch(save_variant: Save, silence: 
         close(layers, embed(uri, [wave], [0, 2, 3])[0])
 
 
-def test_two_seconds_of_silence_are_heard_unless_others_are_asked_for(save_variant: Save) -> None:
+def test_two_seconds_of_silence_are_encoded_unless_others_are_asked_for(save_variant: Save) -> None:
     folder = save_variant("whisper")
     (found,), (two,), (none,) = (
         embed(f"hf:{folder}{options}", noise(0.8), [2])
@@ -80,7 +80,7 @@ def test_two_seconds_of_silence_are_heard_unless_others_are_asked_for(save_varia
     assert torch.equal(found[2], two[2]) and not torch.equal(found[2], none[2])
 
 
-def test_long_audio_is_heard_in_overlapping_windows(save_variant: Save) -> None:
+def test_long_audio_is_encoded_in_overlapping_windows(save_variant: Save) -> None:
     folder = save_variant("whisper")
     wave = noise(70.003)[0]
     frames = (len(wave) // 160 + 1) // 2

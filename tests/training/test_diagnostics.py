@@ -27,7 +27,7 @@ from tests.training.helpers import make_batch, make_trainer
         ([2.0, 1.9, 1.5] + [1.6] * 17, "does not fall"),
     ],
 )
-def test_trouble_is_told(losses, word):
+def test_trouble_is_reported(losses, word):
     assert any(word in text for text in loss_trouble(losses))
 
 
@@ -67,7 +67,7 @@ def _transcripts(*hypotheses):
         ([], None),
     ],
 )
-def test_constant_output_is_told(hypotheses, word):
+def test_constant_output_is_reported(hypotheses, word):
     found = transcript_trouble(_transcripts(*hypotheses))
     assert (word is None) == (found == [])
     assert word is None or word in found[0]

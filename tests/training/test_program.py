@@ -173,7 +173,7 @@ def test_two_processes_by_torchrun(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="processes hear of their parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are informed of their parent's end")
 def test_killed_torchrun_takes_its_processes_along_and_the_same_command_goes_on(data, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     _run(data, tmp_path / "whole", *launcher)

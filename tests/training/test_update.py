@@ -289,7 +289,7 @@ def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch, end, tog
     assert bool(ended) == together
 
 
-def test_a_process_without_a_gpu_is_told_in_words(monkeypatch):
+def test_a_process_without_a_gpu_is_reported_in_words(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_RANK", "2")

@@ -36,7 +36,7 @@ class Listing:
     """All files that this split was read from, audio included."""
 
 
-class Part(Protocol):
+class SplitLister(Protocol):
     """How to list a split of a corpus."""
 
     def __call__(self, *, labelled: bool = True) -> Listing:
@@ -45,7 +45,7 @@ class Part(Protocol):
         ...
 
 
-def list_splits(corpus_dir: Path) -> dict[str, Part]:
+def list_splits(corpus_dir: Path) -> dict[str, SplitLister]:
     """How to list each split, by its name.
 
     Args:
@@ -79,7 +79,7 @@ def list_splits(corpus_dir: Path) -> dict[str, Part]:
     root = corpus_dir / "LibriSpeech"
     if not root.is_dir():
         root = corpus_dir
-    folders: dict[str, Part] = {
+    folders: dict[str, SplitLister] = {
         path.name: _Tree(path.absolute())
         for path in sorted(root.iterdir())
         if path.is_dir() and (next(path.glob("*/*/*.trans.txt"), None) or _has_audio(path))

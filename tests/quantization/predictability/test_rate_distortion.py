@@ -54,10 +54,10 @@ def speech(count, seed):
     features, x = [], []
     for i in range(count):
         frames = 150 + 10 * i
-        heard = torch.randn(frames, 3, generator=generator)
+        observed = torch.randn(frames, 3, generator=generator)
         silent = torch.randn(frames, 3, generator=generator)
-        x.append(torch.cat([2 * heard, silent], dim=1))
-        features.append(heard.repeat_interleave(2, dim=0))
+        x.append(torch.cat([2 * observed, silent], dim=1))
+        features.append(observed.repeat_interleave(2, dim=0))
     return features, x
 
 
@@ -76,14 +76,14 @@ def fitted():
     return quantizer, predictor
 
 
-def test_more_is_told_at_little_cost(fitted):
+def test_more_is_reported_at_little_cost(fitted):
     quantizer, predictor = fitted
     features, x = speech(4, 1)
     told, errors = [], []
     for weight in (0.0, 0.003, 0.03, 0.3):
         codes = [
-            encode_with_rate(quantizer, predictor, rows, heard, rate_weight=weight)
-            for rows, heard in zip(x, features, strict=True)
+            encode_with_rate(quantizer, predictor, rows, observed, rate_weight=weight)
+            for rows, observed in zip(x, features, strict=True)
         ]
         told.append(sum(predictability(predictor, features, codes).captured))
         error = (torch.cat(x) - quantizer.decode(torch.cat(codes))).square().sum(dim=1).mean()

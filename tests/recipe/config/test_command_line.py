@@ -58,7 +58,7 @@ def test_arguments_that_nobody_takes_end_the_program(parser, capsys, argv, words
     assert words in capsys.readouterr().err
 
 
-def test_a_name_that_is_no_field_is_told(parser):
+def test_a_name_that_is_no_field_is_reported(parser):
     with pytest.raises(UserError, match=r"the command line: .*model\.dims; did you mean"):
         parser.parse(["--model.dims", "3"])
 

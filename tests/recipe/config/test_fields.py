@@ -102,7 +102,7 @@ def test_a_good_value_is_read_alike_everywhere(tmp_path, capsys, name, text, val
     assert capsys.readouterr().err == ""
 
 
-def test_a_name_that_is_no_field_is_told_with_those_that_are_near(capsys):
+def test_a_name_that_is_no_field_is_reported_with_those_that_are_near(capsys):
     with pytest.raises(KeyError, match=r"did you mean model\.num_layers"):
         find_field("model.num_layer")
     assert list_options("--check", "--model.dim", "64", "--model.num_layer", "4") == 2

@@ -109,13 +109,13 @@ def test_a_missing_base_is_named_with_the_file_and_line_that_want_it(tmp_path):
     assert error.value.problem.startswith(f"{tmp_path / 'middle.yaml'}, line 3: ")
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml is missing"):
         load_config(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "message"),
     [
         ("model:\n  dims: 3\n", 2, "no configuration value model.dims; did you mean model.dim"),
         ("model:\n  dim: wide\n", 2, "model.dim is 'wide'; allowed: a whole number"),
@@ -138,15 +138,15 @@ def test_a_missing_file_is_told(tmp_path):
         ("distillation:\n  codes:\n    quantizer:\n      size: 3\n", 4, "quantizer.size"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told_with_its_line(tmp_path, text, line, told):
+def test_what_is_wrong_in_a_file_is_reported_with_its_line(tmp_path, text, line, message):
     path = write(tmp_path, "bad.yaml", text)
     with pytest.raises(UserError) as error:
         load_config(path)
     assert error.value.problem.startswith(f"{path}, line {line}: ")
-    assert told in error.value.problem
+    assert message in error.value.problem
 
 
-def test_what_is_wrong_in_a_base_is_told_with_the_line_of_the_base(tmp_path):
+def test_what_is_wrong_in_a_base_is_reported_with_the_line_of_the_base(tmp_path):
     base = write(tmp_path, "base.yaml", "model:\n  dim: wide\n")
     path = write(tmp_path, "top.yaml", "base: base.yaml\nmodel:\n\n\n  dim: 64\n")
     with pytest.raises(UserError) as error:
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
     assert str(path) in error.value.problem
 
 
-def test_where_a_value_came_from_is_told_of_those_that_were_given(tmp_path):
+def test_where_a_value_came_from_is_reported_of_those_that_were_given(tmp_path):
     path = write(tmp_path, "x.yaml", "model:\n  dim: 64\n")
     loaded = load_config(path, [("model.num_heads", "2")])
     assert loaded.where("model.num_layers") == ""

@@ -193,7 +193,7 @@ def test_an_old_method_leaves_one_of_two_losses_as_it_is(tmp_path):
     assert found.codes == before.codes
 
 
-def test_the_new_names_are_told(tmp_path, caplog):
+def test_the_new_names_are_reported(tmp_path, caplog):
     caplog.set_level("INFO")
     path = write(tmp_path, "old.yaml", f"{MVQ}, scale: 0.3")
     load_config(path)

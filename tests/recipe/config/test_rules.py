@@ -146,7 +146,7 @@ def test_values_of_one_loss_are_not_of_the_other(name):
         load_config(None, [(name, "codes")])
 
 
-def test_where_the_values_came_from_is_told(tmp_path):
+def test_where_the_values_came_from_is_reported(tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text("description: x\nmodel:\n  chunk_size: [16]\n")
     path = tmp_path / "full.yaml"
