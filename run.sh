@@ -42,7 +42,7 @@ options
                       names or patterns of the corpus's splits, separated by commas (default: the recipe's;
                       after stage 1 those that it prepared)
   --max-seconds S     leave longer utterances out of all splits (default: the recipe's, else 40); training
-                      leaves out those longer than data.max_duration
+                      leaves out those longer than data.step_duration
   --speed-perturb yes|no  training splits at speeds 0.9 and 1.1, too (default: the recipe's)
   --on-the-fly yes|no     store no features, extract them in training (default: the recipe's, else no)
   --vocab-size N      BPE tokens (default: the recipe's)

@@ -26,8 +26,8 @@ from mvqkd.data.folder import DataFolder
 from mvqkd.data.loading.batch_loader import BatchLoader
 from mvqkd.data.loading.epochs import TrainingPlan
 from mvqkd.data.loading.index import open_index
-from mvqkd.data.loading.limits import BatchLimits
-from mvqkd.data.loading.plan import plan_training
+from mvqkd.data.loading.limits import StepSize
+from mvqkd.data.loading.plan import StepPlan
 from mvqkd.data.loading.pool import open_pool
 from mvqkd.data.prepare.fbank import manifest_cuts, store_cuts, store_features
 from mvqkd.data.prepare.tokens import check_tokens
@@ -96,9 +96,9 @@ def loaders(
         else:
             store_cuts(cuts, path)
         check_tokens(path, lang)
-        limits = BatchLimits(max_duration=200, max_tokens=10**6)
-        pool = open_pool([path], lang, limits)
-        batches = BatchLoader(pool.indexes, TrainingPlan(pool, limits, num_buckets=10, seed=0))
+        step = StepSize(duration=200, tokens=10**6)
+        pool = open_pool([path], lang, step)
+        batches = BatchLoader(pool.indexes, TrainingPlan(pool, step, num_buckets=10, seed=0))
         batches.set_epoch(1)
         num_bytes = sum(archive.stat().st_size for archive in folder.glob("feats_*/*.lca"))
         size = f"{num_bytes / 1e6 / hours:.1f}" if kind == "stored" else "0"
@@ -113,20 +113,12 @@ def planning(num: int) -> list[str]:
     seconds = random.uniform(1, 20, num)
     tokens = random.poisson(5 * seconds)
     begin = time.process_time()
-    batches = plan_training(
-        seconds,
-        tokens,
-        limits=BatchLimits(max_duration=200, max_tokens=10**6),
-        num_buckets=30,
-        seed=0,
-        epoch=1,
-        rank=0,
-        world_size=1,
-    )
+    sizes = np.maximum(seconds / 200, tokens / 10**6)
+    batches = StepPlan(seconds, sizes, num_buckets=30, seed=0)(1)
     took = time.process_time() - begin
     padded = sum(len(batch) * seconds[batch].max() for batch in batches)
     return [
-        f"Planning an epoch of {num} cuts ({len(batches)} batches): {took:.2f} s; "
+        f"Planning an epoch of {num} cuts ({len(batches)} steps): {took:.2f} s; "
         f"{100 * (1 - seconds.sum() / padded):.1f} % of the frames in batches are padding."
     ]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mvqkd.data.loading.batch_loader import BatchLoader
+from mvqkd.data.loading.batch_loader import EvaluationBatches
 from mvqkd.decoding.hypothesis import Hypothesis
 
 Decode = Callable[[Tensor, Tensor], list[list[Hypothesis]]]
@@ -42,7 +42,7 @@ class Timing:
 
 
 def recognize(
-    batches: BatchLoader, decode: Decode, device: torch.device, *, name: str
+    batches: EvaluationBatches, decode: Decode, device: torch.device, *, name: str
 ) -> tuple[list[Recognized], Timing]:
     """Decode every utterance, with a progress bar that shows the real-time factor.
 

@@ -5,6 +5,8 @@ Time warping would move the student's frames away from the teacher's targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -50,48 +52,51 @@ class SpecAugment(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, features: Tensor, lens: Tensor, generator: torch.Generator
+        self, features: Tensor, lens: Tensor, seeds: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """Mask a batch.
 
         Args:
             features: (N, T, C) float.
             lens: (N,) valid frames. Padding is never changed.
-            generator: the only source of randomness, on the device of `features`.
+            seeds: N, of the masks of each utterance, which are the same in any batch.
 
         Returns:
             Masked copy (N, T, C), and (N, T) bool: True in frames masked in time.
         """
-        num_utterances, num_frames, num_bins = features.shape
+        _, num_frames, num_bins = features.shape
         lens = lens.to(features.device)
 
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=generator, device=features.device)
-
-        chosen = uniform(num_utterances, 1) < self.probability
+        counts = [1, *[self.num_time_masks] * 2, *[self.num_frequency_masks] * 2]
+        uniform = torch.stack([_uniform(seed, sum(counts)) for seed in seeds])
+        choice, widths, places, bin_widths, bin_places = uniform.to(
+            features.device, non_blocking=True
+        ).split(counts, dim=1)
+        chosen = choice < self.probability
 
         budget = self.max_masked_fraction * lens[:, None].double()  # (N, 1)
         spans = (budget / self.time_mask_size).ceil().clamp(max=self.num_time_masks)
         longest = (budget / spans.clamp(min=1)).floor().clamp(max=self.time_mask_size)
         wanted = torch.arange(self.num_time_masks, device=features.device) < spans
-        widths = (uniform(num_utterances, self.num_time_masks) * (longest + 1)).long()
+        widths = (widths * (longest + 1)).long()
         widths = widths * wanted * chosen
-        time_mask = _cover(
-            uniform(num_utterances, self.num_time_masks), widths, lens[:, None], num_frames
-        )
+        time_mask = _cover(places, widths, lens[:, None], num_frames)
 
         widest = min(self.frequency_mask_size, num_bins)
-        widths = (uniform(num_utterances, self.num_frequency_masks) * (widest + 1)).long() * chosen
+        widths = (bin_widths * (widest + 1)).long() * chosen
         bins = torch.full_like(lens[:, None], num_bins)
-        frequency_mask = _cover(
-            uniform(num_utterances, self.num_frequency_masks), widths, bins, num_bins
-        )
+        frequency_mask = _cover(bin_places, widths, bins, num_bins)
 
         valid = torch.arange(num_frames, device=features.device) < lens[:, None]  # (N, T)
         total = torch.where(valid[..., None], features, 0).sum((1, 2), dtype=torch.float32)
         mean = (total / (lens.clamp(min=1) * num_bins)).to(features.dtype)
         masked = (time_mask[:, :, None] | frequency_mask[:, None, :]) & valid[..., None]
         return torch.where(masked, mean[:, None, None], features), time_mask
+
+
+def _uniform(seed: int, count: int) -> Tensor:
+    """(count,) in [0, 1)."""
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 
 
 def _cover(position: Tensor, widths: Tensor, sizes: Tensor, length: int) -> Tensor:

@@ -5,6 +5,7 @@ The only place where a configuration meets a constructor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from mvqkd.data.loading.batch import Batch
 from mvqkd.data.loading.batch_loader import BatchLoader, eval_loader
 from mvqkd.data.loading.epochs import TrainingPlan
-from mvqkd.data.loading.limits import BatchLimits
+from mvqkd.data.loading.limits import BatchLimits, StepSize
 from mvqkd.data.loading.noise import NoiseMixer
 from mvqkd.data.loading.pool import open_pool
 from mvqkd.data.loading.tokenizer import Tokenizer
@@ -188,7 +189,7 @@ def build_updater(
     )
 
 
-def build_train_batches(
+def build_train_steps(
     config: ExperimentConfig,
     cuts: Sequence[Path],
     lang_dir: Path,
@@ -199,12 +200,14 @@ def build_train_batches(
     rank: int,
     world_size: int,
 ) -> BatchLoader:
-    """Batches of one training process; `targets`: see `BatchLoader`."""
+    """Steps of one training process; `targets`: see `BatchLoader`."""
     data, seed = config.data, config.training.seed
-    limits = BatchLimits(max_duration=data.max_duration, max_tokens=data.max_tokens)
+    step = StepSize(data.step_duration, data.step_tokens)
+    limits = BatchLimits(data.batch_duration or math.inf, data.batch_tokens or math.inf)
     pool = open_pool(
         cuts,
         lang_dir,
+        step,
         limits,
         labelled_hours=data.labelled_hours,
         unlabelled=data.unlabelled_ratio > 0,
@@ -212,14 +215,15 @@ def build_train_batches(
     )
     plan = TrainingPlan(
         pool,
-        limits,
+        step,
+        limits=limits,
         num_buckets=data.num_buckets,
         seed=seed,
         unlabelled_ratio=data.unlabelled_ratio,
         rank=rank,
         world_size=world_size,
     )
-    batches = BatchLoader(
+    steps = BatchLoader(
         pool.indexes,
         plan,
         noise=build_noise(data, musan, seed),
@@ -227,8 +231,8 @@ def build_train_batches(
         pad_multiple=data.pad_multiple,
         num_workers=data.num_workers,
     )
-    batches.set_epoch(1)
-    return batches
+    steps.set_epoch(1)
+    return steps
 
 
 def build_noise(config: DataConfig, musan: Path | None, seed: int) -> NoiseMixer | None:
@@ -255,15 +259,6 @@ def build_noise(config: DataConfig, musan: Path | None, seed: int) -> NoiseMixer
     return NoiseMixer(musan, probability=config.musan_probability, snr=(low, high), seed=seed)
 
 
-def describe_batching(config: ExperimentConfig) -> dict[str, object]:
-    """What a training's steps are made of and may change between its runs; JSON-able."""
-    return {
-        "max_duration": config.data.max_duration,
-        "max_tokens": config.data.max_tokens,
-        "accumulate": config.training.accumulate,
-    }
-
-
 class ValidBatches:
     """Batches of one process of several splits of the corpus, the same in every iteration."""
 
@@ -281,7 +276,7 @@ class ValidBatches:
             eval_loader(
                 path,
                 lang_dir,
-                max_duration=config.max_duration,
+                max_duration=config.batch_duration or config.step_duration,
                 rank=rank,
                 world_size=world_size,
                 num_workers=min(1, config.num_workers),

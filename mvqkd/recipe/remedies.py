@@ -24,6 +24,8 @@ STAGES = {
 
 OPTIONS = {
     "avg": "--decoding.avg",
+    "batch_duration": "--data.batch_duration",
+    "batch_tokens": "--data.batch_tokens",
     "corpus_dir": "--corpus-dir",
     "data_dir": "--data-dir",
     "device": "--device",
@@ -34,8 +36,6 @@ OPTIONS = {
     "labelled_hours": "--data.labelled_hours",
     "layer": "--distillation.SECTION.teacher_layer",
     "learning_rate": "--optimizer.learning_rate",
-    "max_duration": "--data.max_duration",
-    "max_tokens": "--data.max_tokens",
     "min_seconds": "--min-seconds",
     "musan_dir": "--musan-dir",
     "num_codebooks": "--distillation.SECTION.quantizer.num_codebooks",
@@ -43,6 +43,8 @@ OPTIONS = {
     "output": "--output",
     "precision": "--training.precision",
     "rate_weight": "--distillation.SECTION.quantizer.rate_distortion_weight",
+    "step_duration": "--data.step_duration",
+    "step_tokens": "--data.step_tokens",
     "strict": "--strict",
     "teacher": "--distillation.SECTION.teacher",
     "unlabelled_cuts": "--unlabelled-splits",

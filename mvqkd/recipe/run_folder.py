@@ -43,10 +43,9 @@ _NEUTRAL = (
 )
 # Fields that may change between runs of one training, which goes on from its last checkpoint.
 _MAY_CHANGE = (
-    "data.max_duration:",
-    "data.max_tokens:",
+    "data.batch_duration:",
+    "data.batch_tokens:",
     "data.pad_multiple:",
-    "training.accumulate:",
     "training.precision:",
 )
 _LENGTH = "training.num_epochs:"  # may grow

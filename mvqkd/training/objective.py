@@ -19,13 +19,29 @@ from mvqkd.training.heads.protocol import HeadLoss
 class Losses:
     """Losses of a batch."""
 
-    total: Tensor
-    """Scalar float32 with gradient: the weighted sum of the components, per encoder frame."""
+    recognition: Tensor
+    """Scalar float32 with gradient: the weighted sum of the losses of heads."""
+    distillation: Tensor
+    """Scalar float32 with gradient: the weighted sum of the losses of distillation."""
     components: dict[str, Tensor]
     """Scalars without gradient: each loss, unweighted, summed over the batch; nats. Those that the
     batch has nothing for are missing."""
     frames: Tensor
     """Scalar int64: encoder frames (25 Hz) of the batch, excluding padding."""
+    labelled_frames: Tensor
+    """Scalar int64: `frames` if the batch has hypotheses, else 0."""
+
+    def total(self, labelled_frames: float | None = None, frames: float | None = None) -> Tensor:
+        """What is minimized: recognition losses per labelled frame plus distillation losses per
+        frame (the two denominators of arXiv 2308.16415, section 3).
+
+        Args:
+            labelled_frames, frames: of the step that the batch is part of; None: of the batch.
+        """
+        if labelled_frames is None or frames is None:
+            return self.total(float(self.labelled_frames), float(self.frames))
+        recognition = self.recognition / max(1.0, labelled_frames)
+        return recognition + self.distillation / max(1.0, frames)
 
 
 class Objective(nn.Module):
@@ -95,7 +111,7 @@ class Objective(nn.Module):
 
     def forward(
         self,
-        batch: Batch,
+        batch: Batch | None,
         *,
         features: Tensor | None = None,
         time_mask: Tensor | None = None,
@@ -105,12 +121,18 @@ class Objective(nn.Module):
         """Losses of a batch, on the device of the parameters.
 
         Args:
+            batch: None: losses of nothing, with gradients of zero, for a process that has no part
+                of a step.
             features: (N, T, C), what the student receives; None: the batch's features as they are.
             time_mask: (N, T) bool, frames of them that SpecAugment masked.
             step: of the training, for warm-ups; None: weights after them, so that validation losses
                 of different steps compare.
             chunk_size: in frames of 40 ms; -1: the whole utterance.
         """
+        if batch is None:
+            nothing = self._nothing()
+            no_frames = torch.zeros((), dtype=torch.int64, device=nothing.device)
+            return Losses(nothing, nothing, {}, no_frames, no_frames)
         distillation = self._distillation()
         names = {name for _, loss in distillation for name in loss.taps}
         has_text = batch.hypotheses is not None
@@ -137,34 +159,34 @@ class Objective(nn.Module):
             step=step,
         )
         frames = context.lens.sum()
-        weighted: dict[str, tuple[float, Tensor]] = {}
+        components: dict[str, Tensor] = {}
+        recognition = distilled = context.features.new_zeros((), dtype=torch.float32)
         if batch.hypotheses is not None:
             for name, head_loss in self._heads():
                 for component, (weight, losses) in head_loss(
                     self.model.heads[name], context
                 ).items():
-                    total = (losses.float() * batch.hypotheses.weights).sum()
-                    weighted[component] = (weight, total)
-        for name, loss in distillation:
-            weighted[name] = (loss.weight, loss(context).float().sum())
-
-        total = torch.stack([weight * sum_ for weight, sum_ in weighted.values()]).sum()
+                    loss = (losses.float() * batch.hypotheses.weights).sum()
+                    recognition = recognition + weight * loss
+                    components[component] = loss.detach()
+        for name, distillation_loss in distillation:
+            loss = distillation_loss(context).float().sum()
+            distilled = distilled + distillation_loss.weight * loss
+            components[name] = loss.detach()
         if not has_text:
-            total = total + self._nothing_of_transcripts()
+            distilled = distilled + self._nothing()
         return Losses(
-            total=total / frames.clamp(min=1),
-            components={name: sum_.detach() for name, (_, sum_) in weighted.items()},
+            recognition=recognition,
+            distillation=distilled,
+            components=components,
             frames=frames,
+            labelled_frames=frames if has_text else torch.zeros_like(frames),
         )
 
-    def _nothing_of_transcripts(self) -> Tensor:
+    def _nothing(self) -> Tensor:
         """Zero, with a gradient of zero for every parameter.
 
         Only transcripts train the heads and the layers above the highest tap, but
-        DistributedDataParallel waits for the gradient of every parameter; and so one process and
-        several do the same.
-
-        The optimizer's momentum and weight decay go on in such steps. Having it pass over these
-        parameters (17b0097) was worse in egs/mini.
+        DistributedDataParallel waits for the gradient of every parameter.
         """
         return torch.stack([0.0 * parameter.sum() for parameter in self.parameters()]).sum()

@@ -12,8 +12,8 @@ class Progress:
 
     epoch: int = 1
     """In progress; num_epochs + 1 after the last."""
-    batches: int = 0
-    """Batches of that epoch that each process has trained on."""
+    epoch_step: int = 0
+    """Steps of that epoch so far."""
     step: int = 0
     """Steps so far, skipped ones included."""
     audio_seconds: float = 0.0
@@ -21,15 +21,11 @@ class Progress:
     elapsed: float = 0.0
     """Seconds of training, over all restarts."""
     best_valid_loss: float | None = None
-    """Per encoder frame."""
+    """The recognition loss, per encoder frame."""
     validated_step: int = 0
     """Of the last validation."""
     nonfinite: int = 0
     """Steps skipped because of values that are not finite."""
-    same_since_epoch: int = 1
-    """Epoch since whose beginning batches are made as they are now."""
-    same_since_step: int = 0
-    """The last step before that."""
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Progress:
@@ -46,9 +42,3 @@ class Progress:
             "audio_hours": self.audio_seconds / 3600,
             "elapsed": self.elapsed,
         }
-
-    def begin_epoch_anew(self) -> None:
-        """Forget how far the epoch in progress is: its batches are made otherwise from now on."""
-        self.batches = 0
-        self.same_since_epoch = self.epoch
-        self.same_since_step = self.step

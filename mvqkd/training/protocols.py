@@ -8,15 +8,18 @@ from typing import Protocol
 from mvqkd.data.loading.batch import Batch
 
 
-class Batches(Protocol):
-    """Batches of one process, such as `mvqkd.data.loading.batch_loader.BatchLoader`."""
+class Steps(Protocol):
+    """Steps of one process, such as `mvqkd.data.loading.batch_loader.BatchLoader`; as many in every
+    epoch and of every process."""
 
-    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
-        """Go to an epoch (from 1), without its first batches."""
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Go to step `first` (from 0) of an epoch (from 1)."""
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """The batches of each step; none where the process has no part of it."""
+        ...
 
 
 class LoopSettings(Protocol):
@@ -24,8 +27,6 @@ class LoopSettings(Protocol):
 
     num_epochs: int
     """Passes over the training batches."""
-    accumulate: int
-    """Batches of a process in a step."""
     average_period: int
     """Steps between updates of the running average of the weights."""
     log_interval: int

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
-
 
 def derive_seed(*parts: int | str) -> int:
     """A seed in [0, 2^63) for this place: for example `derive_seed(42, "step", 1000, rank)`.
@@ -19,11 +17,6 @@ def derive_seed(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def generator(device: torch.device | str, *parts: int | str) -> torch.Generator:
-    """A generator on `device`, seeded by `derive_seed(*parts)`."""
-    return torch.Generator(device).manual_seed(derive_seed(*parts))
 
 
 def choose(values: list[int], *parts: int | str) -> int:

@@ -22,7 +22,12 @@ class LossSums:
     def add(self, losses: Losses) -> None:
         """Add a batch."""
         frames = losses.frames.double()
-        values = {"total": losses.total.detach().double() * frames, "frames": frames}
+        values = {
+            "recognition": losses.recognition.detach().double(),
+            "distillation": losses.distillation.detach().double(),
+            "frames": frames,
+            "labelled_frames": losses.labelled_frames.double(),
+        }
         for name, loss in losses.components.items():
             values |= {name: loss.double(), _frames(name): frames}
         for name, value in values.items():
@@ -34,12 +39,12 @@ class LossSums:
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def over(self, world: World, components: Sequence[str]) -> dict[str, float]:
-        """Sums over all processes: `total`, `frames`, and each component with the frames of the
-        batches that had it.
+        """Sums over all processes: of the weighted losses, their frames, and each component with
+        the frames of the batches that had it.
 
         Every process must call it, with the same names, also one that has added nothing.
         """
-        names = ["total", "frames"]
+        names = ["recognition", "distillation", "frames", "labelled_frames"]
         for name in components:
             names += [name, _frames(name)]
         local = [float(self._sums.get(name, 0.0)) for name in names]
@@ -47,10 +52,14 @@ class LossSums:
 
 
 def per_frame(sums: dict[str, float]) -> dict[str, float]:
-    """The loss and each component per encoder frame, from what `LossSums.over` returns; nan when
-    there are no frames, and nothing of components that no batch had."""
-    frames = sums["frames"]
-    means = {"loss": sums["total"] / frames if frames else float("nan")}
+    """From what `LossSums.over` returns: `loss`, the mean of what is minimized; `recognition_loss`,
+    its part that is not distillation, per labelled frame; and each component per encoder frame.
+    nan when there are no frames, and nothing of components that no batch had."""
+    labelled, frames = sums["labelled_frames"], sums["frames"]
+    recognition = sums["recognition"] / labelled if labelled else float("nan")
+    distillation = sums["distillation"] / frames if frames else float("nan")
+    loss = distillation + (recognition if labelled else 0.0)
+    means = {"loss": loss, "recognition_loss": recognition}
     for name, value in sums.items():
         count = sums.get(_frames(name), 0.0)
         if count:

@@ -12,9 +12,8 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -32,12 +31,23 @@ from mvqkd.training.metrics import (
     x_real_time,
 )
 from mvqkd.training.progress import Progress
-from mvqkd.training.protocols import Batches, LoopSettings
+from mvqkd.training.protocols import LoopSettings, Steps
 from mvqkd.training.sums import per_frame
 from mvqkd.training.update import Updater
 from mvqkd.training.validation import Transcribe, validate
 
 _UPDATES_PER_EPOCH = 10
+
+
+class _Amounts(NamedTuple):
+    """What a step holds, over all processes."""
+
+    frames: float
+    """Encoder frames."""
+    labelled_frames: float
+    """Those of them that have hypotheses."""
+    seconds: float
+    """Of audio."""
 
 
 class Trainer:
@@ -47,14 +57,12 @@ class Trainer:
         updater: holds the objective and the optimizer.
         config: of the loop.
         exp_dir: for checkpoints and logs.
-        train_batches: of this process; every process has the same number of them.
+        train_steps: of this process.
         valid_batches: of this process.
         learning_rate: as a function of the step (from 1) and of the number of steps of the
             whole training.
         description: JSON-able; kept in each file of weights.
         transcribe: what the student makes of validation batches.
-        batching: JSON-able; how batches are made. When a checkpoint was written with other values,
-            or by another number of processes, its epoch begins anew with the batches of these.
     """
 
     def __init__(
@@ -63,12 +71,11 @@ class Trainer:
         config: LoopSettings,
         *,
         exp_dir: Path,
-        train_batches: Batches,
+        train_steps: Steps,
         valid_batches: Iterable[Batch],
         learning_rate: Callable[[int, int], float],
         description: dict[str, Any],
         transcribe: Transcribe | None = None,
-        batching: dict[str, Any] | None = None,
     ) -> None:
         self.progress = Progress()
         self.updater = updater
@@ -76,30 +83,21 @@ class Trainer:
         self._world = updater.world
         self._config = config
         self._exp_dir = exp_dir
-        self._train_batches = train_batches
+        self._train_steps = train_steps
         self._valid_batches = valid_batches
         self._learning_rate = learning_rate
         self._description = description
         self._transcribe = transcribe
-        self._batching = {**(batching or {}), "processes": self._world.size}
         self._average = RunningAverage(self._objective.model)
         self._interval = LogInterval()
         self._log: MetricsLog | None = None
         self._started = 0.0
 
-        train_batches.set_epoch(1)
-        self._epoch_steps = -(-len(train_batches) // config.accumulate)
+        train_steps.set_epoch(1)
+        epoch_steps = len(train_steps)
+        self._total_steps = config.num_epochs * epoch_steps
         # An epoch without an update of the running average could not be decoded with.
-        self._average_period = min(
-            config.average_period, max(1, self._epoch_steps // _UPDATES_PER_EPOCH)
-        )
-
-    @property
-    def _total_steps(self) -> int:
-        """Of the whole training."""
-        progress = self.progress
-        epochs = self._config.num_epochs - progress.same_since_epoch + 1
-        return progress.same_since_step + epochs * self._epoch_steps
+        self._average_period = min(config.average_period, max(1, epoch_steps // _UPDATES_PER_EPOCH))
 
     def run(self, interruption: Interruption) -> bool:
         """Train to the end, from the last checkpoint if there is one.
@@ -138,34 +136,22 @@ class Trainer:
     def _train_epoch(self, interruption: Interruption) -> bool:
         """Train to the end of the epoch in progress; False if interrupted."""
         config, progress = self._config, self.progress
-        self._train_batches.set_epoch(progress.epoch, progress.batches)
-        batches = iter(self._train_batches)
+        self._train_steps.set_epoch(progress.epoch, progress.epoch_step)
         self._objective.train()
         with tqdm(
             desc=f"epoch {progress.epoch}",
-            initial=progress.batches,
-            total=progress.batches + len(self._train_batches),
-            unit="batch",
+            initial=progress.epoch_step,
+            total=progress.epoch_step + len(self._train_steps),
+            unit="step",
             disable=None if self._world.is_main else True,
             dynamic_ncols=True,
         ) as bar:
-            while True:
-                group = list(islice(batches, config.accumulate))
-                having, frames, seconds, stop = self._agree(group, interruption)
-                if stop:
+            for batches in self._train_steps:
+                amounts = self._agree(batches, interruption)
+                if amounts is None:
                     return False
-                if having < self._world.size:
-                    if having:
-                        logging.warning(
-                            "epoch %d: %d of %d processes have batches left over; they are not "
-                            "trained on",
-                            progress.epoch,
-                            having,
-                            self._world.size,
-                        )
-                    return True
-                self._step(group, frames, seconds)
-                bar.update(len(group))
+                self._step(batches, amounts)
+                bar.update()
                 if progress.step % config.log_interval == 0:
                     self._report(bar)
                 # Before the checkpoint, which else would not know of it: a killed training would
@@ -174,30 +160,31 @@ class Trainer:
                     self._validate()
                 if progress.step % config.save_interval == 0:
                     self._save_step()
+        return True
 
-    def _agree(
-        self, group: list[Batch], interruption: Interruption
-    ) -> tuple[int, float, float, bool]:
-        """Number of processes that have batches, frames and seconds of all, whether to stop."""
-        encoder = self._objective.model.encoder
-        frames = sum(int(encoder.output_lens(batch.feature_lens).sum()) for batch in group)
-        seconds = sum(batch.seconds for batch in group)
-        having, frames_of_all, seconds_of_all, stop = self._world.sum(
-            [bool(group), frames, seconds, interruption.requested]
+    def _agree(self, batches: list[Batch], interruption: Interruption) -> _Amounts | None:
+        """What the step holds over all processes; None if one of them was asked to stop."""
+        output_lens = self._objective.model.encoder.output_lens
+        frames = [int(output_lens(batch.feature_lens).sum()) for batch in batches]
+        labelled = [n for n, batch in zip(frames, batches, strict=True) if batch.labelled]
+        seconds = sum(batch.seconds for batch in batches)
+        *amounts, stop = self._world.sum(
+            [sum(frames), sum(labelled), seconds, interruption.requested]
         )
-        return int(having), frames_of_all, seconds_of_all, stop > 0
+        return None if stop else _Amounts(*amounts)
 
-    def _step(self, group: list[Batch], frames: float, seconds: float) -> None:
+    def _step(self, batches: list[Batch], amounts: _Amounts) -> None:
         progress = self.progress
         progress.step += 1
         update = self.updater.update(
-            group,
+            batches,
             step=progress.step,
-            frames=frames,
+            frames=amounts.frames,
+            labelled_frames=amounts.labelled_frames,
             learning_rate=self._learning_rate(progress.step, self._total_steps),
         )
-        progress.batches += len(group)
-        progress.audio_seconds += seconds
+        progress.epoch_step += 1
+        progress.audio_seconds += amounts.seconds
         self._interval.add(update)
         if update.nonfinite_ids:
             self._count_nonfinite(update.nonfinite_ids)
@@ -229,7 +216,7 @@ class Trainer:
             path = checkpoint.epoch_path(self._exp_dir, self.progress.epoch)
             checkpoint.save_checkpoint(path, self._weights())
         self.progress.epoch += 1
-        self.progress.batches = 0
+        self.progress.epoch_step = 0
         self._save_step()
 
     # ---- reports --------------------------------------------------------------------------------
@@ -279,7 +266,7 @@ class Trainer:
             transcribe=self._transcribe,
         )
         progress.validated_step = progress.step
-        loss, least = values["loss"], progress.best_valid_loss
+        loss, least = values["recognition_loss"], progress.best_valid_loss
         best = math.isfinite(loss) and (least is None or loss < least)
         if best:
             progress.best_valid_loss = loss
@@ -332,7 +319,6 @@ class Trainer:
                 "scaler": self.updater.scaler.state_dict(),
                 "progress": asdict(self.progress),
                 "interval": interval,
-                "batching": self._batching,
                 "description": self._description,
             },
         )
@@ -371,19 +357,9 @@ class Trainer:
         self.progress = Progress.restore(state["progress"])
         self._interval = LogInterval.restore(state["interval"], is_main=self._world.is_main)
         logging.info(
-            "going on from %s, read in %.2f s: epoch %d, batch %d, step %d",
+            "going on from %s, read in %.2f s: epoch %d, step %d",
             path,
             time.monotonic() - begin,
             self.progress.epoch,
-            self.progress.batches,
             self.progress.step,
         )
-        before = state.get("batching", self._batching)
-        if before != self._batching:
-            self.progress.begin_epoch_anew()
-            logging.info(
-                "batches were made with %s, are made with %s: epoch %d begins anew",
-                before,
-                self._batching,
-                self.progress.epoch,
-            )

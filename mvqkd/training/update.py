@@ -21,7 +21,7 @@ from mvqkd.runtime.distributed import World
 from mvqkd.training.diagnostics import describe, save_batch
 from mvqkd.training.objective import Losses, Objective
 from mvqkd.training.optimizer import set_learning_rate
-from mvqkd.training.seeding import choose, derive_seed, generator
+from mvqkd.training.seeding import choose, derive_seed
 from mvqkd.training.sums import LossSums
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -47,11 +47,13 @@ class Update:
 class Updater:
     """Takes a step from the batches of all processes.
 
-    The loss is the sum over all batches of a step, of all processes, divided by their encoder
-    frames: so several processes or accumulated batches give the gradient of one big batch.
+    Recognition and distillation losses are summed over all batches of a step, of all processes, and
+    divided by their labelled and by all their encoder frames: so several processes or accumulated
+    batches give the gradient of one big batch.
 
-    Everything random is seeded from (seed, step, number of the batch, rank), except for chunk
-    sizes, which are the same on all ranks.
+    Chunk sizes are seeded from (seed, step) and SpecAugment from (seed, step, utterance): they are
+    the same however a step is divided. Dropout is not: it is seeded from (seed, step, number of the
+    batch, rank).
 
     Args:
         objective: on the device of `world`.
@@ -104,35 +106,44 @@ class Updater:
         )
 
     def update(
-        self, batches: Sequence[Batch], *, step: int, frames: float, learning_rate: float
+        self,
+        batches: Sequence[Batch],
+        *,
+        step: int,
+        frames: float,
+        labelled_frames: float,
+        learning_rate: float,
     ) -> Update:
-        """One step; every process must call it, with at least one batch.
+        """One step; every process must call it.
 
         Args:
-            batches: of this process, on the CPU.
+            batches: of this process, on the CPU; none if it has no part of the step.
             step: counts from 1.
             frames: encoder frames of the batches of all processes.
+            labelled_frames: those of them that have hypotheses.
             learning_rate: of this step.
         """
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rate(self.optimizer, learning_rate)
         sums = LossSums()
         totals: list[Tensor] = []
-        for number, batch in enumerate(batches):
-            is_last = number == len(batches) - 1
+        for number, batch in enumerate(batches or [None]):
+            is_last = number >= len(batches) - 1
             try:
                 with self._synchronization(is_last):
                     losses = self._forward(batch, step, number)
-                    share = losses.frames * (self.world.size / max(1.0, frames))
+                    # DistributedDataParallel takes the mean over processes.
+                    total = losses.total(labelled_frames, frames) * self.world.size
                     # A loss can be infinite and have no gradient, where an utterance has no
                     # alignment: then the gradient is made to show it.
-                    share = share.where(losses.total.isfinite(), torch.nan)
-                    self.scaler.scale(losses.total * share).backward()
+                    total = total * torch.where(total.isfinite(), 1.0, torch.nan)
+                    self.scaler.scale(total).backward()
             except Exception as error:
-                self._keep_failed(batch, step, error)
+                if batch is not None:
+                    self._keep_failed(batch, step, error)
                 raise
             sums.add(losses)
-            totals.append(losses.total.detach())
+            totals.append(total.detach())
 
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -148,18 +159,17 @@ class Updater:
         self.scaler.update()
         return Update(None, norm, 1.0, self._name_nonfinite(batches, totals, step))
 
-    def _forward(self, batch: Batch, step: int, number: int) -> Losses:
-        place = ("step", step, number)
-        torch.manual_seed(derive_seed(self._seed, *place, self.world.rank))
-        device = self.world.device
-        batch = batch.to(device)
+    def _forward(self, batch: Batch | None, step: int, number: int) -> Losses:
+        torch.manual_seed(derive_seed(self._seed, "step", step, number, self.world.rank))
+        model = self._parallel or self.objective
+        if batch is None:
+            return model(None)
+        batch = batch.to(self.world.device)
         features = time_mask = None
         if self._augment is not None:
-            random = generator(device, self._seed, "augment", *place, self.world.rank)
-            features, time_mask = self._augment(batch.features, batch.feature_lens, random)
-        # One size for all ranks: the slowest decides how long a step takes.
-        chunk_size = choose(self.objective.chunk_sizes, self._seed, "chunk", *place)
-        model = self._parallel or self.objective
+            seeds = [derive_seed(self._seed, "augment", step, name) for name in batch.ids]
+            features, time_mask = self._augment(batch.features, batch.feature_lens, seeds)
+        chunk_size = choose(self.objective.chunk_sizes, self._seed, "chunk", step)
         with self.autocast():
             return model(
                 batch, features=features, time_mask=time_mask, step=step, chunk_size=chunk_size
@@ -177,7 +187,7 @@ class Updater:
         gradient's scale is made for."""
         blamed = [
             batch
-            for batch, total in zip(batches, totals, strict=True)
+            for batch, total in zip(batches, totals, strict=False)
             if not math.isfinite(float(total))
         ]
         if self.world.sum([len(blamed)]) == [0.0]:

@@ -49,7 +49,7 @@ def validate(
     for batch in batches:
         with autocast():
             losses = objective(batch.to(world.device), chunk_size=objective.validation_chunk_size)
-        if losses.total.isfinite():
+        if losses.total().isfinite():
             sums.add(losses)
         else:
             logging.warning("validation: no finite loss, skipped: %s", ", ".join(batch.ids))

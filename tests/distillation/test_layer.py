@@ -139,7 +139,7 @@ def test_in_an_objective_the_student_learns_the_codes(store: CodeStore) -> None:
     for _ in range(120):
         optimizer.zero_grad()
         losses = objective(batch)
-        losses.total.backward()
+        losses.total().backward()
         optimizer.step()
         history.append(float(losses.components["codes"] / losses.frames))
     assert history[0] > 1.9  # ln 8 = 2.08
@@ -184,7 +184,7 @@ def test_audio_without_transcripts_trains_the_encoder_alone(store: CodeStore) ->
     losses = objective(silent)
     assert list(losses.components) == ["codes"]
     assert_close(losses.components["codes"], objective(batch).components["codes"])
-    losses.total.backward()
+    losses.total().backward()
     for name, parameter in objective.named_parameters():
         assert parameter.grad is not None, name  # DistributedDataParallel waits for all
     moved = {name for name, p in objective.named_parameters() if p.grad.any()}

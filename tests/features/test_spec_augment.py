@@ -9,8 +9,8 @@ from lhotse.utils import fix_random_seed
 from mvqkd.features.spec_augment import SpecAugment
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeds(count: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(2**60, size=count).tolist()
 
 
 def spans(mask: torch.Tensor) -> list[int]:
@@ -23,7 +23,7 @@ def test_only_masked_values_change_and_padding_never() -> None:
     features = torch.randn(4, 500, 80)
     lens = torch.tensor([500, 300, 120, 7])
     features[torch.arange(500) >= lens[:, None]] = -23.0
-    masked, time_mask = SpecAugment(probability=1.0)(features, lens, generator())
+    masked, time_mask = SpecAugment(probability=1.0)(features, lens, seeds(len(lens)))
     assert time_mask.shape == (4, 500)
     assert time_mask.any()
     assert not time_mask[torch.arange(500) >= lens[:, None]].any()
@@ -42,8 +42,8 @@ def test_padding_of_the_batch_changes_nothing() -> None:
     features, lens = torch.randn(3, 200, 80), torch.tensor([200, 150, 90])
     longer = torch.nn.functional.pad(features, (0, 0, 0, 64), value=5.0)
     augment = SpecAugment()
-    short, short_mask = augment(features, lens, generator(3))
-    long, long_mask = augment(longer, lens, generator(3))
+    short, short_mask = augment(features, lens, seeds(len(lens), 3))
+    long, long_mask = augment(longer, lens, seeds(len(lens), 3))
     torch.testing.assert_close(long[:, :200], short)
     assert torch.equal(long_mask[:, :200], short_mask)
 
@@ -52,7 +52,7 @@ def test_padding_of_the_batch_changes_nothing() -> None:
 def test_masks_stay_within_bounds(frames: int) -> None:
     augment = SpecAugment(probability=1.0, num_frequency_masks=1)
     features = torch.randn(64, frames, 80)
-    masked, time_mask = augment(features, torch.full((64,), frames), generator())
+    masked, time_mask = augment(features, torch.full((64,), frames), seeds(64))
     assert time_mask.float().mean(1).max() <= 0.15
     for n in range(64):
         free = ~time_mask[n]
@@ -72,7 +72,7 @@ def test_masks_as_much_as_lhotse() -> None:
         num_frame_masks=10,
         frames_mask_size=100,
     )(features.clone())
-    ours, _ = SpecAugment()(features, lens, generator())
+    ours, _ = SpecAugment()(features, lens, seeds(len(lens)))
     changed = [(x != features).float() for x in (theirs, ours)]
     frames = [float((c.mean(2) == 1).float().mean()) for c in changed]
     bins = [float((c.mean(1) == 1).float().mean()) for c in changed]
@@ -87,7 +87,7 @@ def test_every_frame_is_masked_equally_often() -> None:
         num_time_masks=1, time_mask_size=30, num_frequency_masks=0, probability=1.0
     )
     features = torch.zeros(20000, 200, 1)
-    _, mask = augment(features, torch.full((20000,), 200), generator())
+    _, mask = augment(features, torch.full((20000,), 200), seeds(20000))
     lengths = mask.sum(1)
     # Uniform over 0..30.
     counts = np.bincount(lengths.numpy(), minlength=31)
@@ -97,24 +97,27 @@ def test_every_frame_is_masked_equally_often() -> None:
     assert float(middle.max() - middle.min()) < 0.02
 
 
-def test_is_a_function_of_the_generator() -> None:
+def test_is_a_function_of_the_seeds() -> None:
     features, lens = torch.randn(8, 300, 80), torch.full((8,), 300)
     augment = SpecAugment()
     torch.manual_seed(0)
-    first, _ = augment(features, lens, generator(1))
+    first, _ = augment(features, lens, seeds(8, 1))
     torch.manual_seed(99)
-    again, _ = augment(features, lens, generator(1))
-    other, _ = augment(features, lens, generator(2))
+    again, _ = augment(features, lens, seeds(8, 1))
+    other, _ = augment(features, lens, seeds(8, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    # Each utterance has its own: in another batch it has the same masks.
+    part, _ = augment(features[[5, 2]], lens[:2], [seeds(8, 1)[5], seeds(8, 1)[2]])
+    torch.testing.assert_close(part, first[[5, 2]])
 
 
 def test_probability_is_of_utterances() -> None:
     features, lens = torch.randn(2000, 100, 80), torch.full((2000,), 100)
-    untouched, mask = SpecAugment(probability=0.0)(features[:10], lens[:10], generator())
+    untouched, mask = SpecAugment(probability=0.0)(features[:10], lens[:10], seeds(10))
     assert torch.equal(untouched, features[:10])
     assert not mask.any()
-    masked, _ = SpecAugment(probability=0.3, num_time_masks=0)(features, lens, generator())
+    masked, _ = SpecAugment(probability=0.3, num_time_masks=0)(features, lens, seeds(len(lens)))
     share = float((masked != features).flatten(1).any(1).float().mean())
     # Two masks of width 0..27 are both empty in 1 of 28^2 cases.
     assert share == pytest.approx(0.3, abs=0.04)
@@ -122,7 +125,7 @@ def test_probability_is_of_utterances() -> None:
 
 def test_bfloat16_and_options() -> None:
     features = torch.randn(2, 100, 80, dtype=torch.bfloat16)
-    masked, _ = SpecAugment()(features, torch.tensor([100, 50]), generator())
+    masked, _ = SpecAugment()(features, torch.tensor([100, 50]), seeds(2))
     assert masked.dtype == torch.bfloat16
     with pytest.raises(ValueError):
         SpecAugment(probability=1.5)

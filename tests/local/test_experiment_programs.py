@@ -24,7 +24,7 @@ from tests.teachers.corpus import URI
 STUDENT = """
 model: {dim: 16, num_layers: 1, num_heads: 2, feedforward_dim: 16, conv_kernel: 3,
         predictor_dim: 16, joiner_dim: 16}
-data: {max_duration: 6, num_buckets: 2, num_workers: 0}
+data: {step_duration: 6, num_buckets: 2, num_workers: 0}
 training: {num_epochs: 2}
 """
 LEARNER = f"""

@@ -34,8 +34,8 @@ def test_a_step_is_its_stage_with_the_options_of_the_run(monkeypatch: pytest.Mon
 
 
 def test_parameters_are_options() -> None:
-    error = UserError("too long", remedy="40 takes all", parameters=("max_duration", "num_jobs"))
-    assert tell(error) == "too long\n  remedy: 40 takes all (--data.max_duration, --nj)"
+    error = UserError("too long", remedy="40 takes all", parameters=("step_duration", "num_jobs"))
+    assert tell(error) == "too long\n  remedy: 40 takes all (--data.step_duration, --nj)"
     assert str(error) == "too long\n  remedy: 40 takes all"
     assert tell(UserError("that is it")) == "that is it"
 
@@ -80,7 +80,8 @@ def test_every_parameter_of_an_error_has_an_option() -> None:
             if isinstance(node, ast.keyword) and node.arg == "parameters":
                 found |= {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)}
     names = {name for name in found if isinstance(name, str) and name.isidentifier()}
-    assert names - {"max_"} and not names - {"max_"} - OPTIONS.keys()
+    prefixes = {"step_", "batch_"}
+    assert names - prefixes and not names - prefixes - OPTIONS.keys()
 
 
 def test_programs_print_two_lines() -> None:

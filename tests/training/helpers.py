@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -98,23 +98,23 @@ class TapLoss(nn.Module):
         return (out * valid).sum(1)
 
 
-class FixedBatches:
-    """`Batches` of a given list, in an order that depends on the epoch."""
+class FixedSteps:
+    """`Steps` of a given list, in an order that depends on the epoch; a batch is a step."""
 
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
+    def __init__(self, steps: Sequence[Batch | list[Batch]]) -> None:
+        self.steps = [step if isinstance(step, list) else [step] for step in steps]
         self.order: list[int] = []
 
-    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
         random = torch.Generator().manual_seed(epoch)
-        self.order = torch.randperm(len(self.batches), generator=random).tolist()[skip_batches:]
+        self.order = torch.randperm(len(self.steps), generator=random).tolist()[first:]
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Batch]]:
         for i in list(self.order):
-            yield self.batches[i]
+            yield self.steps[i]
 
 
 def some_batches(count: int = 3) -> list[Batch]:
@@ -132,12 +132,11 @@ def make_trainer(
     exp_dir: Path,
     *,
     world: World | None = None,
-    train: FixedBatches | None = None,
+    train: FixedSteps | None = None,
     valid: list[Batch] | None = None,
     objective: Objective | None = None,
     learning_rate: Callable[[int, int], float] | None = None,
     transcribe=None,
-    batching: dict | None = None,
     updater_options: dict | None = None,
     **config,
 ) -> Trainer:
@@ -148,12 +147,11 @@ def make_trainer(
         make_updater(objective, exp_dir / "log", world=world or World(), **(updater_options or {})),
         dataclasses.replace(settings, **config),
         exp_dir=exp_dir,
-        train_batches=FixedBatches(some_batches()) if train is None else train,
+        train_steps=FixedSteps(some_batches()) if train is None else train,
         valid_batches=[make_batch("v1", "v2")] if valid is None else valid,
         learning_rate=learning_rate or (lambda step, total: 0.01),
         description={"made": "by a test"},
         transcribe=transcribe,
-        batching=batching,
     )
 
 

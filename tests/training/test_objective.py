@@ -23,10 +23,29 @@ def test_total_is_the_weighted_sum_per_frame():
     assert list(components) == objective.components == ["simple", "pruned", "ctc", "tap"]
     assert losses.frames == objective.model.encoder.output_lens(batch.feature_lens).sum()
     total = 0.65 * components["simple"] + 0.55 * components["pruned"] + 0.2 * components["ctc"]
-    assert_close(losses.total * losses.frames, total + 2 * components["tap"])
+    assert_close(losses.total() * losses.frames, total + 2 * components["tap"])
     after = objective(batch)  # weights after the warm-up
     total = 0.3 * components["simple"] + components["pruned"] + 0.2 * components["ctc"]
-    assert_close(after.total * losses.frames, total + 2 * components["tap"])
+    assert_close(after.total() * losses.frames, total + 2 * components["tap"])
+
+
+def test_each_kind_of_loss_has_its_denominator():
+    objective = make_objective(distillation={"tap": TapLoss()})
+    labelled = objective(make_batch("a", "b"))
+    unlabelled = objective(make_batch("c", labelled=False))
+    assert labelled.labelled_frames == labelled.frames and unlabelled.labelled_frames == 0
+    frames = float(labelled.frames + unlabelled.frames)
+    total = sum(x.total(float(labelled.frames), frames) for x in (labelled, unlabelled))
+    taps = labelled.components["tap"] + unlabelled.components["tap"]
+    assert_close(total, labelled.recognition / labelled.frames + 2 * taps / frames)
+
+
+def test_a_process_without_a_part_of_the_step_has_gradients_of_zero():
+    objective = make_objective(distillation={"tap": TapLoss()})
+    losses = objective(None)
+    losses.total().backward()
+    assert losses.frames == 0 and not losses.components
+    assert all(not p.grad.any() for p in objective.parameters())
 
 
 def test_components_add_up_over_batches():
@@ -41,7 +60,7 @@ def test_a_distillation_loss_learns_and_stays_out_of_the_model():
     tap = TapLoss()
     objective = make_objective(distillation={"tap": tap})
     batch, time_mask = make_batch("a"), torch.ones(1, 4, dtype=torch.bool)
-    objective(batch, time_mask=time_mask).total.backward()
+    objective(batch, time_mask=time_mask).total().backward()
     assert all(p.grad is not None for p in objective.parameters())
     assert not any("tap" in name for name in objective.model.state_dict())
     assert "distillation.tap.head.weight" in objective.state_dict()
@@ -155,7 +174,7 @@ def test_chunk_size_and_left_context_reach_the_encoder():
         batch.features, batch.feature_lens, chunk_size=streaming[0], left_context=streaming[1]
     )
     assert torch.equal(found, expected)
-    assert full.total != chunked.total
+    assert full.total() != chunked.total()
 
 
 def test_heads_and_their_losses_go_together():
@@ -178,11 +197,11 @@ def test_encoder_learns_from_ctc_alone_at_first():
     text = batch.hypotheses
     ctc = ctc_loss(objective.model.ctc(encoder_out).log_softmax(-1), text.tokens, lens, text.lens)
     expected = encoder_gradient(0.2 * ctc.sum() / losses.frames)
-    for gradient, wanted in zip(encoder_gradient(losses.total), expected, strict=True):
+    for gradient, wanted in zip(encoder_gradient(losses.total()), expected, strict=True):
         assert_close(gradient, wanted)
-    after = encoder_gradient(objective(batch, step=6).total)
+    after = encoder_gradient(objective(batch, step=6).total())
     assert not torch.allclose(after[0], expected[0], rtol=0.01)
-    objective(batch, step=5).total.backward()
+    objective(batch, step=5).total().backward()
     assert all(p.grad is not None for p in objective.parameters())  # as DDP demands
 
 
@@ -193,8 +212,9 @@ def test_overfits_four_utterances(tmp_path):
     batch.hypotheses.tokens[:] = torch.tensor([[3, 4, 5], [4, 3, 5], [5, 3, 4], [4, 4, 3]])
     updater = make_updater(objective, tmp_path)
     frames = float(objective(batch).frames)
+    amounts = {"frames": frames, "labelled_frames": frames, "learning_rate": 0.01}
     for step in range(1, 201):
-        updater.update([batch], step=step, frames=frames, learning_rate=0.01)
+        updater.update([batch], step=step, **amounts)
     pruned = objective.eval()(batch).components["pruned"] / 4
     assert pruned < 0.1  # nats for a whole transcript; log(4^3) = 4.2 for a guess of its tokens
 
@@ -210,7 +230,7 @@ def test_audio_without_transcripts_goes_no_further_than_the_highest_tap():
         objective.distillation["tap"].taps = taps
         objective.zero_grad()
         torch.manual_seed(0)
-        objective(make_batch("a", "b", labelled=False)).total.backward()
+        objective(make_batch("a", "b", labelled=False)).total().backward()
         gradients.append([parameter.grad.clone() for parameter in objective.parameters()])
     highest = 1
     layers = list(range(1, encoder.num_layers + 1))

@@ -33,7 +33,7 @@ SIZES = {
     "model.predictor_dim": 16,
     "model.joiner_dim": 16,
     "loss.ctc_scale": 0.2,
-    "data.max_duration": 6,
+    "data.step_duration": 6,
     "data.num_buckets": 2,
     "data.num_workers": 0,
     "training.num_epochs": 2,
@@ -106,9 +106,9 @@ def test_trains_records_and_costs_nothing_again(data, tmp_path):
 @pytest.mark.slow
 def test_goes_on_longer_with_other_batches_and_another_begins_with_its_weights(data, tmp_path):
     _run(data, tmp_path / "first", training__num_epochs=1)
-    later = {"training__precision": "bfloat16", "data__max_duration": 4}
+    later = {"training__precision": "bfloat16", "data__batch_duration": 4}
     output = _run(data, tmp_path / "first", **later)
-    for text in ("training.num_epochs: 1 -> 2", "going on from", "epoch 2 begins anew"):
+    for text in ("training.num_epochs: 1 -> 2", "data.batch_duration: 0.0 -> 4.0", "going on from"):
         assert text in output
     file = tmp_path / "first" / "pretrained.pt"
     assert torch.load(file, weights_only=True)["epoch"] == 2
@@ -236,15 +236,15 @@ def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, lang,
     write_folder(tmp_path, before, DATA, lang)
     (tmp_path / "pretrained.pt").touch()
     assert check_folder(tmp_path, before, DATA)
-    after = _experiment(num_epochs=5, precision="bfloat16", accumulate=2)
-    after.data.max_duration = 100.0
+    after = _experiment(num_epochs=5, precision="bfloat16", keep_epochs=4)
+    after.data.batch_duration = 100.0
     assert not check_folder(tmp_path, after, DATA)  # there are two epochs to train
     with caplog.at_level("INFO"):
         write_folder(tmp_path, after, DATA, lang)
     for text in (
         "training.num_epochs: 3 -> 5",
         "training.precision: 'float32' -> 'bfloat16'",
-        "data.max_duration: 200.0 -> 100.0",
+        "data.batch_duration: 0.0 -> 100.0",
     ):
         assert f"changed since the run before: {text}" in caplog.text
     # Killed before the end, it is not taken for the finished one of three epochs.

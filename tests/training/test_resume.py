@@ -15,7 +15,7 @@ from mvqkd.runtime.interruption import Interruption
 from mvqkd.training import trainer
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
-    FixedBatches,
+    FixedSteps,
     assert_same,
     make_objective,
     make_trainer,
@@ -53,12 +53,13 @@ def _metrics(exp_dir):
 
 
 @pytest.mark.parametrize("stops", [(1,), (2,), (3,), (5,), (1, 2)])
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_stopped_training_ends_as_one_that_never_stopped(tmp_path, stops, accumulate):
-    options = {"accumulate": accumulate, "valid_interval": 2}
+@pytest.mark.parametrize("batches", [1, 2])
+def test_stopped_training_ends_as_one_that_never_stopped(tmp_path, stops, batches):
+    steps = [some_batches(3)[i : i + batches] for i in range(0, 3, batches)]
+    options = {"train": FixedSteps(steps), "valid_interval": 2}
     whole = _trainer(tmp_path / "whole", **options)
     assert whole.run(Interruption())
-    assert whole.progress.step == (6 if accumulate == 1 else 4)
+    assert whole.progress.step == (6 if batches == 1 else 4)
 
     resumed = None
     for stop in stops:
@@ -103,8 +104,13 @@ def test_training_that_is_lost_between_checkpoints_is_repeated(tmp_path):
 
 
 def test_a_validation_that_is_not_finite_is_not_the_best(tmp_path, monkeypatch):
-    losses = iter([math.nan, 3.0, math.nan, 2.0])
-    monkeypatch.setattr(trainer, "validate", lambda *_, **__: ({"loss": next(losses)}, []))
+    recognition = iter([math.nan, 3.0, math.nan, 2.0])
+    total = iter([9.0, 1.0, 9.0, 5.0])  # with distillation: does not decide
+    monkeypatch.setattr(
+        trainer,
+        "validate",
+        lambda *_, **__: ({"loss": next(total), "recognition_loss": next(recognition)}, []),
+    )
     found = _trainer(tmp_path, num_epochs=4)
     assert found.run(Interruption())
     assert found.progress.best_valid_loss == 2.0
@@ -128,26 +134,6 @@ def test_finished_training_goes_on_when_it_gets_longer(tmp_path):
     assert_same(weights(longer.updater.objective.model), expected["model"])
 
 
-def test_other_batches_begin_the_epoch_anew_and_lengthen_the_schedule(tmp_path):
-    """Three batches an epoch, then five from the middle of the first epoch on."""
-    asked = []
-
-    def rate(step, total):
-        asked.append((step, total))
-        return 0.01
-
-    options = {"learning_rate": rate, "batching": {"max_duration": 5}}
-    _trainer(tmp_path / "parts", batching={"max_duration": 9}).run(StopAfter(2))
-    for folder, stop in (("parts", 3), ("parts", None)):
-        asked.clear()
-        other = _trainer(tmp_path / folder, train=FixedBatches(some_batches(5)), **options)
-        assert other.run(Interruption() if stop is None else StopAfter(stop)) == (stop is None)
-    assert other.progress.step == 2 + 2 * 5
-    assert asked[0] == (6, 12)
-    ends = [checkpoint.load_checkpoint(tmp_path / "parts" / f"epoch-{n}.pt") for n in (1, 2)]
-    assert [end["step"] for end in ends] == [7, 12]
-
-
 @pytest.mark.parametrize(
     ("before", "after"), [("float32", "float16"), ("float16", "bfloat16"), ("float16", "float32")]
 )
@@ -158,17 +144,14 @@ def test_training_goes_on_in_another_precision(tmp_path, before, after):
     assert other.progress.step == 6
 
 
-def test_with_another_number_of_processes_the_epoch_begins_anew(tmp_path, caplog):
-    _trainer(tmp_path).run(StopAfter(2))
-    path = checkpoint.step_path(tmp_path, 2)
-    state = checkpoint.load_checkpoint(path)
-    assert (state["progress"]["batches"], state["batching"]["processes"]) == (2, 1)
-    checkpoint.save_checkpoint(path, {**state, "batching": {"processes": 4}})
-    other = _trainer(tmp_path)
-    with caplog.at_level("INFO"):
-        assert other.run(Interruption())
-    assert "made with {'processes': 4}" in caplog.text
-    assert other.progress.step == 2 + 2 * len(other._train_batches)
+def test_steps_may_be_divided_otherwise_after_an_interruption(tmp_path):
+    """Other processes or smaller batches: the same steps go on in the middle of the epoch."""
+    batches = some_batches(6)
+    pairs = [[batches[i], batches[i + 1]] for i in (0, 2, 4)]
+    _trainer(tmp_path, train=FixedSteps(pairs)).run(StopAfter(2))
+    other = _trainer(tmp_path, train=FixedSteps([pairs[0][::-1], pairs[1][:1], pairs[2]]))
+    assert other.run(Interruption())
+    assert other.progress.step == 6
 
 
 def test_files_of_a_killed_process_are_removed(tmp_path):

@@ -20,7 +20,7 @@ from mvqkd.runtime.distributed import World, start_world
 from mvqkd.runtime.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
-    FixedBatches,
+    FixedSteps,
     TapLoss,
     assert_same,
     make_batch,
@@ -32,16 +32,18 @@ from tests.training.helpers import (
 )
 
 
-def _frames(objective, batches):
+def _amounts(objective, batches):
+    """Arguments of `Updater.update` of a step that holds these batches."""
     encoder = objective.model.encoder
-    return float(sum(encoder.output_lens(batch.feature_lens).sum() for batch in batches))
+    frames = [float(encoder.output_lens(batch.feature_lens).sum()) for batch in batches]
+    labelled = [n for n, batch in zip(frames, batches, strict=True) if batch.labelled]
+    return {"frames": sum(frames), "labelled_frames": sum(labelled), "learning_rate": 0.01}
 
 
 def _update(batches, tmp_path, *, step=1, objective=None, **options):
     objective = objective or make_objective(**options.pop("objective_options", {}))
     updater = make_updater(objective, tmp_path, **options)
-    frames = _frames(objective, batches)
-    return objective, updater.update(batches, step=step, frames=frames, learning_rate=0.01)
+    return objective, updater.update(batches, step=step, **_amounts(objective, batches))
 
 
 def _spoiled():
@@ -92,17 +94,16 @@ def test_reduced_precision_has_float32_losses(tmp_path, precision):
     updater = make_updater(objective, tmp_path, precision=precision)
     if precision == "float16":  # the usual one overflows at first
         updater.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    frames = _frames(objective, some_batches(1))
-    update = updater.update(some_batches(1), step=1, frames=frames, learning_rate=0.01)
+    update = updater.update(some_batches(1), step=1, **_amounts(objective, some_batches(1)))
     assert update.sums is not None
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in objective.parameters())
     with torch.autocast("cpu", dtype=getattr(torch, precision)):
         losses = objective(some_batches(1)[0])
-    assert losses.total.dtype == torch.float32
+    assert losses.total().dtype == torch.float32
     assert {part.dtype for part in losses.components.values()} == {torch.float32}
     exact = objective(some_batches(1)[0])
-    assert_close(losses.total, exact.total, rtol=0.02, atol=0.02)
-    assert losses.total != exact.total
+    assert_close(losses.total(), exact.total(), rtol=0.02, atol=0.02)
+    assert losses.total() != exact.total()
 
 
 def test_overflow_of_float16_lowers_the_scale_and_blames_nobody(tmp_path):
@@ -111,7 +112,7 @@ def test_overflow_of_float16_lowers_the_scale_and_blames_nobody(tmp_path):
     updater = make_updater(objective, tmp_path, precision="float16")
     updater.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120)
     batches = some_batches(1)
-    update = updater.update(batches, step=1, frames=_frames(objective, batches), learning_rate=0.01)
+    update = updater.update(batches, step=1, **_amounts(objective, batches))
     assert update.sums is None and update.nonfinite_ids == []
     assert updater.scaler.get_scale() == 2.0**119
     assert_same(weights(objective), before)
@@ -139,13 +140,13 @@ def test_utterance_without_frames_is_not_silently_infinite(tmp_path):
 
 def test_training_goes_on_after_a_bad_batch_and_stops_after_too_many(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        trainer = make_trainer(tmp_path / "one", train=FixedBatches([*some_batches(), _spoiled()]))
+        trainer = make_trainer(tmp_path / "one", train=FixedSteps([*some_batches(), _spoiled()]))
         assert trainer.run(Interruption())
     assert trainer.progress.nonfinite == 2  # one in each epoch
     assert "bad" in caplog.text
     lines = read_metrics(tmp_path / "one" / "log" / "metrics.jsonl")
     assert all(line["loss"] is not None for line in lines)
-    trainer = make_trainer(tmp_path / "two", train=FixedBatches([_spoiled()]), max_nonfinite=1)
+    trainer = make_trainer(tmp_path / "two", train=FixedSteps([_spoiled()]), max_nonfinite=1)
     with pytest.raises(UserError, match="max_nonfinite"):
         trainer.run(Interruption())
 
@@ -190,14 +191,6 @@ def _sgd(objective):
     return torch.optim.SGD(objective.parameters(), lr=0.01)
 
 
-class _WithMore(FixedBatches):
-    """A batch more than the other process has."""
-
-    def __iter__(self):
-        yield from super().__iter__()
-        yield make_batch("left over")
-
-
 def _one_of_two(rank, port):
     torch.set_num_threads(1)
     os.environ.update(
@@ -212,49 +205,73 @@ def _free_port():
         return server.getsockname()[1]
 
 
-def _process(rank, port, folder, shares, expected):
-    """One of two: trains on its batches and compares with `expected`."""
+AUGMENT = {"time_mask_size": 10, "frequency_mask_size": 4}
+
+
+def _train(folder, steps, world=None):
+    """On one or two processes; dropout alone depends on how many there are."""
+    # Other initial weights on each process: those of the first count.
+    objective = make_objective(
+        seed=world.rank if world else 0,
+        distillation={"tap": TapLoss()},
+        causal=True,
+        chunk_sizes=[2, 4, -1],
+    )
+    trainer = make_trainer(
+        folder,
+        world=world,
+        objective=objective,
+        train=FixedSteps(steps),
+        valid=[make_batch("v1"), make_batch("v2")][world.rank if world else 0 :],
+        num_epochs=1,
+        log_interval=1,
+        updater_options={"optimizer": _sgd(objective), "augment": SpecAugment(**AUGMENT)},
+    )
+    assert trainer.run(Interruption())
+    return trainer
+
+
+def _process(rank, port, folder, shares, expected, losses):
+    """One of two: trains on its shares of the steps and compares with what one process had."""
     with _one_of_two(rank, port) as world:
         assert world.sum([rank + 1, 0.5]) == [3, 1]
         assert world.gather(rank) == [0, 1]
-        for name, train in (
-            ("even", FixedBatches),
-            ("uneven", _WithMore if rank else FixedBatches),
-        ):
-            # Other initial weights: those of rank 0 count.
-            objective = make_objective(seed=rank, distillation={"tap": TapLoss()})
-            trainer = make_trainer(
-                folder / name,
-                world=world,
-                objective=objective,
-                train=train(shares[rank]),
-                valid=[make_batch("v1"), make_batch("v2")][rank:],
-                accumulate=2,
-                num_epochs=1,
-                updater_options={"optimizer": _sgd(objective)},
-            )
-            assert trainer.run(Interruption())
-            for key, value in weights(objective).items():
-                assert_close(value, expected[key], rtol=1e-5, atol=1e-5, msg=f"{name}: {key}")
+        trainer = _train(folder, shares[rank], world)
+        for key, value in weights(trainer.updater.objective).items():
+            assert_close(value, expected[key], rtol=1e-5, atol=1e-5, msg=key)
+        if world.is_main:
+            for line, wanted in zip(_losses(folder), losses, strict=True):
+                assert line == pytest.approx(wanted, rel=1e-5)
+
+
+def _losses(folder):
+    lines = read_metrics(folder / "log" / "metrics.jsonl")
+    names = ("loss", "recognition_loss", "pruned", "ctc", "tap")
+    return [
+        {name: line[name] for name in names if line.get(name) is not None}
+        for line in lines
+        if line["kind"] == "train"
+    ]
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-    """Steps of two batches on each process against steps of all four on one; when one process has
-    less, in training or validation, all end together. Some batches have no transcripts."""
+    """The same steps: of several batches on one process, shared by two; one of them may have less,
+    or nothing at all. Some batches have no transcripts."""
     batches = [
-        make_batch(f"x{i}", f"y{i}", frames=30 + i, tokens=2 + i % 3, labelled=i % 4 != 1)
+        make_batch(f"x{i}", f"y{i}", frames=30 + i, tokens=2 + i % 3, labelled=i % 3 != 1)
         for i in range(8)
     ]
-    objective = make_objective(seed=0, distillation={"tap": TapLoss()})
-    # Epoch 1's order of four batches is the same on both processes.
-    order = torch.randperm(4, generator=torch.Generator().manual_seed(1)).tolist()
-    updater = make_updater(objective, tmp_path, optimizer=_sgd(objective))
-    for step in (1, 2):
-        wanted = order[2 * step - 2 : 2 * step]
-        group = [batches[4 * rank + i] for rank in (0, 1) for i in wanted]
-        updater.update(group, step=step, frames=_frames(objective, group), learning_rate=0.01)
-    arguments = (_free_port(), tmp_path, [batches[:4], batches[4:]], weights(objective))
+    shares = [
+        [batches[0:2], batches[4:5], batches[6:7], batches[7:8]],
+        [batches[2:4], batches[5:6], [], [make_batch("z", labelled=False)]],
+    ]
+    whole = [[*one, *other] for one, other in zip(*shares, strict=True)]
+    alone = _train(tmp_path / "one", whole)
+    expected = weights(alone.updater.objective)
+    losses = _losses(tmp_path / "one")
+    assert len(losses) == 4
+    arguments = (_free_port(), tmp_path / "two", shares, expected, losses)
     multiprocessing.spawn(_process, arguments, nprocs=2)
 
 

@@ -23,7 +23,7 @@ from mvqkd.checkpoints.pretrained import write_pretrained
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.loading.batch_loader import BatchLoader, eval_loader
 from mvqkd.data.loading.epochs import TrainingPlan
-from mvqkd.data.loading.limits import BatchLimits
+from mvqkd.data.loading.limits import StepSize
 from mvqkd.data.loading.pool import open_pool
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.distillation import LossContext
@@ -72,7 +72,6 @@ class Loop:
     """How long training is, and what is written: `mvqkd.training.protocols.LoopSettings`."""
 
     num_epochs: int = 12
-    accumulate: int = 1
     average_period: int = 20
     log_interval: int = 50
     valid_interval: int = 0
@@ -89,7 +88,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="prepared data")
     parser.add_argument("--exp-dir", type=Path, required=True, help="folder of the training")
     parser.add_argument("--num-epochs", type=int, default=12)
-    parser.add_argument("--max-duration", type=float, default=20.0, help="seconds in a batch")
+    parser.add_argument("--step-duration", type=float, default=20.0, help="seconds in a step")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     data = DataFolder(options.data_dir)
@@ -98,11 +97,11 @@ def main() -> None:
     with atomic_path(options.exp_dir / "bpe.model") as partial:
         shutil.copyfile(lang_dir / "bpe.model", partial)
 
-    limits = BatchLimits(max_duration=options.max_duration, max_tokens=4000)
-    pool = open_pool([data.cuts(name) for name in splits["train"]], lang_dir, limits)
-    train_batches = BatchLoader(pool.indexes, TrainingPlan(pool, limits, num_buckets=4, seed=42))
+    step = StepSize(duration=options.step_duration, tokens=4000)
+    pool = open_pool([data.cuts(name) for name in splits["train"]], lang_dir, step)
+    train_steps = BatchLoader(pool.indexes, TrainingPlan(pool, step, num_buckets=4, seed=42))
     valid_batches = eval_loader(
-        data.cuts(splits["dev"][0]), lang_dir, max_duration=options.max_duration
+        data.cuts(splits["dev"][0]), lang_dir, max_duration=options.step_duration
     )
 
     description = {
@@ -132,7 +131,7 @@ def main() -> None:
             Updater(objective, optimizer, world=world, seed=42, log_dir=options.exp_dir / "log"),
             Loop(num_epochs=options.num_epochs),
             exp_dir=options.exp_dir,
-            train_batches=train_batches,
+            train_steps=train_steps,
             valid_batches=valid_batches,
             learning_rate=lambda step, total: (
                 2e-3 * cosine(step, warmup_steps=100, total_steps=total, final_fraction=0.02)

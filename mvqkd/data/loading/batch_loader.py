@@ -25,10 +25,10 @@ from mvqkd.features.reading import load_features
 from mvqkd.geometry import encoder_frames
 from mvqkd.runtime.workers import end_with_parent
 
-_Request = tuple[int, PlannedBatch]  # epoch, batch
+_Request = tuple[int, list[PlannedBatch]]  # epoch, batches of a step
 
 
-class _Utterances(Dataset[Batch | UserError]):
+class _Utterances(Dataset[list[Batch] | UserError]):
     """What worker processes hold: the indexes (mapped files) and how to make a batch of them."""
 
     def __init__(
@@ -49,30 +49,33 @@ class _Utterances(Dataset[Batch | UserError]):
         self._targets = dict(targets)
         self._pad_multiple = pad_multiple
 
-    def __getitem__(self, request: _Request) -> Batch | UserError:
-        epoch, planned = request
+    def __getitem__(self, request: _Request) -> list[Batch] | UserError:
+        epoch, step = request
         try:
-            cuts = [self._utterance(int(number)) for number in planned.numbers]
-            ids, clean, texts, tokens = zip(*cuts, strict=True)
-            features = clean
-            if self._noise is not None:
-                pairs = zip(ids, clean, strict=True)
-                features = tuple(self._noise(x, utterance, epoch) for utterance, x in pairs)
-            batch = collate(
-                ids,
-                features,
-                texts if planned.labelled else [""] * len(ids),
-                tokens if planned.labelled and self._with_tokens else None,
-                clean=clean if self._keep_clean else None,
-                pad_multiple=self._pad_multiple,
-            )
-            batch.noisy = self._noise is not None
-            lens = encoder_frames(batch.feature_lens).tolist()
-            for name, source in self._targets.items():
-                batch.targets[name] = source(batch.ids, lens)
+            return [self._batch(planned, epoch) for planned in step]
         except UserError as error:
             # Returned, since the DataLoader would bury the message in a worker's traceback.
             return error
+
+    def _batch(self, planned: PlannedBatch, epoch: int) -> Batch:
+        cuts = [self._utterance(int(number)) for number in planned.numbers]
+        ids, clean, texts, tokens = zip(*cuts, strict=True)
+        features = clean
+        if self._noise is not None:
+            pairs = zip(ids, clean, strict=True)
+            features = tuple(self._noise(x, utterance, epoch) for utterance, x in pairs)
+        batch = collate(
+            ids,
+            features,
+            texts if planned.labelled else [""] * len(ids),
+            tokens if planned.labelled and self._with_tokens else None,
+            clean=clean if self._keep_clean else None,
+            pad_multiple=self._pad_multiple,
+        )
+        batch.noisy = self._noise is not None
+        lens = encoder_frames(batch.feature_lens).tolist()
+        for name, source in self._targets.items():
+            batch.targets[name] = source(batch.ids, lens)
         return batch
 
     def _utterance(self, number: int) -> tuple[str, NDArray[np.float32], str, NDArray[np.int32]]:
@@ -91,7 +94,8 @@ def _begin_worker(worker: int) -> None:
 
 
 class BatchLoader:
-    """Iterates over one rank's batches of an epoch, made by worker processes ahead of time.
+    """Iterates over the steps of an epoch: lists of one process's batches, made by worker processes
+    ahead of time.
 
     The batches and their order do not depend on the number of workers. Workers live as long as
     this object; `set_epoch` leads them to another epoch.
@@ -112,7 +116,7 @@ class BatchLoader:
     ) -> None:
         """Args:
         indexes: of the manifests; utterances are numbered through them in this order.
-        plan: the batches of an epoch.
+        plan: the steps of an epoch.
         noise: mixed into the features.
         keep_clean: keep the features without noise in the batches too.
         with_tokens: make hypotheses of the transcripts.
@@ -123,7 +127,7 @@ class BatchLoader:
         """
         self._plan = plan
         self._requests: list[_Request] = []
-        self._loader: DataLoader[Batch | UserError] = DataLoader(
+        self._loader: DataLoader[list[Batch] | UserError] = DataLoader(
             _Utterances(
                 indexes,
                 noise=noise,
@@ -144,35 +148,49 @@ class BatchLoader:
             generator=torch.Generator(),
         )
 
-    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
-        """Go to an epoch and leave out its first batches, without reading them.
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Go to step `first` (from 0) of an epoch, without reading those before.
 
         Args:
             epoch: counts from 1.
-            skip_batches: batches that were trained on before training was interrupted.
+            first: steps of it that were trained on before training was interrupted.
         """
         begin = time.monotonic()
-        batches = self._plan(epoch)
         # In place: the DataLoader holds this list.
-        self._requests[:] = [(epoch, batch) for batch in batches[skip_batches:]]
-        if skip_batches:
+        self._requests[:] = [(epoch, step) for step in self._plan(epoch, first)]
+        if first:
             logging.info(
-                "epoch %d: skipped %d of %d batches in %.2f s",
+                "epoch %d: skipped %d of %d steps in %.2f s",
                 epoch,
-                skip_batches,
-                len(batches),
+                first,
+                first + len(self._requests),
                 time.monotonic() - begin,
             )
 
     def __len__(self) -> int:
-        """Batches of this rank that an iteration yields."""
+        """Steps that an iteration yields."""
         return len(self._requests)
 
+    def __iter__(self) -> Iterator[list[Batch]]:
+        for batches in self._loader:
+            if isinstance(batches, UserError):
+                raise batches
+            yield batches
+
+
+class EvaluationBatches:
+    """Batches in a fixed order, one after another; see `eval_loader`."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return len(self._loader)
+
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        for batches in self._loader:
+            yield from batches
 
 
 def eval_loader(
@@ -186,7 +204,7 @@ def eval_loader(
     start_method: str | None = None,
     targets: Mapping[str, TargetSource] | None = None,
     pad_multiple: int = 1,
-) -> BatchLoader:
+) -> EvaluationBatches:
     """Batches in a fixed order, longest utterances first.
 
     With `lang_dir`, for losses: with tokens, and without the excluded cuts. Without, for decoding:
@@ -216,11 +234,11 @@ def eval_loader(
     loader = BatchLoader(
         [index],
         with_tokens=lang_dir is not None,
-        plan=lambda epoch: [PlannedBatch(kept[batch]) for batch in batches],
+        plan=lambda epoch, first=0: [[PlannedBatch(kept[batch])] for batch in batches[first:]],
         targets=targets,
         pad_multiple=pad_multiple,
         num_workers=num_workers,
         start_method=start_method,
     )
     loader.set_epoch(0)
-    return loader
+    return EvaluationBatches(loader)

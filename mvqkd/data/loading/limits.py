@@ -1,8 +1,9 @@
-"""What a batch can hold."""
+"""How much audio and text a step of training holds, and a batch of one process."""
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,20 +13,31 @@ from mvqkd.errors import UserError
 
 # Of the audio. A few long utterances are better skipped than a reason to stop; a limit that many
 # exceed is a mistake.
-_MOST_LEFT_OUT = 0.1
+_MOST_EXCLUDED = 0.1
+
+
+@dataclass(frozen=True)
+class StepSize:
+    """What a step holds, over all processes and accumulated batches: a property of the training."""
+
+    duration: float
+    """Seconds of audio, without padding."""
+    tokens: int
+    """Tokens of transcripts."""
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """Limits of a batch; they bound the memory of a training step."""
+    """What one forward pass of a process can hold: a property of the machine, which changes what a
+    step is divided into, not the step."""
 
-    max_duration: float
+    duration: float = math.inf
     """Of batch size x longest utterance, in seconds."""
-    max_tokens: int
+    tokens: float = math.inf
     """Of batch size x most tokens."""
 
 
-def within_limit(
+def fits_step(
     amounts: NDArray[np.float64] | NDArray[np.int64],
     limit: float,
     unit: str,
@@ -33,12 +45,12 @@ def within_limit(
     seconds: NDArray[np.float64],
     ids: NDArray[np.bytes_],
 ) -> NDArray[np.bool_]:
-    """Which utterances a batch can hold; the log says how many are skipped.
+    """Which utterances a step can hold; the log says how many are skipped.
 
     Args:
         amounts: (N,) seconds or tokens of utterances.
-        limit: of a batch.
-        unit: `duration` (in seconds) or `tokens`: the limit is `max_<unit>`.
+        limit: of a step.
+        unit: `duration` (in seconds) or `tokens`: the limit is `step_<unit>`.
         seconds: (N,) durations.
         ids: (N,) names for the log.
 
@@ -53,15 +65,44 @@ def within_limit(
         out, worst = ~within, int(amounts.argmax())
         found = (
             f"{out.sum()} of {len(out)} utterances, {seconds[out].sum() / 3600:.3g} of "
-            f"{seconds.sum() / 3600:.3g} hours, exceed the max_{unit} of a batch, {limit:.6g}: "
+            f"{seconds.sum() / 3600:.3g} hours, exceed the step_{unit}, {limit:.6g}: "
             f"{ids[worst].decode()} has {amounts[worst]:.6g}"
         )
-        enough = f"a max_{unit} of {int(np.ceil(amounts[worst]))} takes them all"
-        if seconds[out].sum() > _MOST_LEFT_OUT * seconds.sum():
+        enough = f"a step_{unit} of {int(np.ceil(amounts[worst]))} takes them all"
+        if seconds[out].sum() > _MOST_EXCLUDED * seconds.sum():
             raise UserError(
                 found,
-                remedy=f"{enough}; at most {_MOST_LEFT_OUT:.0%} of the audio may be skipped",
-                parameters=(f"max_{unit}",),
+                remedy=f"{enough}; at most {_MOST_EXCLUDED:.0%} of the audio may be skipped",
+                parameters=(f"step_{unit}",),
             )
         logging.warning("skipped in training: %s (%s)", found, enough)
     return within
+
+
+def check_fits_batch(
+    amounts: NDArray[np.float64] | NDArray[np.int64],
+    limit: float,
+    unit: str,
+    *,
+    ids: NDArray[np.bytes_],
+) -> None:
+    """Refuse utterances that no batch of a process can hold: leaving them out here would make the
+    training depend on the machine.
+
+    Args:
+        amounts, ids: see `fits_step`.
+        limit: of a batch.
+        unit: the limit is `batch_<unit>`.
+
+    Raises:
+        UserError: there are such utterances.
+    """
+    if len(amounts) and amounts.max() > limit:
+        worst = int(amounts.argmax())
+        raise UserError(
+            f"{(amounts > limit).sum()} of {len(amounts)} utterances exceed the batch_{unit}, "
+            f"{limit:.6g}: {ids[worst].decode()} has {amounts[worst]:.6g}",
+            remedy=f"a batch_{unit} of {int(np.ceil(amounts[worst]))} or more; where there is no "
+            f"memory for it, a smaller step_{unit} excludes them from the training",
+            parameters=(f"batch_{unit}", f"step_{unit}"),
+        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mvqkd.data.loading.excluded import read_excluded
 from mvqkd.data.loading.index import CutIndex, open_index
 from mvqkd.data.loading.labelled import choose_labelled, unlabelled_pool
-from mvqkd.data.loading.limits import BatchLimits, within_limit
+from mvqkd.data.loading.limits import BatchLimits, StepSize, check_fits_batch, fits_step
 from mvqkd.errors import UserError
 
 
@@ -36,7 +36,8 @@ class TrainingPool:
 def open_pool(
     cuts: Sequence[str | Path],
     lang_dir: str | Path,
-    limits: BatchLimits,
+    step: StepSize,
+    limits: BatchLimits | None = None,
     *,
     labelled_hours: float = 0.0,
     unlabelled: bool = False,
@@ -47,20 +48,22 @@ def open_pool(
     Labelled are all that are not excluded, or `labelled_hours` of them (see `choose_labelled`).
     Unlabelled are the other utterances of `cuts` and all of `unlabelled_cuts`. Lists of excluded
     cuts concern transcripts alone: unlabelled cuts need none, and excluded training cuts are
-    unlabelled audio like others. Utterances that exceed the limits of a batch are skipped.
+    unlabelled audio like others. Utterances larger than a step are skipped.
 
     Args:
         cuts: manifests of cuts (`fbank/*_cuts_*.jsonl.gz`).
         lang_dir: folder of `bpe.model` and of the lists of excluded cuts.
-        limits: of a batch.
+        step: what a step holds.
+        limits: of a batch of one process; None: it holds whatever a step does.
         labelled_hours: audio that keeps its transcripts, speed-perturbed copies not counted; 0 is
             all.
         unlabelled: whether audio without transcripts is trained on.
         unlabelled_cuts: manifests of more audio, transcripts or not; read if it is.
 
     Raises:
-        UserError: a file is missing or damaged, much of the audio exceeds a limit, there are fewer
-            than `labelled_hours`, or there is no unlabelled audio.
+        UserError: a file is missing or damaged, much of the audio is in utterances larger than a
+            step, one exceeds the limits of a batch, there are fewer than `labelled_hours`, or there
+            is no unlabelled audio.
     """
     paths, more = list(cuts), list(unlabelled_cuts) if unlabelled else []
     if not 0 <= labelled_hours < float("inf"):
@@ -78,12 +81,10 @@ def open_pool(
     seconds = np.concatenate([index.seconds for index in indexes])
     num_tokens = np.concatenate([index.num_tokens for index in indexes])
     ids = np.concatenate([index.ids for index in indexes])
-    short = within_limit(seconds, limits.max_duration, "duration", seconds=seconds, ids=ids)
+    short = fits_step(seconds, step.duration, "duration", seconds=seconds, ids=ids)
     kept = kept[short[kept]]
     kept = kept[
-        within_limit(
-            num_tokens[kept], limits.max_tokens, "tokens", seconds=seconds[kept], ids=ids[kept]
-        )
+        fits_step(num_tokens[kept], step.tokens, "tokens", seconds=seconds[kept], ids=ids[kept])
     ]
     if labelled_hours > 0:
         kept = kept[choose_labelled(ids[kept], seconds[kept], labelled_hours)]
@@ -95,6 +96,10 @@ def open_pool(
         if not len(rest):
             raise _no_unlabelled()
         logging.info("unlabelled: %d utterances, %.4g hours", len(rest), seconds[rest].sum() / 3600)
+    if limits is not None:
+        used = np.concatenate([kept, rest])
+        check_fits_batch(seconds[used], limits.duration, "duration", ids=ids[used])
+        check_fits_batch(num_tokens[kept], limits.tokens, "tokens", ids=ids[kept])
     return TrainingPool(indexes, seconds, num_tokens, labelled=kept, unlabelled=rest)
 
 

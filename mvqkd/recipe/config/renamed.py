@@ -1,7 +1,7 @@
 """Names of configuration values that have changed: the old ones are translated, with a message.
 
 Up to version 0.1.0 an experiment had one distillation loss, `distillation.method` with the fields
-of all kinds beside it.
+of all kinds beside it, and limits of a process's batch in place of the size of a step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from mvqkd.errors import UserError
 
 _OLD = "distillation."
+_STEP = {"data.max_duration": "data.step_duration", "data.max_tokens": "data.step_tokens"}
+_GONE = "training.accumulate"
 _SECTIONS = ("codes", "embeddings")
 _FIELDS = {
     "teacher": "teacher",
@@ -48,21 +50,32 @@ def translate(items: Iterable[Any], values: Mapping[str, Any]) -> Iterator[Any]:
         items: with `name`, `text` and `origin`.
         values: by name, of the sources before.
     """
-    items = list(items)
-    old = {item.name.removeprefix(_OLD): item for item in items if is_old(item.name)}
+    items = list(map(_of_step, items))
+    if any(item.name == _GONE for item in items):
+        logging.info("%s is gone: data.step_duration is the audio of a whole step", _GONE)
+        items = [item for item in items if item.name != _GONE]
+    old = {x.name.removeprefix(_OLD): x for x in items if _is_old_distillation(x.name)}
+    yield from (item for item in items if not _is_old_distillation(item.name))
     if not old:
-        yield from items
         return
-    for item in items:
-        if not is_old(item.name):
-            yield item
-    for item in _translate(old, values):
-        yield item
+    yield from _translate(old, values)
 
 
 def is_old(name: str) -> bool:
     """Whether a configuration value had this name in an earlier version."""
+    return name in _STEP or name == _GONE or _is_old_distillation(name)
+
+
+def _is_old_distillation(name: str) -> bool:
     return name.startswith(_OLD) and name.removeprefix(_OLD) in {"method", *_FIELDS}
+
+
+def _of_step(item: Any) -> Any:
+    if item.name not in _STEP:
+        return item
+    new = _STEP[item.name]
+    logging.info("%s is called %s: of a step of all processes, not of one's batch", item.name, new)
+    return _Item(new, item.text, item.origin)
 
 
 def _translate(old: dict[str, Any], values: Mapping[str, Any]) -> list[_Item]:

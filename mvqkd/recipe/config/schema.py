@@ -29,11 +29,17 @@ Method = Literal["greedy_search", "modified_beam_search", "ctc_greedy_search"]
 class DataConfig:
     """Batches and augmentation."""
 
-    max_duration: AboveZero = 200.0
-    """Maximum seconds of audio in a batch, for each process."""
-    max_tokens: Positive = 4000
-    """Maximum transcript tokens in a batch: bounds the memory of the transducer loss on batches of
-    fast speech."""
+    step_duration: AboveZero = 200.0
+    """Seconds of transcribed audio in a training step, over all processes and accumulated batches.
+    Longer utterances are skipped."""
+    step_tokens: Positive = 4000
+    """Transcript tokens in a step: one with more has less audio."""
+    batch_duration: NotNegative = 0.0
+    """Maximum seconds of audio in one forward pass of a process, padding included; what a step has
+    more is accumulated. Set by the memory of the machine, changes results by rounding and dropout
+    alone. 0: no limit."""
+    batch_tokens: Count = 0
+    """Maximum transcript tokens in one forward pass, padding included; 0: no limit."""
     num_buckets: Positive = 30
     """Number of duration buckets that batches are drawn from; more buckets mean less padding and
     less shuffling."""
@@ -45,9 +51,9 @@ class DataConfig:
     """Hours of training audio whose transcripts are used; 0: all. The choice does not depend on the
     seed. Speed-perturbed copies go with their originals and are not counted."""
     unlabelled_ratio: NotNegative = 0.0
-    """Batches without transcripts for each batch with transcripts, drawn from the training audio
-    that labelled_hours leaves and from `--unlabelled-splits`. Only distillation losses are computed
-    on them."""
+    """Seconds of audio without transcripts for each second with them, in every step; drawn from the
+    training audio that labelled_hours leaves and from `--unlabelled-splits`. Only distillation
+    losses are computed on it."""
     num_workers: Count = 2
     """Data loading processes for each training process; 0: load in the training process."""
     musan_probability: Share = 0.0
@@ -91,7 +97,7 @@ class ModelConfig:
     """Use causal convolutions; a streaming student needs them, and is trained with chunk_size."""
     chunk_size: Annotated[list[int], Range(1, also=-1)] = field(default_factory=list)
     """Chunk size of a streaming student, in frames of 40 ms. One value: always that size; several:
-    one is drawn at random for each batch (dynamic chunk training; -1 is the whole utterance);
+    one is drawn at random for each step (dynamic chunk training; -1 is the whole utterance);
     none: full context."""
     left_context: Annotated[int, Range(-1)] = -1
     """Left context that a chunk attends to, in frames of 40 ms; -1: unlimited."""
@@ -257,8 +263,6 @@ class TrainingConfig:
     empty: random initialization."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the forward pass; losses are always computed in float32."""
-    accumulate: Positive = 1
-    """Batches whose gradients are accumulated for each optimizer step."""
     average_period: Positive = 100
     """Steps between updates of the running average of the weights."""
     log_interval: Positive = 50

@@ -124,7 +124,7 @@ def _train(
             build.build_updater(experiment, objective, world=world, log_dir=exp_dir / "log"),
             experiment.training,
             exp_dir=exp_dir,
-            train_batches=build.build_train_batches(
+            train_steps=build.build_train_steps(
                 experiment,
                 inputs.cuts("train"),
                 lang_dir,
@@ -145,7 +145,6 @@ def _train(
             learning_rate=build.build_schedule(experiment.optimizer),
             description=build.describe_model(experiment, tokenizer.vocab_size),
             transcribe=build.build_transcriber(tokenizer),
-            batching=build.describe_batching(experiment),
         )
         if not trainer.run(interruption):
             return False

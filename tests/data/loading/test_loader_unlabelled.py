@@ -14,6 +14,7 @@ from mvqkd.storage.jsonl import read_items, write_items
 from tests.data.loading.loaders import (
     TRAIN,
     contents,
+    flat,
     hours_of_originals,
     labelled_ids,
     loader,
@@ -24,29 +25,26 @@ from tests.data.loading.loaders import (
 def test_labelled_hours_are_the_same_for_every_seed(prepared: Path) -> None:
     hours = hours_of_originals(prepared) / 2
     durations = {cut["id"]: cut["duration"] for cut in read_items(prepared / TRAIN)}
-    batches = list(loader(prepared, labelled_hours=hours))
+    batches = flat(loader(prepared, labelled_hours=hours))
     chosen = labelled_ids(batches)
     assert all(batch.labelled for batch in batches)
     originals = [name for name in chosen if "_sp" not in name]
     total = sum(durations[name] for name in originals)
     assert hours * 3600 <= total < hours * 3600 + 2
     assert chosen == sorted(n + suffix for n in originals for suffix in ("", "_sp0.9", "_sp1.1"))
-    others = loader(prepared, labelled_hours=hours, seed=99, epoch=2, max_duration=6.0)
+    others = loader(prepared, labelled_hours=hours, seed=99, epoch=2, step_duration=6.0)
     assert labelled_ids(others) == chosen
     with pytest.raises(UserError, match=r"5 labelled hours are asked for"):
         loader(prepared, labelled_hours=5.0)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.5])
-def test_unlabelled_batches_among_labelled_ones(prepared: Path, ratio: float) -> None:
+def test_every_step_has_unlabelled_batches_too(prepared: Path, ratio: float) -> None:
     dev = prepared / "fbank/tiny_cuts_dev-a.jsonl.gz"
     hours = hours_of_originals(prepared) / 2
-    options: dict[str, Any] = dict(labelled_hours=hours, max_duration=4.0)
+    options: dict[str, Any] = dict(labelled_hours=hours, step_duration=4.0)
     alone = loader(prepared, **options)
     mixed = loader(prepared, **options, unlabelled_cuts=[dev], unlabelled_ratio=ratio)
-    num_labelled = len(alone)
-    num_unlabelled = round(ratio * num_labelled)
-    assert num_unlabelled > 1
     everything = {item["id"] for path in (prepared / TRAIN, dev) for item in read_items(path)}
     pool = everything - set(labelled_ids(alone))
 
@@ -54,15 +52,13 @@ def test_unlabelled_batches_among_labelled_ones(prepared: Path, ratio: float) ->
     for epoch in range(1, 6):
         mixed.set_epoch(epoch)
         alone.set_epoch(epoch)
-        batches = list(mixed)
+        steps = list(mixed)
         # Labelled ones are those that there are without.
-        assert contents(batch for batch in batches if batch.labelled) == contents(alone)
-        unlabelled = [batch for batch in batches if not batch.labelled]
-        assert len(unlabelled) == num_unlabelled
-        for batch in unlabelled:
-            assert batch.texts == [""] * len(batch)
-            assert len(batch) * batch.features.shape[1] <= 401
-        drawn += unlabelled_ids(batches)
+        assert contents(b for b in flat(steps) if b.labelled) == contents(alone)
+        kinds = [[batch.labelled for batch in step] for step in steps]
+        assert kinds == [[True, False]] * len(alone)
+        assert all(step[1].texts == [""] * len(step[1]) for step in steps)
+        drawn += unlabelled_ids(steps)
     # No utterance twice before all others once, over the ends of epochs.
     assert len(drawn) > len(pool)
     for begin in range(0, len(drawn), len(pool)):
@@ -71,37 +67,17 @@ def test_unlabelled_batches_among_labelled_ones(prepared: Path, ratio: float) ->
         assert set(part) == pool or (begin + len(pool) > len(drawn) and set(part) < pool)
 
 
-def test_all_ranks_have_the_same_kind_of_batch_at_a_step(prepared: Path) -> None:
-    options: dict[str, Any] = dict(
-        labelled_hours=hours_of_originals(prepared) / 2,
-        unlabelled_ratio=1.5,
-        world_size=3,
-        max_duration=3.0,
-    )
-    ranks = [loader(prepared, rank=rank, **options) for rank in range(3)]
-    for epoch in (1, 2, 3):
-        for batches in ranks:
-            batches.set_epoch(epoch)
-        kinds = [[batch.labelled for batch in batches] for batches in ranks]
-        assert kinds[0] == kinds[1] == kinds[2]
-        assert {True, False} == set(kinds[0])
-    ids = [name for batches in ranks for name in labelled_ids(batches)]
-    assert len(ids) == len(set(ids))
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_resuming_a_mixture_gives_the_rest(prepared: Path, num_workers: int) -> None:
     options: dict[str, Any] = dict(
-        labelled_hours=hours_of_originals(prepared) / 2, unlabelled_ratio=1.0, max_duration=4.0
+        labelled_hours=hours_of_originals(prepared) / 2, unlabelled_ratio=1.0, step_duration=4.0
     )
     uninterrupted = loader(prepared, **options)
     for epoch in (1, 2, 3):
         uninterrupted.set_epoch(epoch)
-        whole = contents(uninterrupted)
-    rest = loader(prepared, epoch=3, skip_batches=3, num_workers=num_workers, **options)
-    assert contents(rest) == whole[3:]
-    kinds = [batch.labelled for batch in loader(prepared, epoch=3, **options)][3:]
-    assert [batch.labelled for batch in rest] == kinds
+        whole = [contents(step) for step in uninterrupted]
+    rest = loader(prepared, epoch=3, first=3, num_workers=num_workers, **options)
+    assert [contents(step) for step in rest] == whole[3:]
 
 
 def test_unlabelled_cuts_need_neither_text_nor_list(prepared: Path, tmp_path: Path) -> None:

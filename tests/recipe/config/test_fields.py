@@ -21,7 +21,7 @@ from tests.recipe.config.options import LIST_OPTIONS, ROOT, list_options
 OUT_OF_RANGE = [
     ("training.save_interval", "0", "1 or more"),
     ("training.log_interval", "0", "1 or more"),
-    ("training.accumulate", "0", "1 or more"),
+    ("data.batch_tokens", "-1", "0 or more"),
     ("training.average_period", "0", "1 or more"),
     ("training.keep_epochs", "0", "-1, or 1 or more"),
     ("training.keep_checkpoints", "0", "-1, or 1 or more"),
@@ -44,7 +44,7 @@ OF_ANOTHER_KIND = [
     ("training.save_interval", "often", "a whole number"),
     ("training.save_interval", "1.5", "a whole number"),
     ("optimizer.learning_rate", "nan", "a finite number"),
-    ("data.max_duration", "inf", "a finite number"),
+    ("data.step_duration", "inf", "a finite number"),
     ("optimizer.betas", "[0.9, high]", "a number"),
     ("training.precision", "float8", "float32, bfloat16, float16"),
     ("decoding.methods", '["greedy_search", "fast"]', "greedy_search, modified_beam_search"),

@@ -128,7 +128,11 @@ def test_a_missing_file_is_reported(tmp_path):
         ("model:\n  chunk_size: [[1], 2]\n", 2, "a list of lists"),
         ("\n\nmodel: 3\n", 3, "no configuration value model"),
         ("model:\n  dim: 3\n  dim: 3\n", 3, "model.dim is there twice"),
-        ("model:\n  dim: 3\ndata:\n  max_tokens: 3\nmodel:\n  dim: 3\n", 5, "model is there twice"),
+        (
+            "model:\n  dim: 3\nloss:\n  backend: k2\nmodel:\n  dim: 3\n",
+            5,
+            "model is there twice",
+        ),
         ("base: x.yaml\nbase: x.yaml\n", 2, "base is there twice"),
         ("base: [x.yaml]\n", 1, "base is the name of one file"),
         ("base:\n", 1, "base is the name of one file"),

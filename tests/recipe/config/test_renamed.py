@@ -193,6 +193,17 @@ def test_an_old_method_leaves_one_of_two_losses_as_it_is(tmp_path):
     assert found.codes == before.codes
 
 
+def test_limits_of_a_batch_were_those_of_a_step(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "old.yaml"
+    path.write_text("data:\n  max_duration: 30\n  max_tokens: 99\ntraining:\n  accumulate: 2\n")
+    data = load_config(path, [("data.step_tokens", "77")]).config.data
+    assert (data.step_duration, data.step_tokens, data.batch_duration) == (30.0, 77, 0.0)
+    assert "data.max_duration is called data.step_duration" in caplog.text
+    assert "training.accumulate is gone" in caplog.text
+    assert load_config(path, [("data.max_duration", "9")]).config.data.step_duration == 9.0
+
+
 def test_the_new_names_are_reported(tmp_path, caplog):
     caplog.set_level("INFO")
     path = write(tmp_path, "old.yaml", f"{MVQ}, scale: 0.3")
