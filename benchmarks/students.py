@@ -82,7 +82,13 @@ class Contestant:
         encoder = self.updater.objective.model.encoder
         frames = float(encoder.output_lens(batch.feature_lens).sum())
         begin = time.perf_counter()
-        self.updater.update([batch], step=_FIRST_STEP + number, frames=frames, learning_rate=1e-5)
+        self.updater.update(
+            [batch],
+            step=_FIRST_STEP + number,
+            frames=frames,
+            labelled_frames=frames,
+            learning_rate=1e-5,
+        )
         if self.updater.world.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - begin
@@ -115,7 +121,7 @@ def main() -> None:
             inputs = ExperimentInputs(loaded, data, options.exp_root, split_patterns(options))
             name = " ".join([Path(file).stem, *values])
             contestants.append(build_one(name, inputs, lang_dir, world, logs))
-        loader = build.build_train_batches(
+        loader = build.build_train_steps(
             inputs.config,
             inputs.cuts("train"),
             lang_dir,
@@ -124,7 +130,8 @@ def main() -> None:
             rank=0,
             world_size=1,
         )
-        batches = list(itertools.islice(loader, options.batches))
+        steps = itertools.islice(loader, options.batches)
+        batches = [batch for step in steps for batch in step if batch.labelled]
         times: list[list[float]] = [[] for _ in contestants]
         passes = [(warm, n, batch) for warm in (True, False) for n, batch in enumerate(batches)]
         for warm, number, batch in tqdm(passes, unit="batch", smoothing=0):

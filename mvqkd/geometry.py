@@ -6,6 +6,7 @@ standard library is imported.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, TypeVar
 
 SAMPLE_RATE = 16_000
@@ -84,6 +85,24 @@ def needed_features(frames: Length) -> Length:
     """Frames of features that give this many encoder frames: 4n + 3."""
     count: Any = frames
     return SUBSAMPLING * count + (RECEPTIVE_FIELD - SUBSAMPLING)
+
+
+def frame_offset(teacher: FrameGrid, student: FrameGrid = ENCODER_GRID) -> int:
+    """Teacher frames by which the group that belongs to a student frame is moved.
+
+    Student frame t belongs to the `ratio` teacher frames from ratio * t + offset on whose common
+    centre is nearest to its own. HuBERT and Whisper (50 Hz, first frames centred at 12.5 and 0 ms)
+    and this student (35 ms) give 1: groups centred 7.5 ms after and 5 ms before the student's.
+
+    Raises:
+        ValueError: rates without an integer ratio.
+    """
+    ratio = frame_ratio(teacher.rate, student.rate)
+    if ratio is None:
+        raise ValueError(f"no integer ratio of {teacher.rate:g} to {student.rate:g} Hz")
+    group = teacher.first + (ratio - 1) / 2 * teacher.hop
+    # Half way between two, the earlier one.
+    return math.ceil((student.first - group) / teacher.hop - 0.5)
 
 
 def frame_ratio(teacher_rate: float, student_rate: float = ENCODER_RATE) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms, pack
-from mvqkd.data.targets.teacher_frames import require_ratio
+from mvqkd.data.targets.teacher_frames import Pairing
 from mvqkd.distillation.context import LossContext
-from mvqkd.geometry import ENCODER_RATE
+from mvqkd.geometry import ENCODER_GRID, FrameGrid
 from mvqkd.quantization import Quantizer
 from mvqkd.teachers.interface import Teacher
 
@@ -61,11 +61,11 @@ class OnlineTeacher:
         name: of the audio in the batch.
         teacher: frozen, and not a submodule of any module; on the training device.
         layer: of the teacher, 1-based.
-        student_rate: student frames a second, Hz.
+        student: grid of the student's frames.
         delay: target delay in student frames.
 
     Attributes:
-        ratio: teacher frames for a student frame.
+        pairing: of teacher and student frames.
 
     Raises:
         UserError: frame rates without an integer ratio.
@@ -77,14 +77,15 @@ class OnlineTeacher:
         teacher: Teacher,
         layer: int,
         *,
-        student_rate: float = ENCODER_RATE,
+        student: FrameGrid = ENCODER_GRID,
         delay: int = 0,
     ) -> None:
         self.name = name
         self._teacher = teacher
         self._layer = layer
-        self.ratio = require_ratio(teacher.frame_rate, student_rate)
-        self.delay = delay
+        self.pairing = Pairing.of(
+            teacher.frame_rate, teacher.first_frame, student=student, delay=delay
+        )
 
     def __call__(self, context: LossContext) -> FrameTargets:
         """See `TeacherTargets`."""
@@ -101,7 +102,6 @@ class OnlineTeacher:
             context.batch.ids,
             [row[:length].float() for row, length in zip(rows, frames, strict=True)],
             audio.student_lens,
-            ratio=self.ratio,
-            delay=self.delay,
+            pairing=self.pairing,
             source="the teacher's output",
         )

@@ -22,7 +22,7 @@ from mvqkd.data.targets.codes import CodeStore
 from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.data.targets.sources import StoredAudio, StoredCodes, StoredEmbeddings
-from mvqkd.data.targets.teacher_frames import check_lengths
+from mvqkd.data.targets.teacher_frames import Pairing, check_lengths
 from mvqkd.distillation import (
     CodebookHead,
     DecodedCodes,
@@ -35,7 +35,7 @@ from mvqkd.distillation import (
     TiedCodebookHead,
 )
 from mvqkd.distillation.layer import TeacherTargets
-from mvqkd.geometry import encoder_frames
+from mvqkd.geometry import ENCODER_GRID, encoder_frames
 from mvqkd.quantization import Quantizer, load_quantizer
 from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig
 from mvqkd.recipe.teacher_files import LossConfig, TeacherFiles
@@ -120,13 +120,13 @@ def _open_codes(
         quantizer = _quantizer_of(loss, files)
     store = _code_store(loss, files, quantizer, utterances)
     source = StoredCodes(store, delay=loss.target_delay)
-    num_indexes = source.ratio * store.info.num_codebooks
+    num_indexes = source.pairing.ratio * store.info.num_codebooks
 
     def head(dim: int) -> nn.Module:
         if loss.prediction in ("soft", "tied"):
             assert quantizer is not None
             near = SoftCodebookHead if loss.prediction == "soft" else TiedCodebookHead
-            return near(dim, source.ratio, quantizer.centers)
+            return near(dim, source.pairing.ratio, quantizer.centers)
         kind = JointCodebookHead if loss.prediction == "joint" else CodebookHead
         return kind(dim, num_indexes, store.info.codebook_size)
 
@@ -143,8 +143,8 @@ def _open_decoded(
     def decoded(utterance: str) -> np.ndarray:
         return quantizer.decode(torch.from_numpy(store[utterance].copy())).numpy()
 
-    head = _regression(loss, decoded, utterances.train, quantizer.dim, source.ratio)
-    targets = DecodedCodes(name, quantizer, source.ratio)
+    head = _regression(loss, decoded, utterances.train, quantizer.dim, source.pairing.ratio)
+    targets = DecodedCodes(name, quantizer, source.pairing.ratio)
     return _opened(loss, source, store, utterances, targets, head)
 
 
@@ -159,7 +159,8 @@ def _open_embeddings(
     store.require(ids=utterances.train, teacher=files.teacher, layer=loss.teacher_layer)
     store.require_finite(*share)
     source = StoredEmbeddings(store, delay=loss.target_delay)
-    head = _regression(loss, store.__getitem__, utterances.train, store.info.dim, source.ratio)
+    ratio = source.pairing.ratio
+    head = _regression(loss, store.__getitem__, utterances.train, store.info.dim, ratio)
     return _opened(loss, source, store, utterances, StoredTargets(name), head)
 
 
@@ -177,7 +178,7 @@ def _open_online(
     sample.require(teacher=files.teacher, layer=loss.teacher_layer)
     sample.require_finite(*share)
     targets = OnlineTeacher(name, teacher, loss.teacher_layer, delay=loss.target_delay)
-    head = _regression(loss, sample.__getitem__, sample, teacher.dim, targets.ratio)
+    head = _regression(loss, sample.__getitem__, sample, teacher.dim, targets.pairing.ratio)
     return OpenedLoss(
         source=StoredAudio(AudioCuts(cuts)),
         validates=True,
@@ -223,13 +224,14 @@ def _opened(
     differences = check_lengths(
         {utterance: store.num_frames(utterance) for utterance in student_lens},
         student_lens,
-        ratio=source.ratio,
+        ratio=source.pairing.ratio,
         source=store.path,
     )
+    logging.info("%s: %s", store.path, describe_pairing(store, source.pairing))
     logging.info(
         "%s: teacher frames - %d x student frames: %s utterances",
         store.path,
-        source.ratio,
+        source.pairing.ratio,
         ", ".join(f"{key:+d} in {count}" for key, count in sorted(differences.items())),
     )
     return OpenedLoss(
@@ -237,6 +239,18 @@ def _opened(
         validates=validates,
         description={**asdict(store.info), "bytes_per_hour": store.bytes_per_hour},
         build=lambda dim: _layer_loss(loss, head(dim), targets, validates=validates),
+    )
+
+
+def describe_pairing(store: CodeStore | EmbeddingStore, pairing: Pairing) -> str:
+    """One line for the log."""
+    if store.first_frame is None:
+        return "says not where the teacher's frames lie: paired from the first on, as in icefall"
+    hop = 1 / store.frame_rate
+    group = store.first_frame + (pairing.offset + (pairing.ratio - 1) / 2) * hop
+    return (
+        f"student frame t belongs to teacher frames {pairing.ratio} t {pairing.offset:+d} ..., "
+        f"whose centre is {1000 * (group - ENCODER_GRID.first):+.1f} ms from its own"
     )
 
 

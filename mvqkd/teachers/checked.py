@@ -39,6 +39,7 @@ class CheckedTeacher(nn.Module):
         self.dim = teacher.dim
         self.num_layers = teacher.num_layers
         self.frame_rate = teacher.frame_rate
+        self.first_frame = teacher.first_frame
         self.ctc = getattr(teacher, "ctc", None)
         self.wanted = choose_layers(layers, self.num_layers)
         self._name = f"{name} ({type(teacher).__name__})"

@@ -36,6 +36,8 @@ class Teacher(Protocol):
     """Layers of the whole network."""
     frame_rate: float
     """Frames per second, Hz."""
+    first_frame: float
+    """Seconds from the beginning of the audio to the centre of the first frame."""
     ctc: CTCTranscriber | None
     """The head of a network that was fine-tuned for recognition, when its last layer was asked
     for."""

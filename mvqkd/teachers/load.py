@@ -27,7 +27,7 @@ from mvqkd.errors import UserError
 from mvqkd.teachers.checked import CheckedTeacher
 from mvqkd.teachers.interface import Teacher
 
-_NEEDED = ("dim", "num_layers", "frame_rate", "output_lens")
+_NEEDED = ("dim", "num_layers", "frame_rate", "first_frame", "output_lens")
 
 
 def load_teacher(

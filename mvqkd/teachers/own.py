@@ -13,7 +13,7 @@ from mvqkd.checkpoints.files import PRETRAINED, epoch_path
 from mvqkd.checkpoints.load import load_model
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
-from mvqkd.geometry import ENCODER_RATE, num_features
+from mvqkd.geometry import ENCODER_GRID, ENCODER_RATE, num_features
 from mvqkd.models import ConformerEncoder
 from mvqkd.models.taps import Taps
 from mvqkd.storage.files import file_digest
@@ -48,6 +48,7 @@ class ConformerTeacher(nn.Module):
         self.depth = max(self.wanted)
         self.dim = encoder.dim
         self.frame_rate = ENCODER_RATE
+        self.first_frame = ENCODER_GRID.first
         self.chunk_size = chunk_size
         self.left_context = left_context
 

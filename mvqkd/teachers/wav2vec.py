@@ -57,10 +57,12 @@ class Wav2VecTeacher(nn.Module):
         self.ctc = ctc
         self.dim = backbone.dim
         self.num_layers = backbone.num_layers
-        hop = 1
-        for _, stride in backbone.convolutions:
+        hop, window = 1, 1
+        for kernel, stride in backbone.convolutions:
+            window += (kernel - 1) * hop
             hop *= stride
         self.frame_rate = SAMPLE_RATE / hop
+        self.first_frame = window / 2 / SAMPLE_RATE
 
     def output_lens(self, lens: Tensor) -> Tensor:
         """(N,) samples -> (N,) frames."""

@@ -64,6 +64,8 @@ class WhisperTeacher(nn.Module):
     filters: Tensor
     hann: Tensor
     frame_rate = SAMPLE_RATE / _HOP / 2
+    # The windows of the spectrogram are centred, and the convolutions padded.
+    first_frame = 0.0
 
     def __init__(
         self,

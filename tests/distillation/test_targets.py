@@ -15,7 +15,7 @@ from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.data.targets.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.data.targets.sources import StoredAudio, StoredCodes, StoredEmbeddings
-from mvqkd.data.targets.teacher_frames import match_frames, require_ratio
+from mvqkd.data.targets.teacher_frames import Pairing, match_frames, require_ratio
 from mvqkd.distillation import DecodedCodes, LossContext, OnlineTeacher, StoredTargets
 from mvqkd.distillation.layer import TeacherTargets
 from mvqkd.errors import UserError
@@ -41,7 +41,7 @@ def in_a_step(
 def test_stored_and_online_embeddings_agree(tmp_path: Path, delay: int) -> None:
     cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5, 1.3, 0.9], speed=True)])
     teacher = load_teacher(URI, [2])
-    info = EmbeddingsInfo(URI, 2, teacher.frame_rate, teacher.dim)
+    info = EmbeddingsInfo(URI, 2, teacher.frame_rate, teacher.dim, teacher.first_frame)
     frames = teacher.output_lens(torch.from_numpy(cuts.num_samples))
     path = tmp_path / "embeddings.h5"
     with write_embeddings(path, info=info, total_frames=int(frames.sum()), dtype="float32") as out:
@@ -60,11 +60,13 @@ def test_stored_and_online_embeddings_agree(tmp_path: Path, delay: int) -> None:
     teacher_beside = OnlineTeacher("x", teacher, 2, delay=delay)
     online, there = in_a_step(StoredAudio(cuts), teacher_beside, ids, lens)
     assert torch.equal(present, there)
-    assert present.sum(1).tolist() == (lens - delay).tolist()
+    # Pairs begin with the second frame of the teacher: there may be one less.
+    pairs = [(int(frames[number]) - 1) // 2 for number in (2, 0, 1)]
+    assert present.sum(1).tolist() == torch.minimum(torch.tensor(pairs), lens - delay).tolist()
     assert_close(stored, online, rtol=1e-4, atol=1e-5)
-    # Frame t holds the teacher's frames 2 (t - delay) and the one after it.
+    # Frame t holds the teacher's frames 2 (t - delay) + 1, centred at 30 ms, and the one after it.
     original = EmbeddingStore(path)[ids[0]]
-    wanted = np.concatenate([original[6], original[7]])
+    wanted = np.concatenate([original[7], original[8]])
     assert_close(stored[0, 3 + delay], torch.from_numpy(wanted))
 
 
@@ -88,7 +90,7 @@ def test_decoded_codes_are_the_embeddings_that_they_stand_for(tmp_path: Path, de
     store = CodeStore(tmp_path / "codes.h5")
     ids, lens = ["b", "a"], torch.tensor([4, 7])  # of a longer one, the last frames have no teacher
     source = StoredCodes(store, delay=delay)
-    decoded = DecodedCodes("x", quantizer, source.ratio)
+    decoded = DecodedCodes("x", quantizer, source.pairing.ratio)
     targets, present = in_a_step(source, decoded, ids, lens)
     stored = StoredEmbeddings(EmbeddingStore(tmp_path / "decoded.h5"), delay=delay)
     wanted, there = in_a_step(stored, StoredTargets("x"), ids, lens)
@@ -130,13 +132,16 @@ def test_other_embeddings_than_those_configured_are_refused(tmp_path: Path) -> N
 
 
 def test_lengths_may_differ_by_a_few_frames() -> None:
-    options = {"ratio": 2, "delay": 0, "tolerance": 1, "source": "x"}
-    assert match_frames("a", 19, 10, **options) == (0, 9)  # type: ignore[arg-type]
-    assert match_frames("a", 22, 10, **options) == (0, 10)  # type: ignore[arg-type]
+    def match(teacher_len: int, delay: int = 0) -> tuple[int, int, int]:
+        pairing = Pairing(ratio=2, delay=delay)
+        return match_frames("a", teacher_len, 10, pairing=pairing, tolerance=1, source="x")
+
+    assert match(19) == (0, 9, 0)
+    assert match(22) == (0, 10, 0)
     with pytest.raises(UserError, match="utterance a: 23 teacher frames in x but 10"):
-        match_frames("a", 23, 10, **options)  # type: ignore[arg-type]
-    assert match_frames("a", 20, 10, **{**options, "delay": 3}) == (3, 7)  # type: ignore[arg-type]
-    assert match_frames("a", 20, 10, **{**options, "delay": 12}) == (12, 0)  # type: ignore[arg-type]
+        match(23)
+    assert match(20, delay=3) == (3, 7, 0)
+    assert match(20, delay=12) == (12, 0, 0)
 
 
 def test_frame_rates_need_an_integer_ratio() -> None:

@@ -52,7 +52,7 @@ def make_corpus(
 class Spectra(nn.Module):
     """Layer i is i times the first 12 log energies of the spectrum of 320 samples; 50 Hz."""
 
-    dim, num_layers, frame_rate = 12, 3, 50.0
+    dim, num_layers, frame_rate, first_frame = 12, 3, 50.0, 0.01
 
     def __init__(self, layers: list[int] | None) -> None:
         super().__init__()

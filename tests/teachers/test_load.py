@@ -15,7 +15,7 @@ import torch
 from mvqkd.teachers import Embeddings
 
 class Framer(torch.nn.Module):
-    dim, num_layers, frame_rate = 160, 1, 100.0
+    dim, num_layers, frame_rate, first_frame = 160, 1, 100.0, 0.005
     def __init__(self, gain):
         super().__init__()
         self.gain = torch.nn.Parameter(torch.tensor(float(gain)))
@@ -49,7 +49,7 @@ def test_any_module_can_be_plugged_in() -> None:
     assert torch.equal(output.layers[1], 3 * wave.reshape(2, 3, 160))
     assert teacher.ctc is None and not output.layers[1].requires_grad
     assert not teacher.training
-    with pytest.raises(UserError, match="lacks dim, num_layers, frame_rate"):
+    with pytest.raises(UserError, match="lacks dim, num_layers, frame_rate, first_frame"):
         load_teacher("python:tiny_teacher_plugin:wrong", [1])
     with pytest.raises(UserError, match="cannot be imported"):
         load_teacher("python:tiny_teacher_plugin:nothing", [1])

@@ -36,6 +36,7 @@ class MFCCTeacher(nn.Module):
         self.dim = BINS
         self.num_layers = 2
         self.frame_rate = 16000 / HOP
+        self.first_frame = WINDOW / 2 / 16000
         self.ctc: CTCTranscriber | None = None  # it transcribes nothing
         self.layers = list(layers or (1, 2))
         self.register_buffer("filters", mel_filters(WINDOW // 2 + 1))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvqkd.data.targets.store import TeacherFrameStore
+from mvqkd.data.targets.store import TeacherFrameStore, stated
 from mvqkd.errors import UserError
 from mvqkd.storage.ragged import RaggedWriter
 
@@ -41,6 +41,9 @@ class CodesInfo:
     nearest codes."""
     encoder: str = "mvqkd"
     """Whose search chose them, see `Quantizer.encoder`: another one finds other codes."""
+    first_frame: float | None = None
+    """Seconds to the centre of the teacher's first frame; None: not known, as of codes that icefall
+    has published."""
 
 
 @contextmanager
@@ -56,7 +59,7 @@ def write_codes(path: str | Path, *, info: CodesInfo, total_frames: int) -> Iter
         rows=total_frames,
         columns=info.num_codebooks,
         dtype=np.uint8,
-        attributes=asdict(info),
+        attributes=stated(asdict(info)),
     ) as writer:
         yield writer
 
@@ -80,7 +83,7 @@ class CodeStore(TeacherFrameStore):
             fields.update(asdict(self.info))  # defaults of what older files do not record
         except TypeError as error:
             raise UserError(f"{path} lacks attributes: {error}", step=_DATASET) from error
-        self.frame_rate = self.info.frame_rate
+        self.frame_rate, self.first_frame = self.info.frame_rate, self.info.first_frame
         if self._store.dtype != np.uint8 or self._store.columns != self.info.num_codebooks:
             raise UserError(
                 f"{path}: codes are {self._store.dtype} of {self._store.columns} columns, not "

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvqkd.data.targets.store import TeacherFrameStore
+from mvqkd.data.targets.store import TeacherFrameStore, stated
 from mvqkd.errors import UserError
 from mvqkd.storage.ragged import RaggedWriter
 
@@ -34,6 +34,8 @@ class EmbeddingsInfo:
     """Frames per second, Hz."""
     dim: int
     """D."""
+    first_frame: float | None = None
+    """Seconds to the centre of the first frame; None: not known."""
 
 
 class EmbeddingWriter:
@@ -80,7 +82,7 @@ def write_embeddings(
         rows=total_frames,
         columns=info.dim,
         dtype=dtype,
-        attributes=asdict(info),
+        attributes=stated(asdict(info)),
     ) as rows:
         yield EmbeddingWriter(rows, np.dtype(dtype))
 
@@ -100,12 +102,11 @@ class EmbeddingStore(TeacherFrameStore):
         self.dtype = self._store.dtype
         fields = self._store.attributes
         try:
-            self.info = EmbeddingsInfo(
-                **{name: fields[name] for name in EmbeddingsInfo.__annotations__}
-            )
-        except KeyError as error:
-            raise UserError(f"{path} lacks the attribute {error}", step=_DATASET) from error
-        self.frame_rate = self.info.frame_rate
+            known = EmbeddingsInfo.__annotations__.keys() & fields.keys()
+            self.info = EmbeddingsInfo(**{name: fields[name] for name in known})
+        except TypeError as error:
+            raise UserError(f"{path} lacks attributes: {error}", step=_DATASET) from error
+        self.frame_rate, self.first_frame = self.info.frame_rate, self.info.first_frame
 
     def require(
         self,

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mvqkd.data.targets.teacher_frames import match_frames
+from mvqkd.data.targets.teacher_frames import Pairing, match_frames
 
 
 @dataclass
@@ -101,23 +101,21 @@ def pack(
     rows: Sequence[Tensor],
     student_lens: Sequence[int],
     *,
-    ratio: int,
-    delay: int = 0,
+    pairing: Pairing,
     tolerance: int = 3,
     source: object,
 ) -> FrameTargets:
     """Teacher frames as targets of student frames.
 
-    Student frame t gets the teacher frames ratio * (t - delay) ... + ratio - 1, one after the
-    other: with 50 Hz codes and 25 Hz frames (ratio 2), its target is the Q indexes of teacher frame
-    2t followed by those of 2t + 1 (Guo et al., arXiv 2211.00508).
+    Student frame t gets the teacher frames ratio * (t - delay) + offset ... + ratio - 1, one after
+    the other: with 50 Hz codes, 25 Hz frames (ratio 2) and no offset, its target is the Q indexes
+    of teacher frame 2t followed by those of 2t + 1 (Guo et al., arXiv 2211.00508).
 
     Args:
         ids: N utterance ids, for errors.
         rows: N tensors (T_n, W / ratio) on one device: teacher frames.
         student_lens: N, valid student frames.
-        ratio: teacher frames for a student frame.
-        delay: target delay in student frames: the first `delay` frames have no targets.
+        pairing: of their frames.
         tolerance: student frames by which the teacher may be longer or shorter; what it has too
             much is dropped, what it lacks has no targets.
         source: where the teacher's frames are from, for errors.
@@ -128,16 +126,16 @@ def pack(
     device = rows[0].device
     values, utterances, frames = [], [], []
     for number, (utterance, x, length) in enumerate(zip(ids, rows, student_lens, strict=True)):
-        begin, count = match_frames(
+        begin, count, first = match_frames(
             utterance,
             len(x),
             length,
-            ratio=ratio,
-            delay=delay,
+            pairing=pairing,
             tolerance=tolerance,
             source=source,
         )
-        values.append(x[: count * ratio].reshape(count, ratio * x.shape[1]))
+        groups = x[first : first + count * pairing.ratio]
+        values.append(groups.reshape(count, pairing.ratio * x.shape[1]))
         utterances.append(torch.full((count,), number))
         frames.append(torch.arange(begin, begin + count))
     return FrameTargets(

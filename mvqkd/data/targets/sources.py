@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms, pack
 from mvqkd.data.targets.store import TeacherFrameStore
-from mvqkd.data.targets.teacher_frames import require_ratio
+from mvqkd.data.targets.teacher_frames import Pairing
 from mvqkd.errors import UserError
-from mvqkd.geometry import ENCODER_RATE
+from mvqkd.geometry import ENCODER_GRID, FrameGrid
 
 
 class StoredFrames:
@@ -23,11 +23,11 @@ class StoredFrames:
 
     Args:
         store: of the frames.
-        student_rate: student frames a second, Hz.
+        student: grid of the student's frames.
         delay: target delay in student frames.
 
     Attributes:
-        ratio: teacher frames for a student frame.
+        pairing: of teacher and student frames.
 
     Raises:
         UserError: frame rates without an integer ratio.
@@ -37,11 +37,10 @@ class StoredFrames:
     """Of the targets; None: the file's."""
 
     def __init__(
-        self, store: TeacherFrameStore, *, student_rate: float = ENCODER_RATE, delay: int = 0
+        self, store: TeacherFrameStore, *, student: FrameGrid = ENCODER_GRID, delay: int = 0
     ) -> None:
         self.store = store
-        self.ratio = require_ratio(store.frame_rate, student_rate)
-        self.delay = delay
+        self.pairing = Pairing.of(store.frame_rate, store.first_frame, student=student, delay=delay)
 
     def __call__(self, ids: Sequence[str], student_lens: Sequence[int]) -> FrameTargets:
         """See `TargetSource`."""
@@ -49,8 +48,7 @@ class StoredFrames:
             ids,
             [torch.from_numpy(np.array(self.store[name], dtype=self.dtype)) for name in ids],
             student_lens,
-            ratio=self.ratio,
-            delay=self.delay,
+            pairing=self.pairing,
             source=self.store.path,
         )
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mvqkd.storage.ragged import RaggedStore
+
+
+def stated(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without those that are not known (None)."""
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def same_source(stored: Any, wanted: Any) -> bool:
+    """Whether a file's `CodesInfo` or `EmbeddingsInfo` is the wanted one; a file of an earlier
+    version may not say where the frames lie."""
+    if stored.first_frame is None:
+        wanted = replace(wanted, first_frame=None)
+    return stored == wanted
 
 
 class TeacherFrameStore:
@@ -19,6 +34,7 @@ class TeacherFrameStore:
     Attributes:
         path: file or folder.
         frame_rate: Hz.
+        first_frame: seconds to the centre of the first frame; None: the file does not say.
 
     Args:
         path: file or folder.
@@ -29,6 +45,7 @@ class TeacherFrameStore:
     """
 
     frame_rate: float
+    first_frame: float | None
 
     def __init__(self, path: str | Path, dataset: str) -> None:
         self._store = RaggedStore(path, dataset=dataset, step=dataset)

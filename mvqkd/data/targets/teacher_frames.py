@@ -8,15 +8,55 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mvqkd.errors import UserError
-from mvqkd.geometry import ENCODER_RATE, frame_ratio
+from mvqkd.geometry import ENCODER_GRID, ENCODER_RATE, FrameGrid, frame_offset, frame_ratio
+
+
+class Pairing(NamedTuple):
+    """Which teacher frames belong to a student frame: student frame t has the targets
+    ratio * (t - delay) + offset ... + ratio - 1."""
+
+    ratio: int
+    """Teacher frames for a student frame."""
+    offset: int = 0
+    """Teacher frames, see `mvqkd.geometry.frame_offset`."""
+    delay: int = 0
+    """Target delay, student frames."""
+
+    @classmethod
+    def of(
+        cls,
+        teacher_rate: float,
+        first_frame: float | None,
+        *,
+        student: FrameGrid = ENCODER_GRID,
+        delay: int = 0,
+    ) -> Pairing:
+        """The pairing of a teacher with a student.
+
+        Args:
+            teacher_rate: Hz.
+            first_frame: seconds to the centre of the teacher's first frame; None: not known. Then
+                both begin together, as icefall pairs the indexes that it has published.
+            student: grid of the student's frames.
+            delay: target delay, student frames.
+
+        Raises:
+            UserError: the teacher's rate is no multiple of the student's.
+        """
+        ratio = require_ratio(teacher_rate, student.rate)
+        offset = 0
+        if first_frame is not None:
+            offset = frame_offset(FrameGrid(first_frame, 1 / teacher_rate), student)
+        return cls(ratio, offset, delay)
 
 
 class Span(NamedTuple):
-    """Student frames `begin` to `begin + length` - 1 that have targets: the first `length` groups
-    of teacher frames."""
+    """Student frames `begin` to `begin + length` - 1 have targets: groups of teacher frames from
+    `first` on."""
 
     begin: int
     length: int
+    first: int
 
 
 def match_frames(
@@ -24,21 +64,18 @@ def match_frames(
     teacher_len: int,
     student_len: int,
     *,
-    ratio: int,
-    delay: int,
+    pairing: Pairing,
     tolerance: int,
     source: object,
 ) -> Span:
     """Which teacher frames are the targets of which student frames.
 
-    The targets of student frame t are the teacher frames ratio * (t - delay) ... + ratio - 1.
-
     Args:
         utterance: id, for the error.
         teacher_len: teacher frames of the utterance.
         student_len: student frames of the utterance.
-        ratio: teacher frames for a student frame.
-        delay: target delay in student frames; the first `delay` frames have no targets.
+        pairing: of their frames; student frames whose teacher frames are not all there have no
+            targets.
         tolerance: student frames by which the teacher may be longer or shorter: what it has too
             much is dropped, what it lacks has no targets.
         source: file of the teacher's frames, for the error.
@@ -46,6 +83,7 @@ def match_frames(
     Raises:
         UserError: lengths differ by more than the tolerance.
     """
+    ratio, offset, delay = pairing
     difference = teacher_len - ratio * student_len
     if abs(difference) > ratio * tolerance:
         raise UserError(
@@ -55,7 +93,9 @@ def match_frames(
             remedy="make the targets of the audio that is trained on: same corpus, same speed "
             "copies",
         )
-    return Span(delay, max(0, min(teacher_len // ratio, student_len - delay)))
+    skipped = max(0, -(offset // ratio))  # groups that begin before the teacher's first frame
+    begin, first = delay + skipped, ratio * skipped + offset
+    return Span(begin, max(0, min((teacher_len - first) // ratio, student_len - begin)), first)
 
 
 def check_lengths(
@@ -86,8 +126,7 @@ def check_lengths(
             utterance,
             teacher_len,
             student_len,
-            ratio=ratio,
-            delay=0,
+            pairing=Pairing(ratio),
             tolerance=tolerance,
             source=source,
         )

@@ -12,6 +12,7 @@ import torch
 from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.data.loading.feature_reader import FeatureReader
 from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
+from mvqkd.data.targets.store import same_source
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.quantization import Quantizer
@@ -104,6 +105,7 @@ def dump_codes(
         codebook_size=quantizer.codebook_size,
         rate_weight=rate_distortion_weight,
         encoder="mvqkd" if rate_distortion_weight else quantizer.encoder,
+        first_frame=teacher.first_frame,
     )
     shards, names = divide_splits(cuts.splits, seconds, how.shard_hours)
     paths = prepare_folder(output, [f"codes-{name}" for name in names])
@@ -120,7 +122,7 @@ def dump_codes(
 
     def check(shard: int) -> None:
         store = CodeStore(paths[shard])
-        if store.info != info:
+        if not same_source(store.info, info):
             raise UserError(
                 f"{store.path} is of another run: {store.info}, not {info}",
                 remedy=f"remove {output}, or give another --output",

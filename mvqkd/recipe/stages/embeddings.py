@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.data.targets.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
+from mvqkd.data.targets.store import same_source
 from mvqkd.data.targets.teacher_frames import require_ratio
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
@@ -143,7 +144,9 @@ def extract_embeddings(
     for of_layer in paths.values():
         _refuse_sample_beside_all(of_layer, sampled=sampled)
     infos = {
-        layer: EmbeddingsInfo(teacher_uri, layer, teacher.frame_rate, teacher.dim)
+        layer: EmbeddingsInfo(
+            teacher_uri, layer, teacher.frame_rate, teacher.dim, teacher.first_frame
+        )
         for layer in layers
     }
     total = int(frames[numbers].sum())
@@ -167,7 +170,7 @@ def extract_embeddings(
         for layer, info in infos.items():
             store = EmbeddingStore(paths[layer][shard])
             found = {utterance: len(store[utterance]) for utterance in store}
-            if store.info != info or found != wanted or store.dtype != dtype:
+            if not same_source(store.info, info) or found != wanted or store.dtype != dtype:
                 raise UserError(
                     f"{store.path} is of another teacher or other utterances",
                     remedy=f"remove {store.path.parent}, or give another --output",

@@ -13,6 +13,7 @@ from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.data.targets.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.data.targets.frame_targets import pack
 from mvqkd.data.targets.sources import StoredCodes, StoredEmbeddings
+from mvqkd.data.targets.teacher_frames import Pairing
 from mvqkd.errors import UserError
 
 
@@ -32,7 +33,7 @@ def test_targets_follow_their_definition(tmp_path: Path, ratio: int, delay: int)
     store = code_store(tmp_path / "codes.h5", lengths, rate=25.0 * ratio)
     lens = [5, 9, 9, 9]
     source = StoredCodes(store, delay=delay)
-    assert source.ratio == ratio
+    assert source.pairing.ratio == ratio
     targets, present = source(list(lengths), lens).padded(4, padding=-100)
     assert targets.shape == (4, 9, 4 * ratio) and targets.dtype == torch.int64
     for n, (name, length) in enumerate(zip(lengths, lens, strict=True)):
@@ -65,7 +66,7 @@ def test_lengths_that_differ_too_much_are_refused(tmp_path: Path) -> None:
         source(["a", "b"], [10, 11])
     rows = [torch.zeros(22, 4)]
     with pytest.raises(UserError, match="utterance a"):
-        pack(["a"], rows, [10], ratio=2, tolerance=0, source="x")
+        pack(["a"], rows, [10], pairing=Pairing(2), tolerance=0, source="x")
 
 
 def test_a_delay_longer_than_the_utterance_leaves_no_targets(tmp_path: Path) -> None:
