@@ -48,6 +48,16 @@ class Experiment:
         return sum(stored.values())
 
     @property
+    def steps(self) -> int | None:
+        """Updates of the weights."""
+        return self.metrics[-1]["step"] if self.metrics else None
+
+    @property
+    def audio_hours(self) -> float | None:
+        """Trained on, over all epochs."""
+        return self.metrics[-1]["audio_hours"] if self.metrics else None
+
+    @property
     def training_hours(self) -> float | None:
         """Wall-clock time of training, over all restarts."""
         return self.metrics[-1]["elapsed"] / 3600 if self.metrics else None

@@ -10,6 +10,9 @@ from typing import Any
 from mvqkd.evaluation.bootstrap import SAMPLES
 from mvqkd.evaluation.gather import Comparison, Experiment, Rates, interval_of
 
+# Budgets that differ by less are the same.
+_SAME_BUDGET = 0.02
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; columns of numbers are aligned to the right. Vertical bars in cells are escaped."""
@@ -30,7 +33,7 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
     """
     sets = sorted({result["set"] for e in experiments for result in e.results})
     distilled = any(experiment.distillation for experiment in experiments)
-    header = ["experiment", "M parameters", "hours of audio", "hours of training"]
+    header = ["experiment", "M parameters", "steps", "hours of audio", "hours of training"]
     header += ["teacher's MB an hour"] if distilled else []
     header += ["decoding"]
     for name in sets:
@@ -84,6 +87,30 @@ def differences_table(baseline: str, compared: dict[str, list[Comparison]]) -> s
     return markdown_table(header, rows)
 
 
+def budgets(baseline: Experiment, experiments: Sequence[Experiment]) -> str:
+    """In words, where an experiment had more or less training than the baseline: a part of the
+    difference may be due to that. Empty if all had the same."""
+    lines = []
+    for experiment in experiments:
+        if experiment is baseline or not (experiment.metrics and baseline.metrics):
+            continue
+        steps, hours = experiment.steps or 0, experiment.audio_hours or 0.0
+        their_steps, their_hours = baseline.steps or 0, baseline.audio_hours or 0.0
+        parts = []
+        if abs(steps - their_steps) > _SAME_BUDGET * their_steps:
+            parts.append(f"{steps} steps, not {their_steps}")
+        if abs(hours - their_hours) > _SAME_BUDGET * their_hours:
+            parts.append(f"{hours:.1f} hours of audio, not {their_hours:.1f}")
+        if parts:
+            lines.append(f"- {experiment.name} was trained with {' and '.join(parts)}.\n")
+    if not lines:
+        return ""
+    return (
+        f"Not all budgets are those of {baseline.name}; a part of a difference may be due to "
+        f"that:\n\n{''.join(lines)}"
+    )
+
+
 def results_page(
     recipe: str,
     experiments: Sequence[Experiment],
@@ -98,10 +125,10 @@ def results_page(
     parts = [
         f"# Results of {recipe}\n",
         f"Intervals: 95 %, bootstrap over {unit} ({SAMPLES} samples). Hours of audio are those of "
-        "all epochs together; hours of training are wall-clock time; the real-time factor (RTF) is "
-        "seconds of decoding for a second of audio, the slowest set's. A teacher's MB an hour: "
-        "what is stored of it for an hour of training audio. A `+` after a commit: with changes "
-        "that were not committed.\n",
+        "all epochs together, with and without transcripts; hours of training are wall-clock time; "
+        "the real-time factor (RTF) is seconds of decoding for a second of audio, the slowest "
+        "set's. A teacher's MB an hour: what is stored of it for an hour of training audio. A `+` "
+        "after a commit: with changes that were not committed.\n",
         results_table(experiments, by_speaker=by_speaker),
     ]
     if any(compared.values()):
@@ -113,6 +140,9 @@ def results_page(
             "of characters (CER) count the spaces between words.\n",
             differences_table(baseline, compared),
         ]
+        reference = next(e for e in experiments if e.name == baseline)
+        if unequal := budgets(reference, [e for e in experiments if compared.get(e.name)]):
+            parts.append(unequal)
     parts += [f"![{name}]({name})\n" for name in pictures]
     parts.append("## Commands\n")
     for experiment in experiments:
@@ -131,11 +161,12 @@ def results_page(
     return "\n".join(parts)
 
 
-def _effort(experiment: Experiment) -> tuple[str, str]:
-    """Hours of audio trained on, and hours that it took."""
+def _effort(experiment: Experiment) -> tuple[str, str, str]:
+    """Steps, hours of audio trained on, and hours that it took."""
     if not experiment.metrics:
-        return "", ""
-    return f"{experiment.metrics[-1]['audio_hours']:.1f}", f"{experiment.training_hours:.2f}"
+        return "", "", ""
+    hours = f"{experiment.audio_hours:.1f}", f"{experiment.training_hours:.2f}"
+    return str(experiment.steps), *hours
 
 
 def _difference(rates: Rates) -> list[str]:

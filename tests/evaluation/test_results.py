@@ -23,6 +23,7 @@ from mvqkd.evaluation.pictures import (
     draw_training,
 )
 from mvqkd.evaluation.report import (
+    budgets,
     differences_table,
     markdown_table,
     results_page,
@@ -114,10 +115,30 @@ def test_table(root: Path) -> None:
     rows = results_table(experiments, by_speaker=False).splitlines()
     assert len(rows) == 2 + 4
     cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
-    assert cells[:5] == ["smaller", "1.50", "15.0", "0.30", "greedy_search (epoch-3-avg-1)"]
-    assert cells[5].startswith("18.75 (")
-    assert cells[6:] == ["16.67", "0.0123", "012345678+", "7"]
+    assert cells[:5] == ["smaller", "1.50", "30", "15.0", "0.30"]
+    assert cells[5] == "greedy_search (epoch-3-avg-1)" and cells[6].startswith("18.75 (")
+    assert cells[7:] == ["16.67", "0.0123", "012345678+", "7"]
     assert results_table(experiments, by_speaker=True) != "\n".join(rows)
+
+
+def test_unequal_budgets_are_said_in_words(root: Path) -> None:
+    smaller, baseline = (e for e in read_experiments(root) if e.results)
+    assert budgets(baseline, [baseline, smaller]) == ""
+    path = smaller.folder / "log" / "metrics.jsonl"
+    more = {"kind": "train", "step": 60, "audio_hours": 15.1, "elapsed": 9.0}
+    path.write_text(path.read_text().replace('{"kind": "tr', json.dumps(more) + "\n"))
+    smaller, baseline = (e for e in read_experiments(root) if e.results)
+    assert "- smaller was trained with 60 steps, not 30." in budgets(baseline, [smaller])
+    more |= {"step": 30, "audio_hours": 30.0}
+    path.write_text(path.read_text() + json.dumps(more) + "\n")
+    smaller, baseline = (e for e in read_experiments(root) if e.results)
+    text = budgets(baseline, [smaller])
+    assert "- smaller was trained with 30.0 hours of audio, not 15.0." in text
+    compared = {"smaller": compare(smaller, baseline, by_speaker=False)}
+    page = results_page(
+        "demo", [smaller, baseline], "baseline", compared, by_speaker=False, pictures=[]
+    )
+    assert text in page
 
 
 def test_storage_of_a_teacher_stands_beside_its_students(root: Path) -> None:
