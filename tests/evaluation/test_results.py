@@ -369,7 +369,7 @@ def test_results_without_a_character_error_rate_are_shown(root: Path) -> None:
     path.write_text(json.dumps(result))
     experiments = [e for e in read_experiments(root) if e.results]
     row = results_table(experiments, by_speaker=True).splitlines()[2]
-    assert [cell.strip() for cell in row.split("|")][7:9] == ["", "0.0123"]
+    assert [cell.strip() for cell in row.split("|")][8:10] == ["", "0.0123"]
 
 
 def test_rates_without_reference_words_are_shown(root: Path, tmp_path: Path) -> None:
