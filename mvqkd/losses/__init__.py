@@ -1,6 +1,7 @@
 """Losses per utterance: modules and functions of tensors, independent of any model."""
 
 from mvqkd.losses.band import Band
+from mvqkd.losses.consistency import consistency_loss
 from mvqkd.losses.ctc import ctc_loss
 from mvqkd.losses.lattice import lattice_log_likelihood
 from mvqkd.losses.pruned_transducer import PrunedTransducerLoss, TransducerLosses
@@ -9,6 +10,7 @@ __all__ = [
     "Band",
     "PrunedTransducerLoss",
     "TransducerLosses",
+    "consistency_loss",
     "ctc_loss",
     "lattice_log_likelihood",
 ]

@@ -120,7 +120,9 @@ def build_objective(
         )
     }
     if student.ctc is not None:
-        head_losses["ctc"] = CTCHeadLoss(weight=config.loss.ctc_scale)
+        head_losses["ctc"] = CTCHeadLoss(
+            weight=config.loss.ctc_scale, consistency_weight=config.loss.consistency_scale
+        )
     return Objective(
         student,
         head_losses,
@@ -185,6 +187,7 @@ def build_updater(
         precision=config.training.precision,
         clip_grad_norm=config.optimizer.clip_grad_norm,
         augment=build_augmentation(config.data),
+        views=2 if config.loss.consistency_scale else 1,
         log_dir=log_dir,
     )
 

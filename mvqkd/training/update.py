@@ -63,6 +63,7 @@ class Updater:
         precision: of the forward pass, by autocast; losses are float32.
         clip_grad_norm: largest norm of the gradient; 0: any.
         augment: applied to features of training batches.
+        views: times that each utterance is in a step, each time augmented differently.
         log_dir: where batches are kept for inspection when something breaks.
     """
 
@@ -76,6 +77,7 @@ class Updater:
         precision: Precision = "float32",
         clip_grad_norm: float = 5.0,
         augment: SpecAugment | None = None,
+        views: int = 1,
         log_dir: Path,
     ) -> None:
         self.objective = objective
@@ -86,6 +88,7 @@ class Updater:
         self._dtype = getattr(torch, precision)
         self._clip = clip_grad_norm
         self._augment = augment
+        self._views = views
         self._log_dir = log_dir
         self._parallel = (
             DistributedDataParallel(
@@ -133,7 +136,8 @@ class Updater:
                 with self._synchronization(is_last):
                     losses = self._forward(batch, step, number)
                     # DistributedDataParallel takes the mean over processes.
-                    total = losses.total(labelled_frames, frames) * self.world.size
+                    total = losses.total(labelled_frames * self._views, frames * self._views)
+                    total = total * self.world.size
                     # A loss can be infinite and have no gradient, where an utterance has no
                     # alignment: then the gradient is made to show it.
                     total = total * torch.where(total.isfinite(), 1.0, torch.nan)
@@ -165,9 +169,15 @@ class Updater:
         if batch is None:
             return model(None)
         batch = batch.to(self.world.device)
+        if self._views > 1:
+            batch = batch.repeat(self._views)
         features = time_mask = None
         if self._augment is not None:
-            seeds = [derive_seed(self._seed, "augment", step, name) for name in batch.ids]
+            size = len(batch) // self._views
+            seeds = [
+                derive_seed(self._seed, "augment", step, name, number // size)
+                for number, name in enumerate(batch.ids)
+            ]
             features, time_mask = self._augment(batch.features, batch.feature_lens, seeds)
         chunk_size = choose(self.objective.chunk_sizes, self._seed, "chunk", step)
         with self.autocast():

@@ -18,6 +18,7 @@ from mvqkd.errors import UserError
 from mvqkd.features.spec_augment import SpecAugment
 from mvqkd.runtime.distributed import World, start_world
 from mvqkd.runtime.interruption import Interruption
+from mvqkd.training.heads import CTCHeadLoss
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
     FixedSteps,
@@ -116,6 +117,34 @@ def test_overflow_of_float16_lowers_the_scale_and_blames_nobody(tmp_path):
     assert update.sums is None and update.nonfinite_ids == []
     assert updater.scaler.get_scale() == 2.0**119
     assert_same(weights(objective), before)
+
+
+def test_two_views_that_are_alike_are_one(tmp_path):
+    """Every loss is a mean over frames, those of all views."""
+
+    def update(views):
+        batches = [make_batch("a", "b", "c"), make_batch("d", labelled=False)]
+        objective = make_objective(distillation={"tap": TapLoss()})
+        return _update(batches, tmp_path, objective=objective, views=views)
+
+    (one, update_of_one), (two, update_of_two) = update(1), update(2)
+    for name, parameter in one.named_parameters():
+        assert_close(dict(two.named_parameters())[name].grad, parameter.grad, rtol=1e-4, atol=1e-6)
+    assert update_of_two.grad_norm == pytest.approx(update_of_one.grad_norm, rel=1e-5)
+
+
+def test_views_are_augmented_differently_and_made_consistent(tmp_path):
+    objective = make_objective()
+    objective.head_losses["ctc"] = CTCHeadLoss(weight=0.2, consistency_weight=0.5)
+    augment = SpecAugment(time_mask_size=10, frequency_mask_size=8, probability=1.0)
+    updater = make_updater(objective, tmp_path, augment=augment, views=2)
+    batch = make_batch("a", "b")
+    amounts = _amounts(objective, [batch])
+    sums = updater.update([batch], step=1, **amounts).sums.over(World(), objective.components)
+    assert sums["consistency"] > 1e-4
+    assert sums["frames"] == 2 * amounts["frames"]
+    # In validation there is one view, and nothing to be consistent with.
+    assert "consistency" not in objective.eval()(batch).components
 
 
 @pytest.mark.parametrize("accumulated", [False, True])

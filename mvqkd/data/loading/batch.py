@@ -40,6 +40,8 @@ class Batch:
     """Whether noise was mixed into some of the features."""
     targets: dict[str, FrameTargets | Waveforms] = field(default_factory=dict)
     """The teacher's side of each distillation loss, by its name."""
+    views: int = 1
+    """How many times each utterance is in the batch, in as many rounds; see `repeat`."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,6 +74,20 @@ class Batch:
             feature_lens=self.feature_lens.pin_memory(),
             hypotheses=self.hypotheses and self.hypotheses.pin_memory(),
             targets={name: targets.pin_memory() for name, targets in self.targets.items()},
+        )
+
+    def repeat(self, count: int) -> Batch:
+        """Each utterance `count` times, one round after another: to augment each differently."""
+        return replace(
+            self,
+            ids=self.ids * count,
+            features=self.features.repeat(count, 1, 1),
+            clean=None if self.clean is None else self.clean.repeat(count, 1, 1),
+            feature_lens=self.feature_lens.repeat(count),
+            texts=self.texts * count,
+            hypotheses=self.hypotheses and self.hypotheses.repeat(count, len(self)),
+            targets={name: x.repeat(count, len(self)) for name, x in self.targets.items()},
+            views=self.views * count,
         )
 
     def first(self, count: int) -> Batch:

@@ -51,6 +51,13 @@ class Hypotheses:
         kept = self.owners < count
         return self._map(lambda x: x[kept])
 
+    def repeat(self, count: int, num_utterances: int) -> Hypotheses:
+        """Of a batch in which its `num_utterances` stand `count` times, one round after another."""
+        repeated = self._map(lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
+        rounds = torch.arange(count, device=self.owners.device).repeat_interleave(len(self))
+        repeated.owners = repeated.owners + num_utterances * rounds
+        return repeated
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Hypotheses:
         return Hypotheses(
             change(self.tokens),

@@ -43,6 +43,17 @@ class FrameTargets:
             frames=self.frames.pin_memory(),
         )
 
+    def repeat(self, count: int, num_utterances: int) -> FrameTargets:
+        """Of a batch in which its `num_utterances` stand `count` times, one round after another."""
+        rounds = torch.arange(count, device=self.utterances.device)
+        rounds = rounds.repeat_interleave(len(self.utterances))
+        return replace(
+            self,
+            values=self.values.repeat(count, 1),
+            utterances=self.utterances.repeat(count) + num_utterances * rounds,
+            frames=self.frames.repeat(count),
+        )
+
     def padded(self, batch_size: int, padding: float = 0) -> tuple[Tensor, Tensor]:
         """(N, T, W) targets, `padding` where there is none, and (N, T) bool: where there is one."""
         present = torch.zeros(
@@ -73,6 +84,16 @@ class Waveforms:
             self,
             samples=self.samples.to(device, non_blocking=non_blocking),
             lens=self.lens.to(device, non_blocking=non_blocking),
+        )
+
+    def repeat(self, count: int, num_utterances: int) -> Waveforms:
+        """Of a batch in which its utterances stand `count` times, one round after another."""
+        return replace(
+            self,
+            samples=self.samples.repeat(count, 1),
+            lens=self.lens.repeat(count),
+            num_samples=self.num_samples * count,
+            student_lens=self.student_lens * count,
         )
 
     def pin_memory(self) -> Waveforms:

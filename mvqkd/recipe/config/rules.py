@@ -62,6 +62,14 @@ def _of_model_and_loss(experiment: ExperimentConfig) -> Iterator[_Problem]:
             "--loss.ctc_scale 0.3, or --loss.ctc_warmup_steps 0",
         )
 
+    if loss.consistency_scale and not (loss.ctc_scale and experiment.data.spec_augment):
+        yield _Problem(
+            ("loss.consistency_scale", "loss.ctc_scale", "data.spec_augment"),
+            f"loss.consistency_scale is {loss.consistency_scale:g}, but there is no CTC head, or "
+            "no SpecAugment to make two views of an utterance differ",
+            "--loss.ctc_scale 0.3 --data.spec_augment true, or --loss.consistency_scale 0",
+        )
+
 
 def _of_decoding(experiment: ExperimentConfig) -> Iterator[_Problem]:
     decoding = experiment.decoding

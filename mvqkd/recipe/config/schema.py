@@ -125,6 +125,9 @@ class LossConfig:
     """Steps during which the weight of the pruned loss grows from 0.1 to 1."""
     ctc_scale: NotNegative = 0.0
     """Weight of the CTC loss; 0: no CTC head."""
+    consistency_scale: NotNegative = 0.0
+    """Weight of consistency regularization of the CTC head (CR-CTC, arXiv 2410.05101): every
+    utterance is in a step twice, augmented differently, which doubles its cost. 0: off."""
     ctc_warmup_steps: Count = 0
     """Initial steps in which the transducer loss does not train the encoder, only CTC and
     distillation do; a few hundred help a student with little transcribed speech to align early."""

@@ -6,22 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.distillation.context import LossContext
-from mvqkd.losses import ctc_loss
+from mvqkd.losses import consistency_loss, ctc_loss
 from mvqkd.models import CTCHead
 
 
 class CTCHeadLoss(nn.Module):
-    """The CTC loss of the hypotheses: a `HeadLoss` with the component `ctc`.
+    """The CTC loss of the hypotheses: a `HeadLoss` with the component `ctc`, and `consistency`.
 
     Args:
         weight: in the total.
+        consistency_weight: of the consistency of two views of each utterance, in batches that have
+            them, see `mvqkd.losses.consistency_loss`; 0: none.
     """
 
-    components = ("ctc",)
-
-    def __init__(self, *, weight: float) -> None:
+    def __init__(self, *, weight: float, consistency_weight: float = 0.0) -> None:
         super().__init__()
         self.weight = weight
+        self.consistency_weight = consistency_weight
+        self.components = ("ctc", "consistency") if consistency_weight else ("ctc",)
 
     def forward(self, head: CTCHead, context: LossContext) -> dict[str, tuple[float, Tensor]]:
         """See `HeadLoss`."""
@@ -36,4 +38,8 @@ class CTCHeadLoss(nn.Module):
                 hypotheses.of_owners(context.lens),
                 hypotheses.lens,
             )
-        return {"ctc": (self.weight, losses)}
+            found = {"ctc": (self.weight, losses)}
+            if self.consistency_weight and context.batch.views == 2:
+                consistency = hypotheses.of_owners(consistency_loss(log_probs, context.lens))
+                found["consistency"] = (self.consistency_weight, consistency)
+        return found

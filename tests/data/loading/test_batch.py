@@ -84,3 +84,37 @@ def test_padding_to_a_multiple_makes_multiples_of_the_encoders_frames(lens: list
     assert (padded.features[:, max(lens) :] == FEATURE_PADDING).all()
     assert torch.equal(padded.feature_lens, plain.feature_lens)
     assert padded.seconds == plain.seconds
+
+
+def test_a_repeated_batch_has_every_utterance_once_a_round() -> None:
+    features = [np.full((n, 80), n, np.float32) for n in (9, 8)]
+    batch = collate(["a", "b"], features, ["A", "B"], [np.array([4, 5]), np.array([6])])
+    of_three = Hypotheses(
+        torch.tensor([[4, 5], [6, -100], [7, 8]]),
+        torch.tensor([2, 1, 2]),
+        torch.tensor([0, 1, 1]),
+        torch.tensor([1.0, 0.25, 0.75]),
+        one_each=False,
+    )
+    batch.targets["codes"] = FrameTargets(
+        torch.tensor([[1], [2], [3]]), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2
+    )
+    batch.targets["audio"] = Waveforms(torch.randn(2, 20), torch.tensor([20, 15]), [20, 15], [2, 1])
+    for hypotheses in (batch.hypotheses, of_three):
+        batch.hypotheses = hypotheses
+        twice = batch.repeat(2)
+        assert (twice.ids, twice.views, twice.seconds) == (["a", "b"] * 2, 2, batch.seconds)
+        codes, present = twice.targets["codes"].padded(4)
+        for begin in (0, 2):
+            part = slice(begin, begin + 2)
+            assert torch.equal(twice.features[part], batch.features)
+            owned = (twice.hypotheses.owners // 2) == begin // 2
+            assert torch.equal(twice.hypotheses.owners[owned] - begin, hypotheses.owners)
+            for name in ("tokens", "lens", "weights"):
+                assert torch.equal(
+                    getattr(twice.hypotheses, name)[owned], getattr(hypotheses, name)
+                )
+            wanted, there = batch.targets["codes"].padded(2)
+            assert torch.equal(codes[part], wanted) and torch.equal(present[part], there)
+            assert torch.equal(twice.targets["audio"].samples[part], batch.targets["audio"].samples)
+        assert twice.targets["audio"].num_samples == [20, 15, 20, 15]
