@@ -46,6 +46,7 @@ class LossContext:
         time_mask: (N, T) bool, True in frames of features that SpecAugment masked in time; None
             without SpecAugment.
         step: of the training; None in validation, where warm-ups have ended.
+        detached: whether losses of `encoder_out` give the encoder no gradient.
 
     Attributes:
         transducer: what the transducer head computed, once it has; None without hypotheses.
@@ -60,6 +61,7 @@ class LossContext:
         *,
         time_mask: Tensor | None = None,
         step: int | None = None,
+        detached: bool = False,
     ) -> None:
         self._encode = encode
         self._passes: dict[StreamingConfig, EncoderPass] = {}
@@ -68,6 +70,7 @@ class LossContext:
         self.streaming = streaming
         self.time_mask = time_mask
         self.step = step
+        self._detached = detached
         self.transducer: TransducerBand | None = None
 
     @property
@@ -94,7 +97,8 @@ class LossContext:
     @property
     def encoder_out(self) -> Tensor:
         """(N, T, D) of the step's pass, see `EncoderPass.out`."""
-        return self.encoded().out
+        out = self.encoded().out
+        return out.detach() if self._detached else out
 
     @property
     def lens(self) -> Tensor:
@@ -115,6 +119,8 @@ class DistillationLoss(Protocol):
     """Names of the encoder's tensors that it reads (see `ConformerEncoder.tap_names`)."""
     weight: float
     """Of its loss in the total."""
+    final_weight_fraction: float
+    """To which the weight falls, linearly over the training; 1: it stays."""
     validates: bool
     """Whether it can be computed on validation data too."""
 

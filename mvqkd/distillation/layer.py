@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -22,16 +23,18 @@ class TeacherTargets(Protocol):
 
 
 class LayerDistillation(nn.Module):
-    """Compare a layer of the student with the teacher, frame by frame: a `DistillationLoss`.
+    """Compare layers of the student with the teacher, frame by frame: a `DistillationLoss`.
 
     On masked frames alone distillation is of no use, on all frames it is (measured in arXiv
     2211.00508, section 4), so both weights are 1 by default.
 
     Args:
-        layer: of the student's encoder, 1-based; 0 is the input of the first.
-        head: (M, D) student frames and (M, W) targets -> (M,) float32 losses.
+        layers: of the student's encoder, 1-based; 0 is the input of the first. The loss is the mean
+            of theirs.
+        heads: of each layer: (M, D) student frames and (M, W) targets -> (M,) float32 losses.
         targets: the teacher's side.
         weight: of the loss in the total.
+        final_weight_fraction: what is left of the weight at the end of the training.
         masked_weight: weight of frames whose input SpecAugment masked in time.
         unmasked_weight: weight of the others.
         validates: whether there are targets of validation data too.
@@ -39,32 +42,38 @@ class LayerDistillation(nn.Module):
 
     def __init__(
         self,
-        layer: int,
-        head: nn.Module,
+        layers: Sequence[int],
+        heads: Sequence[nn.Module],
         targets: TeacherTargets,
         *,
         weight: float,
+        final_weight_fraction: float = 1.0,
         masked_weight: float = 1.0,
         unmasked_weight: float = 1.0,
         validates: bool = True,
     ) -> None:
         super().__init__()
-        self.tap = f"layers.{layer}"
-        self.taps = [self.tap]
-        self.head = head
+        self.taps = [f"layers.{layer}" for layer in layers]
+        self.heads = nn.ModuleList(heads)
         self.targets = targets
         self.weight = weight
+        self.final_weight_fraction = final_weight_fraction
         self.masked_weight = masked_weight
         self.unmasked_weight = unmasked_weight
         self.validates = validates
 
     def forward(self, context: LossContext) -> Tensor:
         """(N,) float32 losses, summed over frames."""
-        x = context.taps[self.tap]
         targets = self.targets(context)
         where = (targets.utterances, targets.frames)
-        losses = x.new_zeros(len(x), targets.num_frames, dtype=torch.float32)
-        losses = losses.index_put(where, self.head(x[where], targets.values))
+        found = [
+            head(context.taps[tap][where], targets.values)
+            for tap, head in zip(self.taps, self.heads, strict=True)
+        ]
+        losses = context.features.new_zeros(
+            len(context.batch), targets.num_frames, dtype=torch.float32
+        )
+        losses = losses.index_put(where, torch.stack(found).mean(0))
         if context.time_mask is not None and self.masked_weight != self.unmasked_weight:
             masked = masked_frames(context.time_mask, targets.num_frames)
             losses = losses * torch.where(masked, self.masked_weight, self.unmasked_weight)

@@ -130,6 +130,7 @@ def build_objective(
         distillation={name: loss.build(config.model.dim) for name, loss in losses.items()},
         chunk_sizes=config.model.chunk_size,
         left_context=config.model.left_context,
+        distillation_steps=config.loss.distillation_steps,
     )
 
 

@@ -183,7 +183,7 @@ def _open_online(
         source=StoredAudio(AudioCuts(cuts)),
         validates=True,
         description={**asdict(sample.info), "bytes_per_hour": 0.0},
-        build=lambda dim: _layer_loss(loss, head(dim), targets, validates=True),
+        build=lambda dim: _layer_loss(loss, dim, head, targets, validates=True),
     )
 
 
@@ -238,7 +238,7 @@ def _opened(
         source=source,
         validates=validates,
         description={**asdict(store.info), "bytes_per_hour": store.bytes_per_hour},
-        build=lambda dim: _layer_loss(loss, head(dim), targets, validates=validates),
+        build=lambda dim: _layer_loss(loss, dim, head, targets, validates=validates),
     )
 
 
@@ -255,13 +255,19 @@ def describe_pairing(store: CodeStore | EmbeddingStore, pairing: Pairing) -> str
 
 
 def _layer_loss(
-    loss: LossConfig, head: nn.Module, targets: TeacherTargets, *, validates: bool
+    loss: LossConfig,
+    dim: int,
+    head: Callable[[int], nn.Module],
+    targets: TeacherTargets,
+    *,
+    validates: bool,
 ) -> LayerDistillation:
     return LayerDistillation(
         loss.layer,
-        head,
+        [head(dim) for _ in loss.layer],
         targets,
         weight=loss.weight,
+        final_weight_fraction=loss.final_weight_fraction,
         masked_weight=loss.masked_weight,
         unmasked_weight=loss.unmasked_weight,
         validates=validates,

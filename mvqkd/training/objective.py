@@ -57,6 +57,7 @@ class Objective(nn.Module):
         chunk_sizes: of a streaming student, in frames of 40 ms; -1: the whole utterance. None
             given: full context always.
         left_context: frames of 40 ms before its chunk that a frame attends to; -1: all.
+        distillation_steps: initial steps in which distillation alone trains the encoder.
 
     Raises:
         ValueError: losses of a head that the model has not, or a head without losses.
@@ -70,6 +71,7 @@ class Objective(nn.Module):
         distillation: Mapping[str, nn.Module] | None = None,
         chunk_sizes: Sequence[int] = (),
         left_context: int = -1,
+        distillation_steps: int = 0,
     ) -> None:
         super().__init__()
         if set(head_losses) != set(model.heads):
@@ -82,6 +84,7 @@ class Objective(nn.Module):
         self.distillation = nn.ModuleDict(distillation or {})
         self.chunk_sizes = list(chunk_sizes) or [-1]
         self.left_context = left_context
+        self.distillation_steps = distillation_steps
 
     @property
     def components(self) -> list[str]:
@@ -116,6 +119,7 @@ class Objective(nn.Module):
         features: Tensor | None = None,
         time_mask: Tensor | None = None,
         step: int | None = None,
+        progress: float = 0.0,
         chunk_size: int = -1,
     ) -> Losses:
         """Losses of a batch, on the device of the parameters.
@@ -127,6 +131,7 @@ class Objective(nn.Module):
             time_mask: (N, T) bool, frames of them that SpecAugment masked.
             step: of the training, for warm-ups; None: weights after them, so that validation losses
                 of different steps compare.
+            progress: fraction of the training that is done, for weights that fall.
             chunk_size: in frames of 40 ms; -1: the whole utterance.
         """
         if batch is None:
@@ -157,6 +162,7 @@ class Objective(nn.Module):
             self.streaming(chunk_size),
             time_mask=time_mask,
             step=step,
+            detached=step is not None and step <= self.distillation_steps,
         )
         frames = context.lens.sum()
         components: dict[str, Tensor] = {}
@@ -171,7 +177,8 @@ class Objective(nn.Module):
                     components[component] = loss.detach()
         for name, distillation_loss in distillation:
             loss = distillation_loss(context).float().sum()
-            distilled = distilled + distillation_loss.weight * loss
+            fallen = 1.0 - progress * (1.0 - distillation_loss.final_weight_fraction)
+            distilled = distilled + distillation_loss.weight * fallen * loss
             components[name] = loss.detach()
         if not has_text:
             distilled = distilled + self._nothing()

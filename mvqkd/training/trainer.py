@@ -182,6 +182,7 @@ class Trainer:
             frames=amounts.frames,
             labelled_frames=amounts.labelled_frames,
             learning_rate=self._learning_rate(progress.step, self._total_steps),
+            progress=progress.step / self._total_steps,
         )
         progress.epoch_step += 1
         progress.audio_seconds += amounts.seconds

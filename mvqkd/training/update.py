@@ -116,6 +116,7 @@ class Updater:
         frames: float,
         labelled_frames: float,
         learning_rate: float,
+        progress: float = 0.0,
     ) -> Update:
         """One step; every process must call it.
 
@@ -125,6 +126,7 @@ class Updater:
             frames: encoder frames of the batches of all processes.
             labelled_frames: those of them that have hypotheses.
             learning_rate: of this step.
+            progress: fraction of the training that is done.
         """
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rate(self.optimizer, learning_rate)
@@ -134,7 +136,7 @@ class Updater:
             is_last = number >= len(batches) - 1
             try:
                 with self._synchronization(is_last):
-                    losses = self._forward(batch, step, number)
+                    losses = self._forward(batch, step, number, progress)
                     # DistributedDataParallel takes the mean over processes.
                     total = losses.total(labelled_frames * self._views, frames * self._views)
                     total = total * self.world.size
@@ -163,7 +165,7 @@ class Updater:
         self.scaler.update()
         return Update(None, norm, 1.0, self._name_nonfinite(batches, totals, step))
 
-    def _forward(self, batch: Batch | None, step: int, number: int) -> Losses:
+    def _forward(self, batch: Batch | None, step: int, number: int, progress: float) -> Losses:
         torch.manual_seed(derive_seed(self._seed, "step", step, number, self.world.rank))
         model = self._parallel or self.objective
         if batch is None:
@@ -182,7 +184,12 @@ class Updater:
         chunk_size = choose(self.objective.chunk_sizes, self._seed, "chunk", step)
         with self.autocast():
             return model(
-                batch, features=features, time_mask=time_mask, step=step, chunk_size=chunk_size
+                batch,
+                features=features,
+                time_mask=time_mask,
+                step=step,
+                progress=progress,
+                chunk_size=chunk_size,
             )
 
     def _synchronization(self, is_last: bool) -> AbstractContextManager[object]:

@@ -69,16 +69,38 @@ def made_up(x: Tensor, lens: Tensor, *names: str, time_mask: Tensor | None = Non
 
 
 def test_sums_over_frames_that_have_targets() -> None:
-    loss = LayerDistillation(1, Difference(), Numbers(without=[1]), weight=1.0)
+    loss = LayerDistillation([1], [Difference()], Numbers(without=[1]), weight=1.0)
     lens = torch.tensor([4, 2])
     x = torch.zeros(2, 5, 1)  # one frame of padding more than the longest utterance
     found = loss(made_up(x, lens, "a", "b"))
     assert_close(found, torch.tensor([0.0 + 2 + 3, 0.0]))
 
 
+def test_of_several_layers_it_is_the_mean() -> None:
+    lens, names = torch.tensor([4]), ["layers.1", "layers.3"]
+    taps = Taps(names)
+    for name, value in zip(names, (0.0, 10.0), strict=True):
+        taps.put(name, torch.full((1, 4, 1), value))
+    batch = make_batch("a")
+    context = LossContext(
+        lambda *_: EncoderPass(torch.zeros(1, 4, 1), lens, taps),
+        batch,
+        batch.features,
+        FULL_CONTEXT,
+    )
+    loss = LayerDistillation([1, 3], [Difference(), Difference()], Numbers(), weight=1.0)
+    assert loss.taps == names
+    alone = [
+        LayerDistillation([layer], [Difference()], Numbers(), weight=1.0)(context)
+        for layer in (1, 3)
+    ]
+    assert alone[0] != alone[1]
+    assert_close(loss(context), (alone[0] + alone[1]) / 2)
+
+
 def test_masked_and_unmasked_frames_have_their_weights() -> None:
     loss = LayerDistillation(
-        1, Difference(), Numbers(), weight=1.0, masked_weight=10.0, unmasked_weight=0.5
+        [1], [Difference()], Numbers(), weight=1.0, masked_weight=10.0, unmasked_weight=0.5
     )
     lens = torch.tensor([4])
     time_mask = torch.zeros(1, 19, dtype=torch.bool)
@@ -120,7 +142,7 @@ def store(tmp_path: Path) -> CodeStore:
 
 
 def distil() -> LayerDistillation:
-    return LayerDistillation(1, CodebookHead(16, 4, 8), StoredTargets("codes"), weight=1.0)
+    return LayerDistillation([1], [CodebookHead(16, 4, 8)], StoredTargets("codes"), weight=1.0)
 
 
 def with_codes(batch: Batch, store: CodeStore, **options) -> Batch:

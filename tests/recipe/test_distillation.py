@@ -39,7 +39,7 @@ from tests.recipe.targets import make_codes, make_embeddings, teacher_lens
 from tests.teachers.corpus import URI, make_corpus
 from tests.training.helpers import make_batch
 
-OPTIONS: dict[str, Any] = dict(teacher=URI, teacher_layer=2, layer=1, weight=0.3)
+OPTIONS: dict[str, Any] = dict(teacher=URI, teacher_layer=2, layer=[1], weight=0.3)
 DIM = 8
 
 
@@ -92,20 +92,22 @@ def test_codes_become_a_codebook_loss(files, cuts, open_) -> None:
     make_codes(files, cuts)
     opened = open_(masked_weight=2.0, unmasked_weight=0.5)
     loss = opened.build(DIM)
-    assert isinstance(loss, LayerDistillation) and isinstance(loss.head, CodebookHead)
-    assert loss.head.logits.out_features == 2 * 2 * 4  # two teacher frames of two codebooks of 4
+    assert isinstance(loss, LayerDistillation) and isinstance(loss.heads[0], CodebookHead)
+    assert (
+        loss.heads[0].logits.out_features == 2 * 2 * 4
+    )  # two teacher frames of two codebooks of 4
     assert (loss.weight, list(loss.taps)) == (0.3, ["layers.1"])
     assert (loss.masked_weight, loss.unmasked_weight) == (2.0, 0.5)
     assert not opened.validates and not loss.validates  # there are no codes of the dev cuts
     assert opened.description["num_codebooks"] == 2
     assert opened.description["bytes_per_hour"] > 50 * 3600 * 2  # such a file is mostly header
     joint = open_(prediction="joint").build(DIM)
-    assert isinstance(joint.head, JointCodebookHead)
+    assert isinstance(joint.heads[0], JointCodebookHead)
     soft = open_(prediction="soft").build(DIM)
-    assert isinstance(soft.head, SoftCodebookHead) and soft.head.shares.shape == (4, 4, 4)
+    assert isinstance(soft.heads[0], SoftCodebookHead) and soft.heads[0].shares.shape == (4, 4, 4)
     tied = open_(prediction="tied").build(DIM)
-    assert isinstance(tied.head, TiedCodebookHead)
-    assert tied.head.centers.shape == (2, 4, 12) and len(tied.head.bias) == 2
+    assert isinstance(tied.heads[0], TiedCodebookHead)
+    assert tied.heads[0].centers.shape == (2, 4, 12) and len(tied.heads[0].bias) == 2
 
 
 def test_a_loss_with_targets_of_all_dev_cuts_is_validated(files, cuts, open_) -> None:
@@ -137,9 +139,9 @@ def test_targets_of_every_source_are_delayed(files, cuts, open_, kind, options) 
 def test_embeddings_become_a_regression_in_units_of_the_teacher(files, cuts, open_) -> None:
     make_embeddings(files, cuts)
     loss = open_("embeddings").build(DIM)
-    assert isinstance(loss.head, RegressionHead)
-    assert float(loss.head.scale) == pytest.approx(3.0, rel=0.05)
-    assert loss.head.mean.numpy() == pytest.approx(np.full(12, 5.0), abs=1.5)
+    assert isinstance(loss.heads[0], RegressionHead)
+    assert float(loss.heads[0].scale) == pytest.approx(3.0, rel=0.05)
+    assert loss.heads[0].mean.numpy() == pytest.approx(np.full(12, 5.0), abs=1.5)
 
 
 def test_the_units_are_those_of_the_training_utterances(files, cuts, open_) -> None:
@@ -156,7 +158,7 @@ def test_the_units_are_those_of_the_training_utterances(files, cuts, open_) -> N
         for number, name in enumerate(ids):
             writer.write(name.decode(), rows[offsets[number] : offsets[number + 1]])
     loss = open_("embeddings").build(DIM)
-    assert float(loss.head.scale) == pytest.approx(3.0, rel=0.05)
+    assert float(loss.heads[0].scale) == pytest.approx(3.0, rel=0.05)
 
 
 def test_units_are_of_all_utterances_or_of_some_whatever_their_order(monkeypatch) -> None:
@@ -195,8 +197,8 @@ def test_codes_become_a_regression_too(files, cuts, open_) -> None:
             fields["file"] = str(files.quantizer.rename(cuts.parent / fields["file"]))
         opened = open_("embeddings", distance="cosine", source="codes", **fields)
         loss = opened.build(DIM)
-        assert isinstance(loss.head, RegressionHead)
-        assert torch.equal(loss.head.mean, wanted)  # all codes are 0
+        assert isinstance(loss.heads[0], RegressionHead)
+        assert torch.equal(loss.heads[0].mean, wanted)  # all codes are 0
         targets, present = targets_of("c0", "embeddings", {"embeddings": opened})
         assert torch.equal(targets[0, 0], torch.cat([wanted, wanted])) and present.all()
 
@@ -323,7 +325,7 @@ def test_two_losses_stand_together(files, cuts, open_) -> None:
     make_embeddings(files, cuts)
     losses = {
         "codes": open_("codes", target_delay=1),
-        "embeddings": open_("embeddings", layer=2, weight=10.0),
+        "embeddings": open_("embeddings", layer=[2], weight=10.0),
     }
     codes, embeddings = (losses[name].build(DIM) for name in losses)
     assert (codes.weight, list(codes.taps)) == (0.3, ["layers.1"])

@@ -171,7 +171,7 @@ def test_a_training_of_version_0_1_0_goes_on(data: Path, tmp_path: Path) -> None
     exp, experiment = tmp_path / "exp", ExperimentConfig()
     old_training(exp, data, teacher="hf:x")
     codes = experiment.distillation.codes
-    codes.weight, codes.teacher, codes.teacher_layer, codes.layer = 1.0, "hf:x", 4, 2
+    codes.weight, codes.teacher, codes.teacher_layer, codes.layer = 1.0, "hf:x", 4, [2]
     now = {**describe(data), "teachers": {"codes": "hf:x"}}
     assert not check_folder(exp, experiment, now)
     write_distillation(exp, {"codes": {"quantizer_id": "1234"}})
@@ -187,7 +187,7 @@ def test_other_targets_are_refused_in_a_training_of_version_0_1_0(
     exp, experiment = tmp_path / "exp", ExperimentConfig()
     old_training(exp, data, teacher="mvqkd:exp/big?weights=1")
     codes = experiment.distillation.codes
-    codes.weight, codes.teacher, codes.teacher_layer, codes.layer = 1.0, "hf:x", 4, 2
+    codes.weight, codes.teacher, codes.teacher_layer, codes.layer = 1.0, "hf:x", 4, [2]
     with pytest.raises(UserError, match=r"data \(teachers\).*weights=1.*weights=2"):
         now = {**describe(data), "teachers": {"codes": "mvqkd:exp/big?weights=2"}}
         check_folder(exp, experiment, now)

@@ -84,6 +84,7 @@ class TapLoss(nn.Module):
         super().__init__()
         self.taps = ["layers.1"]
         self.weight = 2.0
+        self.final_weight_fraction = 1.0
         self.validates = True
         self.head = nn.Linear(16, 1)
         with torch.no_grad():  # the same wherever it is made

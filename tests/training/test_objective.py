@@ -40,6 +40,35 @@ def test_each_kind_of_loss_has_its_denominator():
     assert_close(total, labelled.recognition / labelled.frames + 2 * taps / frames)
 
 
+def test_a_weight_of_distillation_may_fall():
+    tap = TapLoss()
+    objective = make_objective(distillation={"tap": tap})
+    batch = make_batch("a")
+    whole = objective(batch, progress=0.5).distillation
+    tap.final_weight_fraction = 0.2
+    assert_close(objective(batch, progress=0.5).distillation, 0.6 * whole)
+    assert_close(objective(batch, progress=1.0).distillation, 0.2 * whole)
+    assert_close(objective(batch).distillation, whole)  # validation losses compare
+
+
+def test_distillation_alone_trains_the_encoder_at_first():
+    objective = make_objective(distillation={"tap": TapLoss()}, distillation_steps=5)
+    encoder = list(objective.model.encoder.parameters())
+    batch = make_batch("a", "b")
+
+    def gradients(loss):
+        found = torch.autograd.grad(loss, encoder, allow_unused=True, retain_graph=True)
+        return [x for x in found if x is not None]
+
+    losses = objective(batch, step=5)
+    assert losses.recognition.requires_grad  # the heads learn
+    for gradient, wanted in zip(
+        gradients(losses.total()), gradients(losses.distillation / losses.frames), strict=True
+    ):
+        assert_close(gradient, wanted)
+    assert any(x.any() for x in gradients(objective(batch, step=6).recognition))
+
+
 def test_a_process_without_a_part_of_the_step_has_gradients_of_zero():
     objective = make_objective(distillation={"tap": TapLoss()})
     losses = objective(None)

@@ -58,6 +58,7 @@ class FullContextDistillation(nn.Module):
         super().__init__()
         self.taps = ["output"]
         self.weight = weight
+        self.final_weight_fraction = 1.0
         self.validates = True
 
     def forward(self, context: LossContext) -> Tensor:

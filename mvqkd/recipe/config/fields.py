@@ -159,8 +159,10 @@ def _docstrings(kind: type) -> dict[str, str]:
 def _parse(text: str, kind: Any) -> Any:
     if get_origin(kind) is list:
         inner = text.strip()
-        if not (inner.startswith("[") and inner.endswith("]")):
+        if inner.startswith("[") != inner.endswith("]"):
             raise ValueError("a list, such as [1, 2]")
+        if not inner.startswith("["):  # one item needs no brackets
+            inner = f"[{inner}]"
         items = [item.strip(" \"'") for item in inner[1:-1].split(",")]
         return [_parse(item, get_args(kind)[0]) for item in items if item]
     if get_origin(kind) is Literal:

@@ -62,6 +62,12 @@ def _of_model_and_loss(experiment: ExperimentConfig) -> Iterator[_Problem]:
             "--loss.ctc_scale 0.3, or --loss.ctc_warmup_steps 0",
         )
 
+    if loss.distillation_steps and not experiment.distillation.losses:
+        yield _Problem(
+            ("loss.distillation_steps",),
+            f"loss.distillation_steps is {loss.distillation_steps}, but there is no distillation",
+            "--loss.distillation_steps 0, or a weight of a section of distillation",
+        )
     if loss.consistency_scale and not (loss.ctc_scale and experiment.data.spec_augment):
         yield _Problem(
             ("loss.consistency_scale", "loss.ctc_scale", "data.spec_augment"),
@@ -116,11 +122,13 @@ def _of_distillation(
             f"{section.teacher_layer}",
             "name a teacher and one of its layers, counted from 1",
         )
-    if not 1 <= section.layer <= num_layers:  # 0: not given
+    wanted = section.layer
+    if not wanted or min(wanted) < 1 or max(wanted) > num_layers or len(set(wanted)) < len(wanted):
+        named = wanted[0] if len(wanted) == 1 else wanted
         yield _Problem(
             (f"{prefix}.layer", "model.num_layers"),
-            f"{prefix}.layer is {section.layer}, the student has {num_layers} layers",
-            f"--{prefix}.layer 1 to {num_layers}",
+            f"{prefix}.layer is {named}, the student has {num_layers} layers",
+            f"--{prefix}.layer 1 to {num_layers}, or several of them, such as '[1, {num_layers}]'",
         )
     if isinstance(section, EmbeddingsConfig) and section.source != "codes":
         weight = section.quantizer.rate_distortion_weight

@@ -131,6 +131,9 @@ class LossConfig:
     ctc_warmup_steps: Count = 0
     """Initial steps in which the transducer loss does not train the encoder, only CTC and
     distillation do; a few hundred help a student with little transcribed speech to align early."""
+    distillation_steps: Count = 0
+    """Initial steps in which distillation alone trains the encoder: the heads learn from
+    transcripts, but no gradient of theirs reaches it."""
     topology: Literal["regular", "modified"] = "regular"
     """`regular`: any number of tokens per frame; `modified`: at most one."""
     delay_penalty: NotNegative = 0.0
@@ -168,13 +171,16 @@ class LayerLossConfig:
     weight: NotNegative = 0.0
     """Weight of the loss, which is averaged over indexes or dimensions and summed over frames, like
     the transducer loss; 0: off."""
+    final_weight_fraction: Share = 1.0
+    """The weight falls linearly to this fraction of it at the last step."""
     teacher: str = ""
     """URI of the teacher: `torchaudio:NAME`, `hf:ID_OR_FOLDER`, `mvqkd:EXPERIMENT` (of the same
     recipe, or the folder of any), `python:MODULE:FUNCTION`."""
     teacher_layer: Count = 0
     """Layer of the teacher, 1-based."""
-    layer: Count = 0
-    """Layer of the student's encoder that the loss is applied to, 1-based."""
+    layer: Annotated[list[int], Range(0)] = field(default_factory=list)
+    """Layer of the student's encoder that the loss is applied to, 1-based; or several, such as
+    [3, 6], each with a head of its own: the loss is their mean."""
     target_delay: Count = 0
     """Target delay, in frames of 40 ms: gives a streaming student some future context before it has
     to predict a frame's targets."""

@@ -49,7 +49,7 @@ OF_ANOTHER_KIND = [
     ("training.precision", "float8", "float32, bfloat16, float16"),
     ("decoding.methods", '["greedy_search", "fast"]', "greedy_search, modified_beam_search"),
     ("model.causal", "maybe", "true, false"),
-    ("model.chunk_size", "16", "a list, such as [1, 2]"),
+    ("model.chunk_size", "many", "a whole number"),
     ("distillation.embeddings.distance", "mvq", "l1, l2, cosine, kld"),
     ("distillation.embeddings.source", "teacher", "embeddings, codes, online"),
 ]
@@ -57,6 +57,7 @@ GOOD = [
     ("training.keep_epochs", "-1", -1),
     ("optimizer.learning_rate", "1e-3", 0.001),
     ("optimizer.betas", "[0.9,0.95]", [0.9, 0.95]),
+    ("model.chunk_size", "16", [16]),
     ("model.chunk_size", "[16, -1]", [16, -1]),
     ("model.chunk_size", "[]", []),
     ("model.causal", "true", True),

@@ -124,7 +124,7 @@ def test_a_missing_file_is_reported(tmp_path):
         ("training:\n  precision: float8\n", 2, "allowed: float32, bfloat16, float16"),
         ("modle:\n  dim: 3\n", 2, "no configuration value modle.dim"),
         ("model:\n  num_layers: 3\n  dim:\n", 3, "model.dim has no value"),
-        ("model:\n  chunk_size: 16\n", 2, "a list, such as [1, 2]"),
+        ("model:\n  chunk_size: many\n", 2, "a whole number"),
         ("model:\n  chunk_size: [[1], 2]\n", 2, "a list of lists"),
         ("\n\nmodel: 3\n", 3, "no configuration value model"),
         ("model:\n  dim: 3\n  dim: 3\n", 3, "model.dim is there twice"),

@@ -17,8 +17,8 @@ from mvqkd.recipe.config.schema import (
 
 OFF = DistillationConfig()
 MVQ = "method: mvq, teacher: hf:x, teacher_layer: 4, layer: 2"
-CODES = CodesConfig(weight=1.0, teacher="hf:x", teacher_layer=4, layer=2)
-EMBEDDINGS = EmbeddingsConfig(weight=1.0, teacher="hf:x", teacher_layer=4, layer=2)
+CODES = CodesConfig(weight=1.0, teacher="hf:x", teacher_layer=4, layer=[2])
+EMBEDDINGS = EmbeddingsConfig(weight=1.0, teacher="hf:x", teacher_layer=4, layer=[2])
 EVERY_FIELD = """
 distillation:
   method: {method}
@@ -173,7 +173,7 @@ def test_an_old_method_replaces_the_loss_of_a_file_of_today(codes):
 def test_old_names_are_of_the_losses_that_are_on(codes, tmp_path):
     options = [("distillation.scale", "2"), ("distillation.layer", "5")]
     found = load_config(codes, options).config.distillation
-    assert (found.codes.weight, found.codes.layer) == (2.0, 5)
+    assert (found.codes.weight, found.codes.layer) == (2.0, [5])
     assert found.embeddings == EmbeddingsConfig()
 
 
@@ -237,7 +237,7 @@ def test_values_wait_for_a_method(tmp_path):
     assert not load_config(path).config.distillation.losses
     losses = load_config(path, [("distillation.method", "mvq")]).config.distillation.losses
     assert list(losses) == ["codes"]
-    assert (losses["codes"].teacher, losses["codes"].layer) == ("hf:x", 2)
+    assert (losses["codes"].teacher, losses["codes"].layer) == ("hf:x", [2])
 
 
 def test_a_wrong_method_is_refused_with_the_methods(tmp_path):

@@ -61,37 +61,37 @@ def distilled(**sections: Any) -> ExperimentConfig:
         (ExperimentConfig(data=DataConfig(musan_snr=[20, 10])), "lower end", "[10, 20]"),
         (ExperimentConfig(data=DataConfig(unlabelled_ratio=1)), "only distillation", "weight"),
         (
-            distilled(embeddings=embeddings(layer=99)),
+            distilled(embeddings=embeddings(layer=[99])),
             r"distillation\.embeddings\.layer is 99",
             "--distillation.embeddings.layer 1 to 12",
         ),
         (
             distilled(codes=codes()),
-            r"distillation\.codes\.layer is 0",
+            r"distillation\.codes\.layer is \[\]",
             "--distillation.codes.layer 1 to 12",
         ),
         (
-            distilled(codes=codes(layer=1, teacher="")),
+            distilled(codes=codes(layer=[1], teacher="")),
             "distillation.codes is on, but its teacher is ''",
             "name a teacher",
         ),
         (
-            distilled(embeddings=embeddings(layer=1, teacher_layer=0)),
+            distilled(embeddings=embeddings(layer=[1], teacher_layer=0)),
             "distillation.embeddings is on, .*teacher_layer 0",
             "layers, counted from 1",
         ),
         (
-            distilled(codes=codes(layer=6), embeddings=embeddings(layer=13)),
+            distilled(codes=codes(layer=[6]), embeddings=embeddings(layer=[13])),
             r"distillation\.embeddings\.layer is 13",
             "--distillation.embeddings.layer 1 to 12",
         ),
         (
-            distilled(embeddings=embeddings(layer=6, source="online", targets="codes")),
+            distilled(embeddings=embeddings(layer=[6], source="online", targets="codes")),
             "targets is codes, but with the source online none are read",
             "targets ''",
         ),
         (
-            distilled(embeddings=embeddings(layer=6, quantizer=RATED)),
+            distilled(embeddings=embeddings(layer=[6], quantizer=RATED)),
             "source embeddings has no codes",
             "rate_distortion_weight 0",
         ),
@@ -119,18 +119,20 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
     [
         ExperimentConfig(),
         ExperimentConfig(loss=LossConfig(lm_scale=0.5, am_scale=0.5)),
-        distilled(embeddings=embeddings(layer=12)),
-        distilled(codes=codes(layer=6, prediction="joint", quantizer=RATED)),
-        distilled(embeddings=embeddings(layer=6, source="codes", quantizer=RATED)),
-        distilled(codes=codes(layer=6), embeddings=embeddings(layer=3, source="online")),
+        distilled(embeddings=embeddings(layer=[12])),
+        distilled(codes=codes(layer=[6], prediction="joint", quantizer=RATED)),
+        distilled(embeddings=embeddings(layer=[6], source="codes", quantizer=RATED)),
+        distilled(codes=codes(layer=[6]), embeddings=embeddings(layer=[3], source="online")),
         # Sections that are off may hold anything.
-        distilled(codes=codes(weight=0.0, teacher=""), embeddings=embeddings(weight=0.0, layer=99)),
+        distilled(
+            codes=codes(weight=0.0, teacher=""), embeddings=embeddings(weight=0.0, layer=[99])
+        ),
         averaged(avg=2, keep_epochs=3),
         averaged(avg=3, keep_epochs=1),
         averaged(avg=2, keep_epochs=2, use_averaged_model=False),
         ExperimentConfig(
             data=DataConfig(unlabelled_ratio=1),
-            distillation=DistillationConfig(codes=codes(layer=6)),
+            distillation=DistillationConfig(codes=codes(layer=[6])),
         ),
     ],
 )
