@@ -41,7 +41,7 @@ from mvqkd.runtime.distributed import World
 from mvqkd.training import schedule
 from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
-from mvqkd.training.optimizer import build_adamw
+from mvqkd.training.optimizers import ScaledAdam, build_adamw, build_muon
 from mvqkd.training.update import Updater
 from mvqkd.training.validation import Transcribe
 
@@ -134,10 +134,18 @@ def build_objective(
     )
 
 
-def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.optim.AdamW:
-    """AdamW."""
+def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of all parameters that learn.
+
+    Raises:
+        UserError: this torch does not have it.
+    """
     first, second = config.betas
-    return build_adamw(
+    if config.name == "scaled_adam":
+        parameters = (p for p in objective.parameters() if p.requires_grad)
+        return ScaledAdam(parameters, lr=config.learning_rate, betas=(first, second))
+    build = build_muon if config.name == "muon" else build_adamw
+    return build(
         objective,
         learning_rate=config.learning_rate,
         betas=(first, second),
@@ -145,12 +153,20 @@ def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.opti
     )
 
 
-def build_schedule(config: OptimizerConfig) -> Callable[[int, int], float]:
+def build_schedule(config: OptimizerConfig, num_epochs: int) -> Callable[[int, int], float]:
     """(step, steps of the whole training) -> learning rate."""
 
     def learning_rate(step: int, total_steps: int) -> float:
         if config.schedule == "noam":
             factor = schedule.noam(step, warmup_steps=config.warmup_steps)
+        elif config.schedule == "eden":
+            factor = schedule.eden(
+                step,
+                epoch=num_epochs * step / total_steps,
+                warmup_steps=config.warmup_steps,
+                decay_steps=config.eden_steps,
+                decay_epochs=config.eden_epochs,
+            )
         else:
             factor = schedule.cosine(
                 step,
@@ -186,7 +202,7 @@ def build_updater(
         world=world,
         seed=config.training.seed,
         precision=config.training.precision,
-        clip_grad_norm=config.optimizer.clip_grad_norm,
+        clip_grad_ratio=config.optimizer.clip_grad_ratio,
         augment=build_augmentation(config.data),
         views=2 if config.loss.consistency_scale else 1,
         log_dir=log_dir,

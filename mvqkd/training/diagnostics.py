@@ -21,7 +21,7 @@ class TranscribedSample:
     hypothesis: str
 
 
-def loss_trouble(losses: Sequence[float], clipped: Sequence[bool] = ()) -> list[str]:
+def loss_trouble(losses: Sequence[float]) -> list[str]:
     """What is wrong with the losses per frame of successive log intervals, newest last.
 
     Judges the newest interval only, so each trouble is reported when it appears or persists, not
@@ -34,7 +34,7 @@ def loss_trouble(losses: Sequence[float], clipped: Sequence[bool] = ()) -> list[
             found.append(
                 f"the loss explodes: {losses[-1]:.3f} per frame after {best:.3f}. A lower "
                 "optimizer.learning_rate, a longer optimizer.warmup_steps or a smaller "
-                "optimizer.clip_grad_norm may help"
+                "optimizer.clip_grad_ratio may help"
             )
     # Reported at 20, 40, ... intervals, comparing the last ten with the ten before.
     if len(losses) >= 20 and len(losses) % 20 == 0:
@@ -45,11 +45,6 @@ def loss_trouble(losses: Sequence[float], clipped: Sequence[bool] = ()) -> list[
                 f"{losses[0]:.3f} at first. If it began so: check transcripts and features, and "
                 "try another optimizer.learning_rate"
             )
-    if len(clipped) >= 20 and len(clipped) % 20 == 0 and all(clipped[-20:]):
-        found.append(
-            "every gradient of the last 20 intervals was clipped to less than a tenth: a lower "
-            "optimizer.learning_rate may do better"
-        )
     return found
 
 

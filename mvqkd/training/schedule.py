@@ -35,6 +35,33 @@ def noam(step: int, *, warmup_steps: int) -> float:
     return min(step / warmup_steps, math.sqrt(warmup_steps / step))
 
 
+def eden(
+    step: int,
+    *,
+    epoch: float,
+    warmup_steps: int,
+    decay_steps: float,
+    decay_epochs: float,
+) -> float:
+    """Falls with steps and with epochs, each as an inverse square root in the end, after a linear
+    warm-up from one half (Eden, Yao et al. 2024, arXiv 2310.11230, appendix A.2).
+
+    Args:
+        step: counts from 1.
+        epoch: passes over the data so far, with fractions.
+        warmup_steps: the step at which the warm-up ends.
+        decay_steps: steps at which the first factor is 2^(-1/4).
+        decay_epochs: epochs at which the second is.
+
+    Returns:
+        Factor of the base learning rate, in (0, 1].
+    """
+    warmup = 0.5 + 0.5 * min(1.0, step / max(1, warmup_steps))
+    by_step = ((step / decay_steps) ** 2 + 1) ** -0.25
+    by_epoch = ((epoch / decay_epochs) ** 2 + 1) ** -0.25
+    return warmup * by_step * by_epoch
+
+
 def loss_scales(step: int, *, warmup_steps: int, simple_scale: float) -> tuple[float, float]:
     """Weights of the simple and of the pruned loss.
 

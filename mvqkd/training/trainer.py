@@ -22,6 +22,7 @@ from mvqkd.checkpoints.averaging import RunningAverage
 from mvqkd.data.loading.batch import Batch
 from mvqkd.errors import UserError
 from mvqkd.runtime.interruption import Interruption
+from mvqkd.training.clipping import GradientClipper
 from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
 from mvqkd.training.metrics import (
     LogInterval,
@@ -249,9 +250,7 @@ class Trainer:
         )
         logging.info("%s", line_for_people("train", values))
         lines = [x for x in self._log.lines if x["kind"] == "train" and x["loss"] is not None]
-        for trouble in loss_trouble(
-            [line["loss"] for line in lines], [line["clip_factor"] < 0.1 for line in lines]
-        ):
+        for trouble in loss_trouble([line["loss"] for line in lines]):
             logging.warning("%s", trouble)
 
     def _validate(self) -> None:
@@ -318,6 +317,7 @@ class Trainer:
                 "average_count": self._average.count,
                 "optimizer": self.updater.optimizer.state_dict(),
                 "scaler": self.updater.scaler.state_dict(),
+                "grad_norms": self.updater.clip.state,
                 "progress": asdict(self.progress),
                 "interval": interval,
                 "description": self._description,
@@ -355,6 +355,7 @@ class Trainer:
         self.updater.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty unless the precision was float16
             self.updater.scaler.load_state_dict(state["scaler"])
+        self.updater.clip = GradientClipper(self.updater.clip.ratio, state["grad_norms"])
         self.progress = Progress.restore(state["progress"])
         self._interval = LogInterval.restore(state["interval"], is_main=self._world.is_main)
         logging.info(

@@ -18,9 +18,10 @@ from mvqkd.data.loading.batch import Batch
 from mvqkd.errors import UserError
 from mvqkd.features.spec_augment import SpecAugment
 from mvqkd.runtime.distributed import World
+from mvqkd.training.clipping import GradientClipper
 from mvqkd.training.diagnostics import describe, save_batch
 from mvqkd.training.objective import Losses, Objective
-from mvqkd.training.optimizer import set_learning_rate
+from mvqkd.training.optimizers import set_learning_rate
 from mvqkd.training.seeding import choose, derive_seed
 from mvqkd.training.sums import LossSums
 
@@ -61,7 +62,7 @@ class Updater:
         world: all processes.
         seed: of dropout, augmentation and chunk sizes.
         precision: of the forward pass, by autocast; losses are float32.
-        clip_grad_norm: largest norm of the gradient; 0: any.
+        clip_grad_ratio: see `GradientClipper`; 0: no clipping.
         augment: applied to features of training batches.
         views: times that each utterance is in a step, each time augmented differently.
         log_dir: where batches are kept for inspection when something breaks.
@@ -75,7 +76,7 @@ class Updater:
         world: World,
         seed: int,
         precision: Precision = "float32",
-        clip_grad_norm: float = 5.0,
+        clip_grad_ratio: float = 4.0,
         augment: SpecAugment | None = None,
         views: int = 1,
         log_dir: Path,
@@ -86,7 +87,7 @@ class Updater:
         self.world = world
         self._seed = seed
         self._dtype = getattr(torch, precision)
-        self._clip = clip_grad_norm
+        self.clip = GradientClipper(clip_grad_ratio)
         self._augment = augment
         self._views = views
         self._log_dir = log_dir
@@ -153,14 +154,11 @@ class Updater:
 
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(parameters, self._clip if self._clip > 0 else math.inf)
-        )
+        norm, factor = self.clip(parameters)
         # The gradient is the same on all processes, so they agree without asking each other.
         if math.isfinite(norm):
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            factor = min(1.0, self._clip / norm) if self._clip > 0 and norm > 0 else 1.0
             return Update(sums, norm, factor, [])
         self.scaler.update()
         return Update(None, norm, 1.0, self._name_nonfinite(batches, totals, step))

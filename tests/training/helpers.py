@@ -23,7 +23,7 @@ from mvqkd.recipe.config.schema import TrainingConfig
 from mvqkd.runtime.distributed import World
 from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
-from mvqkd.training.optimizer import build_adamw
+from mvqkd.training.optimizers import build_adamw
 from mvqkd.training.trainer import Trainer
 from mvqkd.training.update import Updater
 

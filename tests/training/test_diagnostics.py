@@ -46,12 +46,6 @@ def test_no_trouble(losses):
     assert loss_trouble(losses) == []
 
 
-def test_gradients_clipped_always():
-    falling = [2.0 * 0.97**i for i in range(20)]
-    assert "clipped" in loss_trouble(falling, [True] * 20)[0]
-    assert loss_trouble(falling, [True] * 19 + [False]) == []
-
-
 def _transcripts(*hypotheses):
     return [TranscribedSample(f"u{i}", f"REF {i}", text) for i, text in enumerate(hypotheses)]
 

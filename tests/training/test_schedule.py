@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mvqkd.training.schedule import cosine, loss_scales, noam
+from mvqkd.training.schedule import cosine, eden, loss_scales, noam
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,21 @@ def test_cosine(step, expected):
 )
 def test_noam(step, expected):
     assert noam(step, warmup_steps=100) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "expected"),
+    [
+        (1, 0.0, 0.5 + 0.5 / 10),
+        (5, 0.0, 0.75 * ((5 / 100) ** 2 + 1) ** -0.25),
+        (100, 0.0, 2**-0.25),
+        (100, 3.0, 2**-0.5),
+        (10**6, 3e4, 1e-2 * 1e-2),
+    ],
+)
+def test_eden(step, epoch, expected):
+    value = eden(step, epoch=epoch, warmup_steps=10, decay_steps=100, decay_epochs=3)
+    assert value == pytest.approx(expected, rel=2e-3)
 
 
 def test_without_warm_up_the_first_step_has_the_peak():

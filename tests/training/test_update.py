@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import socket
+import statistics
 from contextlib import nullcontext
 
 import pytest
@@ -18,6 +20,7 @@ from mvqkd.errors import UserError
 from mvqkd.features.spec_augment import SpecAugment
 from mvqkd.runtime.distributed import World, start_world
 from mvqkd.runtime.interruption import Interruption
+from mvqkd.training.clipping import GradientClipper
 from mvqkd.training.heads import CTCHeadLoss
 from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
@@ -191,13 +194,40 @@ def test_batch_that_breaks_the_model_is_kept(tmp_path, caplog):
     assert torch.equal(kept["features"], batch.features)
 
 
-def test_gradient_is_clipped(tmp_path):
-    _, free = _update(some_batches(1), tmp_path, clip_grad_norm=0.0)
-    objective, clipped = _update(some_batches(1), tmp_path, clip_grad_norm=0.01)
-    assert clipped.grad_norm == pytest.approx(free.grad_norm)
-    assert clipped.clip_factor == pytest.approx(0.01 / free.grad_norm, rel=1e-3)
-    norms = [p.grad.norm() for p in objective.parameters()]
-    assert float(torch.stack(norms).norm()) == pytest.approx(0.01, rel=1e-3)
+def test_a_gradient_out_of_the_ordinary_is_clipped(tmp_path):
+    objective = make_objective()
+    updater = make_updater(objective, tmp_path, clip_grad_ratio=2.0, optimizer=_sgd(objective))
+    batches = some_batches(1)
+    amounts = _amounts(objective, batches)
+    before = [updater.update(batches, step=step, **amounts) for step in range(1, 12)]
+    assert {update.clip_factor for update in before} == {1.0}
+    amounts["frames"], amounts["labelled_frames"] = 1.0, 1.0  # a gradient many times as large
+    update = updater.update(batches, step=12, **amounts)
+    limit = 2.0 * statistics.median(update.grad_norm for update in before)
+    assert update.clip_factor == pytest.approx(limit / update.grad_norm, rel=1e-3)
+    norms = torch.stack([p.grad.norm() for p in objective.parameters()])
+    assert float(norms.norm()) == pytest.approx(limit, rel=1e-3)
+
+
+def test_clipping_remembers_norms_of_late_and_none_that_are_not_finite():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+
+    def clip(clipper, norm):
+        parameter.grad = torch.tensor([norm, 0.0])
+        return clipper([parameter])
+
+    clipper = GradientClipper(3.0)
+    for _ in range(9):
+        assert clip(clipper, 1.0) == (1.0, 1.0)
+    assert clip(clipper, 50.0) == (50.0, 1.0)  # too early to tell
+    assert clip(clipper, 50.0) == (50.0, pytest.approx(3 / 50))
+    assert not math.isfinite(clip(clipper, math.inf)[0])
+    assert clipper.state == [1.0] * 9 + [50.0] * 2
+    for _ in range(150):
+        clip(clipper, 2.0)
+    assert clipper.state == [2.0] * 100
+    assert clip(GradientClipper(3.0, clipper.state), 12.0) == (12.0, pytest.approx(0.5))
+    assert clip(GradientClipper(0.0, clipper.state), 1e6) == (1e6, 1.0)
 
 
 def test_randomness_depends_on_the_step_and_not_on_history(tmp_path):

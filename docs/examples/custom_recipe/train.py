@@ -34,7 +34,7 @@ from mvqkd.runtime.interruption import catch_signals
 from mvqkd.storage.files import atomic_path
 from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
-from mvqkd.training.optimizer import build_adamw
+from mvqkd.training.optimizers import build_adamw
 from mvqkd.training.schedule import cosine
 from mvqkd.training.trainer import Trainer
 from mvqkd.training.update import Updater

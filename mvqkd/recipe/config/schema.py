@@ -237,25 +237,35 @@ class DistillationConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW and its schedule."""
+    """The optimizer and its schedule."""
 
+    name: Literal["adamw", "scaled_adam", "muon"] = "adamw"
+    """`adamw`; `scaled_adam`: that of the Zipformer, whose updates are relative to a parameter's
+    size (arXiv 2310.11230); `muon`: orthogonal updates of the matrices of the encoder's layers,
+    AdamW for all else (torch 2.9 or later)."""
     learning_rate: AboveZero = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate; of `scaled_adam` some 30 times that of the others."""
     betas: Annotated[list[float], Range(0, 1, open_high=True, length=2)] = field(
         default_factory=lambda: [0.9, 0.98]
     )
-    """Decay rates of AdamW's moment estimates."""
+    """Decay rates of the moment estimates of `adamw` and `scaled_adam`."""
     weight_decay: NotNegative = 0.01
-    """Decoupled weight decay of matrices; biases, norms and scales have none."""
-    schedule: Literal["cosine", "noam"] = "cosine"
+    """Decoupled weight decay of matrices; biases, norms and scales have none, nor has
+    `scaled_adam`."""
+    schedule: Literal["cosine", "noam", "eden"] = "cosine"
     """After the linear warm-up: `cosine` falls to final_fraction at the last step, `noam` with the
-    inverse square root."""
+    inverse square root, `eden` with steps and with epochs (arXiv 2310.11230)."""
     warmup_steps: Count = 500
     """Steps of linear warm-up."""
     final_fraction: Share = 0.02
     """Learning rate at the end of the cosine schedule, as a fraction of the peak."""
-    clip_grad_norm: NotNegative = 5.0
-    """Maximum norm of the gradient; 0: no clipping."""
+    eden_steps: AboveZero = 7500.0
+    """Steps at which `eden`'s factor of steps is 0.84."""
+    eden_epochs: AboveZero = 3.5
+    """Epochs at which `eden`'s factor of epochs is 0.84."""
+    clip_grad_ratio: NotNegative = 4.0
+    """The gradient's norm is limited to this multiple of the median norm of the last 100 steps; 0:
+    no clipping."""
 
 
 @dataclass
@@ -339,7 +349,7 @@ class ExperimentConfig:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     """Distillation losses, their teachers and targets."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """AdamW and its schedule."""
+    """The optimizer and its schedule."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Duration, precision, logs and checkpoints."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)

@@ -142,7 +142,9 @@ def _train(
                 rank=world.rank,
                 world_size=world.size,
             ),
-            learning_rate=build.build_schedule(experiment.optimizer),
+            learning_rate=build.build_schedule(
+                experiment.optimizer, experiment.training.num_epochs
+            ),
             description=build.describe_model(experiment, tokenizer.vocab_size),
             transcribe=build.build_transcriber(tokenizer),
         )

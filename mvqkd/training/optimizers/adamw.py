@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -18,6 +20,13 @@ def build_adamw(
     The weights of linear, convolutional and recurrent layers decay. Biases, norms, scales and
     embeddings do not: to shrink those changes what a layer computes rather than how smooth it is.
     """
+    return adamw(
+        divide_by_decay(model), learning_rate=learning_rate, betas=betas, weight_decay=weight_decay
+    )
+
+
+def divide_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters that learn: those that decay, and those that do not."""
     embeddings = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
     }
@@ -29,6 +38,18 @@ def build_adamw(
         is_weight = parameter.ndim >= 2 and name.rpartition(".")[2].startswith("weight")
         decays = is_weight and id(parameter) not in embeddings
         (decayed if decays else undecayed).append(parameter)
+    return decayed, undecayed
+
+
+def adamw(
+    parameters: tuple[Iterable[nn.Parameter], Iterable[nn.Parameter]],
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> torch.optim.AdamW:
+    """AdamW over parameters that decay, and others that do not."""
+    decayed, undecayed = map(list, parameters)
     return torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": weight_decay},
@@ -38,9 +59,3 @@ def build_adamw(
         betas=betas,
         fused=True,
     )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from mvqkd.errors import UserError
+from mvqkd.recipe.build import build_optimizer
+from mvqkd.recipe.config.schema import OptimizerConfig
+from mvqkd.training.optimizers import MuonWithAdamW, ScaledAdam, build_muon, set_learning_rate
+from tests.training.helpers import make_objective
+
+
+def parameters() -> list[nn.Parameter]:
+    """Of several shapes, two of them alike; one is zero, one has a single element."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(4, 3), (3,), (4, 3), (1,), (2, 3, 2)]
+    found = [nn.Parameter(torch.randn(s, generator=generator).double()) for s in shapes]
+    found[1].data.zero_()
+    return found
+
+
+def gradient(step: int, number: int, shape: torch.Size) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 * step + number)
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0 ** (number - 2)
+
+
+def steps(optimizer: torch.optim.Optimizer, params: list[nn.Parameter], *numbers: int) -> None:
+    for step in numbers:
+        for number, parameter in enumerate(params):
+            parameter.grad = gradient(step, number, parameter.shape)
+        optimizer.step()
+
+
+def test_scaled_adam_follows_its_equations() -> None:
+    """One parameter after the other, element by element."""
+    found = parameters()
+    steps(ScaledAdam(found, lr=0.05, max_rms=1.0), found, *range(1, 8))
+    for number, start in enumerate(parameters()):
+        x = start.detach().clone()
+        size = x.numel()
+        m, v, n, w = torch.zeros_like(x), torch.zeros_like(x), 0.0, 0.0
+        for step in range(1, 8):
+            g = gradient(step, number, x.shape)
+            m, v = 0.9 * m + 0.1 * g, 0.98 * v + 0.02 * g**2
+            c = math.sqrt(1 - 0.98**step) / (1 - 0.9**step)
+            if size == 1:
+                x = x - 0.05 * c * 0.1 * m / (v.sqrt() + 1e-8)
+                continue
+            rms = math.sqrt(float((x**2).sum()) / size)
+            slope = float((g * x).sum())
+            n, w = 0.9 * n + 0.1 * slope, 0.98 * w + 0.02 * slope**2
+            growth = -0.05 * c * 0.1 * n / (math.sqrt(w) + 1e-8)
+            if rms >= 1.0:
+                growth = min(0.0, growth)
+            x = x - 0.05 * c * max(rms, 1e-5) * m / (v.sqrt() + 1e-8) + x * growth
+        assert_close(found[number].detach(), x)
+
+
+def test_updates_of_scaled_adam_are_relative() -> None:
+    """A parameter a thousand times as large, whose gradient is then a thousandth, moves a thousand
+    times as much."""
+    small, large = nn.Parameter(torch.full((3, 2), 0.01)), nn.Parameter(torch.full((3, 2), 10.0))
+    optimizer = ScaledAdam([small, large], max_rms=100.0, eps=0.0)
+    for step in range(5):
+        grad = gradient(step, 2, small.shape).float()
+        small.grad, large.grad = grad, grad / 1000
+        optimizer.step()
+    assert_close(1000 * small.detach(), large.detach(), rtol=1e-4, atol=0)
+
+
+def test_a_missing_gradient_is_zero() -> None:
+    one, other = parameters(), parameters()
+    first, second = ScaledAdam(one), ScaledAdam(other)
+    for step in (1, 2, 3):
+        for params, nothing in ((one, torch.zeros_like(one[2])), (other, None)):
+            for number, parameter in enumerate(params):
+                parameter.grad = gradient(step, number, parameter.shape)
+            if step == 2:
+                params[2].grad = nothing
+        first.step()
+        second.step()
+    for left, right in zip(one, other, strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("name", ["adamw", "scaled_adam", "muon"])
+def test_resumed_equals_uninterrupted(name: str, tmp_path) -> None:
+    objective = make_objective()
+    config = OptimizerConfig(name=name, learning_rate=0.01)
+
+    def run(model: nn.Module, optimizer: torch.optim.Optimizer, *numbers: int) -> None:
+        for step in numbers:
+            set_learning_rate(optimizer, 0.01 / step)
+            for number, parameter in enumerate(model.parameters()):
+                parameter.grad = gradient(step, number % 4, parameter.shape).float()
+            optimizer.step()
+
+    whole, part = copy.deepcopy(objective), copy.deepcopy(objective)
+    run(whole, build_optimizer(config, whole), 1, 2, 3)
+    first = build_optimizer(config, part)
+    run(part, first, 1, 2)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = build_optimizer(config, part)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    run(part, second, 3)
+    for one, other in zip(whole.parameters(), part.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_muon_is_for_matrices_of_layers() -> None:
+    objective = make_objective()
+    optimizer = build_muon(objective, learning_rate=0.01)
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
+    matrices, decayed, undecayed = groups
+    assert matrices and all("encoder.layers" in name for name in matrices)
+    assert sorted(matrices + decayed + undecayed) == sorted(names.values())
+    assert any("joiner" in name for name in decayed)
+    assert any("embedding" in name for name in undecayed)
+    # An orthogonal update: all singular values alike, of the size of AdamW's.
+    weight = next(p for p in optimizer.param_groups[0]["params"])
+    before = weight.detach().clone()
+    for parameter in objective.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    set_learning_rate(optimizer, 0.01)
+    optimizer.step()
+    change = before * (1 - 0.01 * 0.01) - weight.detach()
+    values = torch.linalg.svdvals(change) / (0.01 * 0.2 * math.sqrt(max(weight.shape)))
+    assert float(values.min()) > 0.5 and float(values.max()) < 1.5
+
+
+def test_a_torch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(UserError, match="has no Muon"):
+        build_muon(make_objective(), learning_rate=0.01)
+
+
+def test_a_group_keeps_its_relation_to_the_rate() -> None:
+    first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([{"params": [first]}, {"params": [second], "rate_scale": 0.1}])
+    set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.05]
+    assert MuonWithAdamW.__doc__
+
+
+@pytest.mark.parametrize("name", ["adamw", "scaled_adam", "muon"])
+def test_a_student_overfits_a_batch(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.layers = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
+    rate = 0.05 if name == "scaled_adam" else 0.01
+    optimizer = build_optimizer(OptimizerConfig(name=name, learning_rate=rate), model)
+    x, y = torch.randn(16, 8), torch.randint(0, 4, (16,))
+    for _ in range(400):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model.layers(x), y)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
