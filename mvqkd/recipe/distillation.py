@@ -76,7 +76,6 @@ def open_loss(
     utterances: Utterances,
     cuts: Sequence[Path],
     device: torch.device,
-    share: tuple[int, int] = (0, 1),
 ) -> OpenedLoss:
     """Open and check the targets of a distillation loss.
 
@@ -87,7 +86,6 @@ def open_loss(
         utterances: of the training and of the validation.
         cuts: manifests of all of them, for the audio of an online teacher.
         device: of the training.
-        share: rank and number of the processes that read all embeddings in search of damage.
 
     Raises:
         UserError: targets are missing, damaged, or of another teacher, layer or quantizer.
@@ -97,8 +95,8 @@ def open_loss(
     if loss.source == "codes":
         return _open_decoded(name, loss, files, utterances)
     if loss.source == "embeddings":
-        return _open_embeddings(name, loss, files, utterances, share)
-    return _open_online(name, loss, files, cuts, device, share)
+        return _open_embeddings(name, loss, files, utterances)
+    return _open_online(name, loss, files, cuts, device)
 
 
 def count_frames(paths: Sequence[Path]) -> dict[str, int]:
@@ -153,14 +151,12 @@ def _open_embeddings(
     loss: EmbeddingsConfig,
     files: TeacherFiles,
     utterances: Utterances,
-    share: tuple[int, int],
 ) -> OpenedLoss:
     store = EmbeddingStore(loss.targets or files.embeddings)
     store.require(ids=utterances.train, teacher=files.teacher, layer=loss.teacher_layer)
-    store.require_finite(*share)
     source = StoredEmbeddings(store, delay=loss.target_delay)
     ratio = source.pairing.ratio
-    head = _regression(loss, store.__getitem__, utterances.train, store.info.dim, ratio)
+    head = _regression(loss, store.finite, utterances.train, store.info.dim, ratio)
     return _opened(loss, source, store, utterances, StoredTargets(name), head)
 
 
@@ -170,15 +166,13 @@ def _open_online(
     files: TeacherFiles,
     cuts: Sequence[Path],
     device: torch.device,
-    share: tuple[int, int],
 ) -> OpenedLoss:
     teacher = load_teacher(files.teacher, [loss.teacher_layer], device=device)
     # Mean and scale of the embeddings are those of the sample that a quantizer would be trained on.
     sample = EmbeddingStore(files.sample)
     sample.require(teacher=files.teacher, layer=loss.teacher_layer)
-    sample.require_finite(*share)
     targets = OnlineTeacher(name, teacher, loss.teacher_layer, delay=loss.target_delay)
-    head = _regression(loss, sample.__getitem__, sample, teacher.dim, targets.pairing.ratio)
+    head = _regression(loss, sample.finite, sample, teacher.dim, targets.pairing.ratio)
     return OpenedLoss(
         source=StoredAudio(AudioCuts(cuts)),
         validates=True,

@@ -311,13 +311,24 @@ def test_embeddings_of_something_else_are_refused(
         open_("embeddings", source=source)
 
 
-@pytest.mark.parametrize("source", ["embeddings", "online"])
-def test_embeddings_that_are_not_finite_are_refused(files, cuts, open_, source) -> None:
-    path = make_embeddings(files, cuts, source=source)
+def test_opening_reads_a_sample_of_the_embeddings_and_no_more(files, cuts, open_, monkeypatch):
+    monkeypatch.setattr(distillation, "_STATISTICS_FRAMES", 10)  # of one utterance
+    path = make_embeddings(files, cuts)
     with h5py.File(path, "r+") as file:
         file["embeddings"][-3, 3] = np.nan  # of the last utterance
+    opened = open_("embeddings")
+    lens = {name: length // 2 for name, length in teacher_lens(cuts).items()}
+    opened.source(["c0"], [lens["c0"]])
     with pytest.raises(UserError, match=r"utterance c1_sp0\.9 have NaN or infinity"):
-        open_("embeddings", source=source)
+        opened.source(["c0", "c1_sp0.9"], [lens["c0"], lens["c1_sp0.9"]])
+
+
+def test_a_damaged_sample_of_an_online_teacher_is_refused(files, cuts, open_) -> None:
+    path = make_embeddings(files, cuts, source="online")
+    with h5py.File(path, "r+") as file:
+        file["embeddings"][-3, 3] = np.nan
+    with pytest.raises(UserError, match=r"utterance c1_sp0\.9 have NaN or infinity"):
+        open_("embeddings", source="online")
 
 
 def test_two_losses_stand_together(files, cuts, open_) -> None:

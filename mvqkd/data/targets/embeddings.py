@@ -122,19 +122,30 @@ class EmbeddingStore(TeacherFrameStore):
         """
         self._store.require({"teacher": teacher, "layer": layer}, ids)
 
-    def require_finite(self, rank: int = 0, size: int = 1) -> None:
-        """Read everything, or one of `size` shares of it, in search of NaN and infinity.
+    def finite(self, utterance: str) -> np.ndarray:
+        """(frames, D) of an utterance, a read-only view, checked.
+
+        Raises:
+            UserError: it is not there, or has NaN or infinity, which `write_embeddings` refuses:
+                the file is damaged.
+        """
+        embeddings = self[utterance]
+        if not np.isfinite(embeddings).all():
+            raise UserError(
+                f"{self.path}: the embeddings of utterance {utterance} have NaN or infinity",
+                remedy=f"remove {self.path}",
+                step=_DATASET,
+            )
+        return embeddings
+
+    def require_finite(self) -> None:
+        """Read everything in search of NaN and infinity.
 
         Raises:
             UserError: names the first utterance that has one.
         """
-        for number, utterance in enumerate(self._store):
-            if number % size == rank and not np.isfinite(self._store[utterance]).all():
-                raise UserError(
-                    f"{self.path}: the embeddings of utterance {utterance} have NaN or infinity",
-                    remedy=f"remove {self.path}",
-                    step=_DATASET,
-                )
+        for utterance in self:
+            self.finite(utterance)
 
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All embeddings, (at most `frames`, D) at a time, in the order of the file."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms, pack
 from mvqkd.data.targets.store import TeacherFrameStore
 from mvqkd.data.targets.teacher_frames import Pairing
@@ -42,11 +43,15 @@ class StoredFrames:
         self.store = store
         self.pairing = Pairing.of(store.frame_rate, store.first_frame, student=student, delay=delay)
 
+    def read(self, utterance: str) -> np.ndarray:
+        """(frames, columns) of an utterance."""
+        return self.store[utterance]
+
     def __call__(self, ids: Sequence[str], student_lens: Sequence[int]) -> FrameTargets:
         """See `TargetSource`."""
         return pack(
             ids,
-            [torch.from_numpy(np.array(self.store[name], dtype=self.dtype)) for name in ids],
+            [torch.from_numpy(np.array(self.read(name), dtype=self.dtype)) for name in ids],
             student_lens,
             pairing=self.pairing,
             source=self.store.path,
@@ -60,7 +65,20 @@ class StoredCodes(StoredFrames):
 
 
 class StoredEmbeddings(StoredFrames):
-    """Embeddings: targets are (M, ratio * D); arguments as those of `StoredFrames`."""
+    """Embeddings: targets are (M, ratio * D); arguments as those of `StoredFrames`.
+
+    Each utterance is checked when it is read: a start of the training reads no embeddings.
+    """
+
+    store: EmbeddingStore
+
+    def read(self, utterance: str) -> np.ndarray:
+        """(frames, D) of an utterance.
+
+        Raises:
+            UserError: it has NaN or infinity.
+        """
+        return self.store.finite(utterance)
 
 
 class Audio(Protocol):

@@ -178,7 +178,6 @@ def _open_losses(
             utterances=utterances,
             cuts=[*train_cuts, *dev_cuts],
             device=world.device,
-            share=(world.rank, world.size),
         )
         for name, loss in inputs.losses.items()
     }

@@ -15,6 +15,7 @@ from mvqkd.data.targets.embeddings import (
     EmbeddingStore,
     write_embeddings,
 )
+from mvqkd.data.targets.sources import StoredEmbeddings
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.storage.ragged import shard_path
@@ -95,14 +96,16 @@ def test_frames_of_chosen_utterances(tmp_path: Path) -> None:
         EmbeddingFrames(store, ["utt9"])
 
 
-def test_shares_of_a_search_for_damage_are_searched_by_one_process_each(tmp_path: Path) -> None:
+def test_damage_is_found_where_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     store = stored(path, torch.zeros(6, 6), [2, 2, 2])
     with h5py.File(path, "a") as file:
         file["embeddings"][3, 0] = np.nan
-    store.require_finite(0, 2)
-    with pytest.raises(UserError, match="utterance utt1"):
-        store.require_finite(1, 2)
+    source = StoredEmbeddings(store)
+    assert len(source(["utt0", "utt2"], [1, 1]).values) == 2
+    for read in (store.require_finite, lambda: source(["utt0", "utt1"], [1, 1])):
+        with pytest.raises(UserError, match="utterance utt1 have NaN or infinity"):
+            read()
 
 
 def test_a_quantizer_learns_the_same_from_files_and_from_memory(tmp_path: Path) -> None:
