@@ -49,7 +49,9 @@ def main() -> None:
             quantizer, EmbeddingFrames(store, list(store)), num_steps=options.num_steps
         )
     except ValueError as error:
-        raise UserError(str(error), remedy="train one with --num-codebooks 2, 4, 8, ...") from error
+        raise UserError(
+            str(error), remedy="train one with --num-codebooks 2, 4, 8, ... and no --weighting"
+        ) from error
     with atomic_path(options.output) as partial:
         torch.save(state, partial)
     logging.info("%s: id %s", options.output, quantizer.id)

@@ -48,6 +48,7 @@ def main() -> None:
         default=default.predictor_steps,
         help="of training that network",
     )
+    add("--weighting", choices=("none", "deviation"), default="none", help="of dimensions")
     add("--seed", type=int, default=default.seed, help="of training and held-out utterances")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     loaded, options = parser.parse()
@@ -64,6 +65,7 @@ def main() -> None:
         predictor_steps=options.predictor_steps,
         seed=options.seed,
         device=options.device,
+        weighting=options.weighting,
     )
     train_quantizer(options.embeddings, options.output, how, cuts_paths=options.cuts)
 

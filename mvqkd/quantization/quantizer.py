@@ -18,6 +18,7 @@ from mvqkd.quantization.fit import BEAM_SIZE, NUM_STEPS, fit_centers
 from mvqkd.quantization.frames import Frames, as_frames
 from mvqkd.quantization.multi_quantization.search import search_multi_quantization
 from mvqkd.quantization.search import default_effort, pairwise_costs, search, unary_costs
+from mvqkd.quantization.weights import ScaledFrames, Weighting, dimension_scales
 from mvqkd.storage.files import atomic_path
 
 _FORMAT = "mvqkd.quantizer.1"
@@ -42,9 +43,11 @@ class Quantizer(nn.Module):
             `multi_quantization` begins to encode frames less their mean. A quantizer that has one
             chooses codes as that package does, see
             `mvqkd.quantization.multi_quantization.exchange`.
-        correction: of what `direct_sum` gives, less the mean.
+        correction: of what `direct_sum` gives, less the mean, both multiplied with `scales`.
+        scales: (D,), square roots of the weights of dimensions in the squared error that codes are
+            chosen by; None: all are 1. Mean and centers are in the units of embeddings.
         id: 8 hexadecimal digits that name this quantizer in every file of codes. Default: a digest
-            of mean and centers, so that the same fit has the same id, and others another.
+            of mean, centers and scales, so that the same fit has the same id, and others another.
         metadata: JSON-able facts to keep with the quantizer (teacher, layer, frame rate).
 
     Raises:
@@ -56,6 +59,7 @@ class Quantizer(nn.Module):
     centers: Tensor
     guess_weight: Tensor | None
     guess_bias: Tensor | None
+    scales: Tensor | None
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Quantizer(nn.Module):
         metadata: Mapping[str, Any] | None = None,
         guess: tuple[Tensor, Tensor] | None = None,
         correction: Correction | None = None,
+        scales: Tensor | None = None,
     ) -> None:
         super().__init__()
         if centers.ndim != 3 or mean.shape != centers.shape[2:]:
@@ -88,7 +93,14 @@ class Quantizer(nn.Module):
         self.register_buffer("guess_weight", None if weight is None else weight.detach().clone())
         self.register_buffer("guess_bias", None if bias is None else bias.detach().clone())
         self.correction = correction
-        self.id = _digest(self.mean, self.centers) if id is None else id
+        if scales is not None and (scales.shape != mean.shape or guess is not None):
+            raise ValueError(
+                f"scales of shape {tuple(scales.shape)} for {len(mean)} dimensions, or of a "
+                "quantizer of multi_quantization, which has none"
+            )
+        self.register_buffer("scales", None if scales is None else scales.detach().float().clone())
+        chosen_by = (self.mean, self.centers, self.scales)
+        self.id = _digest(*(x for x in chosen_by if x is not None)) if id is None else id
         if len(self.id) != 8 or not set(self.id) <= set("0123456789abcdef"):
             raise ValueError(f"quantizer id {self.id!r} is not 8 hexadecimal digits")
         try:  # a file of them could not be read again
@@ -96,7 +108,7 @@ class Quantizer(nn.Module):
         except TypeError as error:
             raise ValueError(f"metadata {metadata}: {error}") from error
         self.metadata: dict[str, Any] = facts
-        self._pairwise: tuple[object, Tensor] | None = None
+        self._searched: tuple[object, tuple[Tensor, Tensor]] | None = None
 
     @classmethod
     def fit(
@@ -110,11 +122,19 @@ class Quantizer(nn.Module):
         device: torch.device | str = "cpu",
         progress: Callable[[int, int], None] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        weighting: Weighting = "none",
     ) -> Quantizer:
         """Learn a quantizer, which stays on `device`: first its centers, see
         `mvqkd.quantization.fit.fit_centers` for method and arguments, then, in a quarter as many
-        steps, its correction (`mvqkd.quantization.correction`)."""
+        steps, its correction (`mvqkd.quantization.correction`).
+
+        With a `weighting` of dimensions (`mvqkd.quantization.weights`) both minimize a weighted
+        error."""
         frames = as_frames(embeddings)
+        scales = dimension_scales(frames, weighting)
+        units = torch.ones(frames.dim) if scales is None else scales
+        if scales is not None:
+            frames = ScaledFrames(frames, scales)
         steps = NUM_STEPS if num_steps is None else num_steps
         total = steps + steps // _STEPS_PER_CORRECTION
 
@@ -132,16 +152,22 @@ class Quantizer(nn.Module):
                 device=torch.device(device),
                 progress=lambda done, _: report(done),
             )
-            quantizer = cls(mean, centers, metadata=metadata).to(device)
-            quantizer.correction = fit_correction(
+            scaled = cls(mean, centers).to(device)
+            correction = fit_correction(
                 frames,
-                quantizer.mean,
-                lambda x: quantizer.direct_sum(quantizer.encode(x, beam_size=BEAM_SIZE, sweeps=1)),
+                scaled.mean,
+                lambda x: scaled.direct_sum(scaled.encode(x, beam_size=BEAM_SIZE, sweeps=1)),
                 seed=seed,
                 num_steps=total - steps,
                 progress=lambda done, _: report(steps + done),
             )
-        return quantizer
+        return cls(
+            mean / units,
+            centers / units,
+            metadata=metadata,
+            correction=correction,
+            scales=scales,
+        ).to(device)
 
     @property
     def num_codebooks(self) -> int:
@@ -157,6 +183,11 @@ class Quantizer(nn.Module):
     def dim(self) -> int:
         """D, width of embeddings."""
         return self.centers.shape[2]
+
+    @property
+    def scaled_centers(self) -> Tensor:
+        """(Q, K, D): between these, Euclidean distances are those that codes are chosen by."""
+        return self.centers if self.scales is None else self.centers * self.scales
 
     @property
     def guess(self) -> tuple[Tensor, Tensor] | None:
@@ -224,13 +255,13 @@ class Quantizer(nn.Module):
                 if guess is not None:
                     codes.append(search_multi_quantization(part - self.mean, self.centers, *guess))
                     continue
-                unary = unary_costs(part - self.mean, self.centers)
+                unary = unary_costs(self._scaled(part - self.mean), self._centers_and_pairs()[0])
             if extra is not None:
                 unary += extra[index * chunk : index * chunk + len(part)]
             codes.append(
                 search(
                     unary,
-                    self._pairwise_costs(),
+                    self._centers_and_pairs()[1],
                     beam_size=default_beam_size if beam_size is None else beam_size,
                     sweeps=default_sweeps if sweeps is None else sweeps,
                 )
@@ -255,7 +286,10 @@ class Quantizer(nn.Module):
             ValueError: another number of codebooks than Q.
         """
         x = self.direct_sum(codes)
-        return x if self.correction is None else self.correction(x - self.mean) + self.mean
+        if self.correction is None:
+            return x
+        corrected = self.correction(self._scaled(x - self.mean))
+        return (corrected if self.scales is None else corrected / self.scales) + self.mean
 
     def direct_sum(self, codes: Tensor) -> Tensor:
         """The mean and the centers of codes, added up: arguments, result and errors are those of
@@ -280,6 +314,7 @@ class Quantizer(nn.Module):
                     "centers": self.centers.cpu(),
                     "guess": None if self.guess is None else tuple(x.cpu() for x in self.guess),
                     "correction": None if self.correction is None else _on_cpu(self.correction),
+                    "scales": None if self.scales is None else self.scales.cpu(),
                     "metadata": self.metadata,
                 },
                 partial,
@@ -313,6 +348,7 @@ class Quantizer(nn.Module):
             metadata=state["metadata"],
             guess=state.get("guess"),
             correction=Correction(**correction) if correction else None,
+            scales=state.get("scales"),
         )
 
     def extra_repr(self) -> str:
@@ -321,14 +357,18 @@ class Quantizer(nn.Module):
             f"dim={self.dim}, id={self.id}"
         )
 
-    def _pairwise_costs(self) -> Tensor:
-        """Costs of pairs, kept until the centers change or move."""
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.scales is None else x * self.scales
+
+    def _centers_and_pairs(self) -> tuple[Tensor, Tensor]:
+        """Scaled centers and their costs of pairs, kept until the centers change or move."""
         version = 0 if self.centers.is_inference() else self.centers._version
         key = (self.centers.data_ptr(), version, self.centers.device)
-        if self._pairwise is None or self._pairwise[0] != key:
+        if self._searched is None or self._searched[0] != key:
             with torch.autocast(self.centers.device.type, enabled=False):
-                self._pairwise = (key, pairwise_costs(self.centers))
-        return self._pairwise[1]
+                centers = self.scaled_centers
+                self._searched = (key, (centers, pairwise_costs(centers)))
+        return self._searched[1]
 
 
 def read_tensors(path: str | Path) -> object:

@@ -124,7 +124,7 @@ def _open_codes(
         if loss.prediction in ("soft", "tied"):
             assert quantizer is not None
             near = SoftCodebookHead if loss.prediction == "soft" else TiedCodebookHead
-            return near(dim, source.pairing.ratio, quantizer.centers)
+            return near(dim, source.pairing.ratio, quantizer.scaled_centers)
         kind = JointCodebookHead if loss.prediction == "joint" else CodebookHead
         return kind(dim, num_indexes, store.info.codebook_size)
 

@@ -16,6 +16,7 @@ def describe(report: dict[str, Any]) -> str:
             zip(held_out["entropy"], held_out["utilization"], captured, strict=True), start=1
         )
     )
+    median = f"{held_out['median_error']:.4f}" if "median_error" in held_out else ""
     from_features = f"{probed['reconstruction_error']:.4f}" if probed else ""
     training = report["training"]
     if "imported" in metadata:
@@ -35,10 +36,12 @@ def describe(report: dict[str, Any]) -> str:
 | held out | {held_out["num_frames"]} frames of {held_out["utterances"]} other utterances |
 | relative error on these | {held_out["relative_error"]:.4f} |
 | ... of the direct sum alone | {held_out["direct_sum_error"]:.4f} |
+| ... of each dimension by itself, median | {median} |
 | ... of codes predicted from features | {from_features} |
 
 The relative error is the energy of the reconstruction's error, as a fraction of the energy of
-the embeddings around their mean. Predictability: mutual information of a code and the utterance's
+the embeddings around their mean. Where a few dimensions have most of that energy, the median over
+dimensions says more. Predictability: mutual information of a code and the utterance's
 filterbank features, estimated from below by a small network; at most the entropy.
 
 | codebook | entropy (bits) | entries used | predictability (bits) |

@@ -58,6 +58,8 @@ def teacher_files(loss: LossConfig, data_dir: Path, experiments: Path) -> Teache
     folder = data_dir / "teachers" / _folder_name(loss.teacher)
     layer = f"layer-{loss.teacher_layer}"
     codebooks = f"{layer}-cb{loss.quantizer.num_codebooks}"
+    if loss.quantizer.weighting != "none":
+        codebooks += f"-{loss.quantizer.weighting}"
     if loss.quantizer.file:
         codebooks += "-" + re.sub(r"[^\w.-]+", "-", Path(loss.quantizer.file).stem)
     weight = loss.quantizer.rate_distortion_weight

@@ -12,7 +12,7 @@ import torch
 
 from mvqkd.data.loading.feature_reader import FeatureReader
 from mvqkd.data.targets.codes import CodeStore
-from mvqkd.data.targets.embeddings import EmbeddingStore
+from mvqkd.data.targets.embeddings import EmbeddingsInfo, EmbeddingStore, write_embeddings
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.quantization.predictability.code_predictor import CodePredictor
@@ -202,3 +202,25 @@ def test_held_out_utterances_are_not_trained_on_at_another_speed() -> None:
     train, held_out = split(ids, 0.1, 0)
     assert len(train) == 180 and len(held_out) == 20
     assert set(held_out) != set(split(ids, 0.1, 1)[1])
+
+
+def test_a_few_dimensions_that_outweigh_all_others_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    random = np.random.default_rng(0)
+    info = EmbeddingsInfo("hf:x", 2, 50.0, 6, first_frame=0.0)
+    with write_embeddings(tmp_path / "x.h5", info=info, total_frames=2000) as writer:
+        for n in range(20):
+            rows = random.standard_normal((100, 6))
+            rows[:, :2] *= 100
+            writer.write(f"u{n}", rows)
+    options = ["--embeddings", tmp_path / "x.h5", "--num-codebooks", 2, "--codebook-size", 16]
+    options += ["--num-steps", 20, "--held-out", 0.2]
+    for weighting, warned in (("none", True), ("deviation", False)):
+        caplog.clear()
+        output = tmp_path / f"{weighting}.pt"
+        run("train_quantizer", *options, "--output", output, "--weighting", weighting)
+        assert ("2 of the 6 dimensions of the embeddings have 100 %" in caplog.text) == warned
+        held_out = json.loads(output.with_suffix(".json").read_text())["held_out"]
+        assert f"median | {held_out['median_error']:.4f} |" in output.with_suffix(".md").read_text()
+    assert Quantizer.load(tmp_path / "deviation.pt").scales is not None

@@ -68,9 +68,13 @@ def to_multi_quantization(
 
     Raises:
         ValueError: the package supports neither this number of codebooks nor of entries, which
-            must be powers of two.
+            must be powers of two; or the quantizer weighs dimensions.
     """
     num_codebooks, size = quantizer.centers.shape[:2]
+    if quantizer.scales is not None:
+        raise ValueError(
+            "multi_quantization has no weights of dimensions: it would choose other codes"
+        )
     if num_codebooks & (num_codebooks - 1) or size & (size - 1):
         raise ValueError(
             f"multi_quantization has no {num_codebooks} codebooks of {size} entries: both numbers "

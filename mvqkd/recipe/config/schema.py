@@ -158,6 +158,9 @@ class QuantizerConfig:
     """Number of utterances that the quantizer is trained on; 0: all."""
     num_steps: Count = 0
     """Training steps of the quantizer; 0: its default."""
+    weighting: Literal["none", "deviation"] = "none"
+    """Weights of the embeddings' dimensions in the squared error that codes are chosen by.
+    `deviation`: inverse to their variance, for teachers with a few dimensions of huge variance."""
     file: str = ""
     """File of an existing quantizer to use instead of training one: of this package, or a state
     dict of `multi_quantization` as saved by icefall's recipe. With codes as `targets`: the

@@ -21,11 +21,13 @@ from tqdm import tqdm
 from mvqkd.data.loading.feature_reader import FeatureReader
 from mvqkd.data.loading.labelled import SPEED
 from mvqkd.data.targets.embeddings import EmbeddingFrames, EmbeddingStore
+from mvqkd.data.targets.store import stated
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer, load_quantizer, measure
 from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.quantization.predictability.measure import predictability
 from mvqkd.quantization.predictability.rate_distortion import encode_with_rate
+from mvqkd.quantization.weights import Weighting
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.quantizer_report import describe
 from mvqkd.recipe.teacher_files import uses
@@ -59,6 +61,8 @@ class QuantizerTraining:
     """Of the training and of the held-out utterances."""
     device: str = "cpu"
     """Where to compute."""
+    weighting: Weighting = "none"
+    """Of dimensions, see `mvqkd.quantization.weights`."""
 
 
 def train_for_experiment(inputs: ExperimentInputs, device: str) -> None:
@@ -77,6 +81,7 @@ def train_for_experiment(inputs: ExperimentInputs, device: str) -> None:
             num_steps=wanted.num_steps or None,
             source=Path(wanted.file) if wanted.file else None,
             device=device,
+            weighting=wanted.weighting,
         )
         train_quantizer(files.sample, files.quantizer, training, cuts_paths=inputs.cuts("train"))
 
@@ -154,8 +159,18 @@ def train_quantizer(
         )
         predictor.save(predictor_path)
         _write(report | found, report_path)
-    error = report["held_out"]["relative_error"]
-    logging.info("%s: id %s, error %.4f", output, quantizer.id, error)
+    held_out = report["held_out"]
+    logging.info("%s: id %s, error %.4f", output, quantizer.id, held_out["relative_error"])
+    if how.weighting == "none" and held_out.get("dominant_share", 0.0) > 0.5:
+        logging.warning(
+            "%d of the %d dimensions of the embeddings have %.0f %% of their variance: the codes "
+            "say little of the others, whose relative errors have the median %.2f. The weighting "
+            "`deviation` makes all count alike (--distillation.SECTION.quantizer.weighting)",
+            held_out["dominant_dimensions"],
+            quantizer.dim,
+            100 * held_out["dominant_share"],
+            held_out["median_error"],
+        )
 
 
 def split(ids: list[str], held_out: float, seed: int) -> tuple[list[str], list[str]]:
@@ -176,13 +191,14 @@ def split(ids: list[str], held_out: float, seed: int) -> tuple[list[str], list[s
 def _metadata(store: EmbeddingStore, how: QuantizerTraining) -> dict[str, Any]:
     """What the quantizer is of, kept with it."""
     metadata = {
-        **asdict(store.info),
+        **stated(asdict(store.info)),
         "utterances": hashlib.sha256(" ".join(sorted(store)).encode()).hexdigest()[:16],
         "num_codebooks": how.num_codebooks,
         "codebook_size": how.codebook_size,
         "num_steps": how.num_steps,
         "held_out": how.held_out,
         "seed": how.seed,
+        **({} if how.weighting == "none" else {"weighting": how.weighting}),
     }
     if how.source is not None:
         if not how.source.is_file():
@@ -235,6 +251,7 @@ def _fit(train: EmbeddingFrames, how: QuantizerTraining, metadata: dict[str, Any
                 device=how.device,
                 progress=progress,
                 metadata=metadata,
+                weighting=how.weighting,
             )
         except ValueError as error:  # of options and frames; it names them
             raise UserError(str(error), remedy="see --help") from error
