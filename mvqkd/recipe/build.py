@@ -91,7 +91,6 @@ def build_transducer_loss(
         lm_scale=config.lm_scale,
         am_scale=config.am_scale,
         topology=config.topology,
-        delay_penalty=config.delay_penalty,
         backend=config.backend,
     )
 
@@ -116,6 +115,7 @@ def build_objective(
             simple_scale=config.loss.simple_scale,
             warmup_steps=config.loss.warmup_steps,
             detached_steps=config.loss.ctc_warmup_steps,
+            delay_penalty=config.loss.delay_penalty,
         )
     }
     if student.ctc is not None:

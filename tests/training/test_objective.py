@@ -186,6 +186,23 @@ def test_encoder_learns_from_ctc_alone_at_first():
     assert all(p.grad is not None for p in objective.parameters())  # as DDP demands
 
 
+def test_the_delay_penalty_acts_after_twice_the_warm_up_and_never_in_validation():
+    batch = make_batch("a", "b", tokens=2)  # nothing is pruned
+
+    def gradient(step, **options):
+        objective = make_objective(ctc_scale=0.0, **options)  # four steps of warm-up
+        losses = objective(batch, step=step)
+        weights = list(objective.model.parameters())
+        return losses, torch.autograd.grad(losses.total, weights, allow_unused=True)
+
+    for step, acts in ((1, False), (4, False), (8, False), (9, True), (None, False)):
+        plain, expected = gradient(step)
+        penalized, found = gradient(step, delay_penalty=0.1)
+        same = all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+        assert same is not acts, step
+        assert_close(penalized.total, plain.total)  # reported without it
+
+
 def test_overfits_four_utterances(tmp_path):
     objective = make_objective(ctc_scale=0.0)
     batch = make_batch("a", "b", "c", "d", frames=40, tokens=3)
