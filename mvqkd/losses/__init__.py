@@ -1,7 +1,7 @@
 """Losses per utterance: modules and functions of tensors, independent of any model."""
 
 from mvqkd.losses.band import Band
-from mvqkd.losses.ctc import ctc_loss
+from mvqkd.losses.ctc import ctc_frames, ctc_loss
 from mvqkd.losses.lattice import lattice_log_likelihood
 from mvqkd.losses.pruned_transducer import PrunedTransducerLoss, TransducerLosses
 
@@ -9,6 +9,7 @@ __all__ = [
     "Band",
     "PrunedTransducerLoss",
     "TransducerLosses",
+    "ctc_frames",
     "ctc_loss",
     "lattice_log_likelihood",
 ]

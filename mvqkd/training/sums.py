@@ -9,6 +9,8 @@ from torch import Tensor
 from mvqkd.runtime.distributed import World
 from mvqkd.training.objective import Losses
 
+_COUNT = "num_"  # see `mvqkd.training.heads.protocol.HeadLoss`
+
 
 class LossSums:
     """Sums of the losses of several batches, in float64.
@@ -48,13 +50,14 @@ class LossSums:
 
 def per_frame(sums: dict[str, float]) -> dict[str, float]:
     """The loss and each component per encoder frame, from what `LossSums.over` returns; nan when
-    there are no frames, and nothing of components that no batch had."""
+    there are no frames, and nothing of components that no batch had. Components that are counts
+    (`num_...`) stay sums."""
     frames = sums["frames"]
     means = {"loss": sums["total"] / frames if frames else float("nan")}
     for name, value in sums.items():
         count = sums.get(_frames(name), 0.0)
         if count:
-            means[name] = value / count
+            means[name] = value if name.startswith(_COUNT) else value / count
     return means
 
 

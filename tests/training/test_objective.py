@@ -20,7 +20,8 @@ def test_total_is_the_weighted_sum_per_frame():
     batch = make_batch("a", "b")
     losses = objective(batch, step=2, time_mask=torch.zeros(2, 1))  # of four steps of warm-up
     components = losses.components
-    assert list(components) == objective.components == ["simple", "pruned", "ctc", "tap"]
+    assert list(components) == objective.components
+    assert objective.components == ["simple", "pruned", "ctc", "num_ctc_unaligned", "tap"]
     assert losses.frames == objective.model.encoder.output_lens(batch.feature_lens).sum()
     total = 0.65 * components["simple"] + 0.55 * components["pruned"] + 0.2 * components["ctc"]
     assert_close(losses.total * losses.frames, total + 2 * components["tap"])

@@ -38,6 +38,7 @@ def open_pool(
     lang_dir: str | Path,
     limits: BatchLimits,
     *,
+    ctc: bool = False,
     labelled_hours: float = 0.0,
     unlabelled: bool = False,
     unlabelled_cuts: Sequence[str | Path] = (),
@@ -53,6 +54,7 @@ def open_pool(
         cuts: manifests of cuts (`fbank/*_cuts_*.jsonl.gz`).
         lang_dir: folder of `bpe.model` and of the lists of excluded cuts.
         limits: of a batch.
+        ctc: whether there is a CTC loss, see `read_excluded`.
         labelled_hours: audio that keeps its transcripts, speed-perturbed copies not counted; 0 is
             all.
         unlabelled: whether audio without transcripts is trained on.
@@ -74,7 +76,8 @@ def open_pool(
         raise _no_unlabelled()
     _check_names(paths, more)
     indexes = [open_index(path, lang_dir) for path in [*paths, *more]]
-    kept = _numbers(indexes[: len(paths)], [read_excluded(lang_dir, path) for path in paths])
+    excluded = [read_excluded(lang_dir, path, ctc=ctc) for path in paths]
+    kept = _numbers(indexes[: len(paths)], excluded)
     seconds = np.concatenate([index.seconds for index in indexes])
     num_tokens = np.concatenate([index.num_tokens for index in indexes])
     ids = np.concatenate([index.ids for index in indexes])
