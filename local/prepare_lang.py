@@ -4,7 +4,8 @@
     python local/prepare_lang.py --data-dir data/mini_librispeech --vocab-size 500
 
 Writes <data-dir>/lang_bpe_<vocab-size>/{bpe.model,tokens.txt}, for each split excluded_<split>.txt
-(the cuts with more tokens than encoder frames, which losses leave out), and an index of its cuts.
+(the cuts with too few encoder frames for their tokens, which losses leave out), and an index of
+its cuts.
 Run again, it keeps what is done.
 """
 

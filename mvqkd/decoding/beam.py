@@ -20,7 +20,11 @@ class BeamState(NamedTuple):
     context: Tensor
     """(N, K, context_size) int64: the predictor's input."""
     scores: Tensor
-    """(N, K): log-probability, summed over the alignments that were merged."""
+    """(N, K): log-probability, summed over the alignments that were merged, above that of the best
+    slot."""
+    best: Tensor
+    """(N,) float64: the log-probability of the best slot. Apart from `scores`, which would lose
+    their resolution in a stream of hours."""
     digests: Tensor
     """(N, K) int64: a hash of all tokens, equal for equal hypotheses."""
     offsets: list[int]
@@ -81,6 +85,7 @@ class ModifiedBeamSearch:
         return BeamState(
             context.view(*shape, -1),
             scores,
+            torch.zeros(batch_size, dtype=torch.float64, device=weight.device),
             torch.zeros(shape, dtype=torch.int64, device=weight.device),
             [0] * batch_size,
             [[None] * self.beam_size for _ in range(batch_size)],
@@ -92,8 +97,8 @@ class ModifiedBeamSearch:
         head, beam = self.head, self.beam_size
         order, inverse, active = longest_first(lens)
         frames = head.joiner.project_encoder(encoder_out)[order].unsqueeze(2)
-        context, scores, digests = (
-            part[order] for part in (state.context, state.scores, state.digests)
+        context, scores, best, digests = (
+            part[order] for part in (state.context, state.scores, state.best, state.digests)
         )
         predicted = predict(head, context)
         shape = (len(active), len(order), beam)
@@ -106,9 +111,9 @@ class ModifiedBeamSearch:
             continued = log_probs(logits, head.blank, self.blank_penalty)
             continued = (continued + scores[:n].unsqueeze(2)).flatten(1)
             kept = min(beam, continued.size(1))
-            best, index = continued.topk(kept)
+            highest, index = continued.topk(kept)
             if kept < beam:  # a vocabulary smaller than the beam
-                best = torch.nn.functional.pad(best, (0, beam - kept), value=-torch.inf)
+                highest = torch.nn.functional.pad(highest, (0, beam - kept), value=-torch.inf)
                 index = torch.nn.functional.pad(index, (0, beam - kept))
             origin, token = index // head.vocab_size, index % head.vocab_size
             emits = token != head.blank
@@ -116,7 +121,10 @@ class ModifiedBeamSearch:
                 emits &= token != self.unk
             digest = digests[:n].gather(1, origin)
             digests[:n] = torch.where(emits, _mix(digest, token), digest)
-            scores[:n] = _merge(best, digests[:n])
+            merged = _merge(highest, digests[:n])
+            gained = merged.amax(1)  # at each frame: so the division into chunks changes nothing
+            scores[:n] = merged - gained.unsqueeze(1)
+            best[:n] += gained
             origins[t, :n] = origin
             emitted[t, :n] = token.where(emits, head.blank)
             context[:n] = _pick(context[:n], origin)
@@ -129,6 +137,7 @@ class ModifiedBeamSearch:
         return BeamState(
             context[inverse],
             scores[inverse],
+            best[inverse],
             digests[inverse],
             [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
             self._extend(state, origins[:, inverse].cpu(), emitted[:, inverse].cpu()),
@@ -137,10 +146,11 @@ class ModifiedBeamSearch:
     def hypotheses(self, state: BeamState) -> list[list[Hypothesis]]:
         """Up to `nbest` hypotheses for each stream, all different, the best first."""
         results = []
-        for histories, scores in zip(state.histories, state.scores.tolist(), strict=True):
+        scores = state.scores + state.best.unsqueeze(1)
+        for histories, of_stream in zip(state.histories, scores.tolist(), strict=True):
             found = [
                 Hypothesis(*unroll(history), score)
-                for history, score in zip(histories, scores, strict=True)
+                for history, score in zip(histories, of_stream, strict=True)
                 if score > -torch.inf
             ]
             found.sort(key=self._rank, reverse=True)
@@ -152,6 +162,7 @@ class ModifiedBeamSearch:
         return BeamState(
             torch.cat([state.context for state in states]),
             torch.cat([state.scores for state in states]),
+            torch.cat([state.best for state in states]),
             torch.cat([state.digests for state in states]),
             [offset for state in states for offset in state.offsets],
             [histories for state in states for histories in state.histories],
@@ -160,10 +171,11 @@ class ModifiedBeamSearch:
     def unstack(self, state: BeamState) -> list[BeamState]:
         """One state of batch size 1 for each stream."""
         return [
-            BeamState(context, scores, digests, [offset], [histories])
-            for context, scores, digests, offset, histories in zip(
+            BeamState(context, scores, best, digests, [offset], [histories])
+            for context, scores, best, digests, offset, histories in zip(
                 state.context.split(1),
                 state.scores.split(1),
+                state.best.split(1),
                 state.digests.split(1),
                 state.offsets,
                 state.histories,

@@ -20,7 +20,7 @@ class CTCState(NamedTuple):
     last: Tensor
     """(N,) int64: the symbol of the last frame."""
     scores: Tensor
-    """(N,): log-probability of the path."""
+    """(N,) float64: log-probability of the path."""
     offsets: list[int]
     """Encoder frames searched so far."""
     histories: list[History | None]
@@ -44,11 +44,10 @@ class CTCGreedySearch:
 
     def start(self, batch_size: int) -> CTCState:
         """State of N new streams."""
-        weight = self.head.output.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32)
+        device = self.head.output.weight.device
         return CTCState(
-            torch.full((batch_size,), self.blank, device=weight.device),
-            torch.zeros(batch_size, dtype=dtype, device=weight.device),
+            torch.full((batch_size,), self.blank, device=device),
+            torch.zeros(batch_size, dtype=torch.float64, device=device),
             [0] * batch_size,
             [None] * batch_size,
         )
@@ -73,7 +72,7 @@ class CTCGreedySearch:
             )
         return CTCState(
             before.gather(1, lens.unsqueeze(1)).squeeze(1),
-            state.scores + values.where(valid, 0.0).sum(1),
+            state.scores + values.where(valid, 0.0).sum(1, dtype=torch.float64),
             [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
             histories,
         )

@@ -20,7 +20,7 @@ class GreedyState(NamedTuple):
     context: Tensor
     """(N, context_size) int64: the predictor's input."""
     scores: Tensor
-    """(N,): log-probability of the path."""
+    """(N,) float64: log-probability of the path."""
     offsets: list[int]
     """Encoder frames searched so far."""
     histories: list[History | None]
@@ -60,11 +60,10 @@ class GreedySearch:
 
     def start(self, batch_size: int) -> GreedyState:
         """State of N new streams."""
-        weight = self.head.joiner.output.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32)
+        device = self.head.joiner.output.weight.device
         return GreedyState(
-            first_context(self.head, batch_size, weight.device),
-            torch.zeros(batch_size, dtype=dtype, device=weight.device),
+            first_context(self.head, batch_size, device),
+            torch.zeros(batch_size, dtype=torch.float64, device=device),
             [0] * batch_size,
             [None] * batch_size,
         )

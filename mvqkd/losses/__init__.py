@@ -2,7 +2,7 @@
 
 from mvqkd.losses.band import Band
 from mvqkd.losses.consistency import consistency_loss
-from mvqkd.losses.ctc import ctc_loss
+from mvqkd.losses.ctc import ctc_frames, ctc_loss
 from mvqkd.losses.lattice import lattice_log_likelihood
 from mvqkd.losses.pruned_transducer import PrunedTransducerLoss, TransducerLosses
 
@@ -11,6 +11,7 @@ __all__ = [
     "PrunedTransducerLoss",
     "TransducerLosses",
     "consistency_loss",
+    "ctc_frames",
     "ctc_loss",
     "lattice_log_likelihood",
 ]

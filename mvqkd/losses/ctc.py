@@ -10,9 +10,9 @@ from torch.nn import functional as F
 def ctc_loss(log_probs: Tensor, tokens: Tensor, lens: Tensor, token_lens: Tensor) -> Tensor:
     """Negative log-likelihood of each utterance (Graves et al. 2006), summed over its frames.
 
-    An utterance that has no alignment, because it has fewer frames than tokens plus repetitions,
-    gets loss 0 and gradient 0 instead of infinity, so that it does not spoil its batch. Leave
-    such utterances out in preparing the data.
+    An utterance that has no alignment, because it has fewer frames than `ctc_frames`, gets loss 0
+    and gradient 0 instead of infinity, so that it does not spoil its batch. Leave such utterances
+    out in preparing the data.
 
     Args:
         log_probs: (N, T, V) log-probabilities, blank at 0. Computed in float32 at least.
@@ -35,3 +35,19 @@ def ctc_loss(log_probs: Tensor, tokens: Tensor, lens: Tensor, token_lens: Tensor
         reduction="none",
         zero_infinity=True,
     )
+
+
+def ctc_frames(tokens: Tensor, token_lens: Tensor) -> Tensor:
+    """Frames of each transcript's shortest alignment: one for each token, and one for the blank
+    between equal neighbours.
+
+    Args:
+        tokens, token_lens: see `ctc_loss`.
+
+    Returns:
+        (N,) int64.
+    """
+    positions = torch.arange(1, tokens.shape[1], device=tokens.device)
+    lens = token_lens.to(tokens.device)
+    repeated = (tokens[:, 1:] == tokens[:, :-1]) & (positions < lens[:, None])
+    return lens + repeated.sum(1)

@@ -42,9 +42,6 @@ class PrunedTransducerLoss(nn.Module):
         am_scale: weight of the encoder alone. Above 0 the losses of an utterance depend slightly
             on the others of its batch.
         topology: ``"regular"``, or ``"modified"``: at most one token per frame.
-        delay_penalty: added to the log-probability of each token, times the number of frames by
-            which it is earlier than the middle of the utterance (later: subtracted). Positive
-            values make a model emit earlier (Kang et al. 2022, arXiv 2211.00490).
         backend: see :func:`mvqkd.losses.lattice.lattice_log_likelihood`.
     """
 
@@ -58,7 +55,6 @@ class PrunedTransducerLoss(nn.Module):
         lm_scale: float = 0.25,
         am_scale: float = 0.0,
         topology: Topology = "regular",
-        delay_penalty: float = 0.0,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
@@ -75,7 +71,6 @@ class PrunedTransducerLoss(nn.Module):
         self.lm_scale = lm_scale
         self.am_scale = am_scale
         self.topology = topology
-        self.delay_penalty = delay_penalty
         self.backend = backend
 
     def forward(
@@ -86,6 +81,8 @@ class PrunedTransducerLoss(nn.Module):
         tokens: Tensor,
         lens: Tensor,
         token_lens: Tensor,
+        *,
+        delay_penalty: float = 0.0,
     ) -> TransducerLosses:
         """Both losses of a batch: :meth:`choose_band`, then :meth:`score`.
 
@@ -96,6 +93,11 @@ class PrunedTransducerLoss(nn.Module):
             tokens: (N, U) int64 without blanks; padding may hold anything.
             lens: (N,) valid frames of ``encoder_out``.
             token_lens: (N,) valid tokens.
+            delay_penalty: positive values make the model emit earlier (Kang et al. 2022, arXiv
+                2211.00490): the gradient is that of a loss in which the log-probability of each
+                token has this added for each frame that it is earlier than the middle of the
+                utterance, and subtracted for each frame that it is later. The value of the loss
+                stays the negative log-likelihood.
 
         Returns:
             Both losses, float32 (float64 if the inputs are); +inf, with a gradient of zero, where
@@ -105,8 +107,13 @@ class PrunedTransducerLoss(nn.Module):
         Raises:
             ValueError: for shapes and lengths that do not fit together.
         """
-        simple, band = self.choose_band(encoder_out, predictor_out, tokens, lens, token_lens)
-        pruned = self.score(band, encoder_out, predictor_out, joiner, tokens, lens, token_lens)
+        text = (tokens, lens, token_lens)
+        simple, band = self.choose_band(
+            encoder_out, predictor_out, *text, delay_penalty=delay_penalty
+        )
+        pruned = self.score(
+            band, encoder_out, predictor_out, joiner, *text, delay_penalty=delay_penalty
+        )
         return TransducerLosses(simple, pruned)
 
     def choose_band(
@@ -116,11 +123,14 @@ class PrunedTransducerLoss(nn.Module):
         tokens: Tensor,
         lens: Tensor,
         token_lens: Tensor,
+        *,
+        delay_penalty: float = 0.0,
     ) -> tuple[Tensor, Band]:
         """The cells that most probability goes through, according to the simple joiner.
 
         Args:
-            encoder_out, predictor_out, tokens, lens, token_lens: see :meth:`forward`.
+            encoder_out, predictor_out, tokens, lens, token_lens, delay_penalty: see
+                :meth:`forward`.
 
         Returns:
             (N,) loss of the simple joiner, and the band.
@@ -142,7 +152,9 @@ class PrunedTransducerLoss(nn.Module):
                 lm_scale=self.lm_scale,
                 am_scale=self.am_scale,
             )
-        simple, symbol_occupancy, blank_occupancy = self._sum_paths(symbol, blank, lens, token_lens)
+        simple, symbol_occupancy, blank_occupancy = self._sum_paths(
+            symbol, blank, lens, token_lens, delay_penalty
+        )
         prune_range = sufficient_range(
             self.prune_range, lens, token_lens, predictor_out.shape[1], self.topology
         )
@@ -165,12 +177,15 @@ class PrunedTransducerLoss(nn.Module):
         tokens: Tensor,
         lens: Tensor,
         token_lens: Tensor,
+        *,
+        delay_penalty: float = 0.0,
     ) -> Tensor:
         """The loss of the model's joiner over the paths within a band.
 
         Args:
             band: of :meth:`choose_band`.
-            encoder_out, predictor_out, tokens, lens, token_lens: see :meth:`forward`.
+            encoder_out, predictor_out, tokens, lens, token_lens, delay_penalty: see
+                :meth:`forward`.
             joiner: a :class:`mvqkd.losses.joint.ProjectingJoiner`, such as
                 :class:`mvqkd.models.Joiner`; or anything that maps (R, S, De) and (R, S, Dp) to
                 logits (R, S, V), for R frames and their S positions.
@@ -189,18 +204,30 @@ class PrunedTransducerLoss(nn.Module):
             symbol, blank = tanh_joint_log_probs(encoder_out, predictor_out, output, tokens, band)
         else:
             symbol, blank = joint_log_probs(encoder_out, predictor_out, joiner, tokens, band)
-        return -self._sum_paths(symbol, blank, lens, token_lens)[0]
+        return -self._sum_paths(symbol, blank, lens, token_lens, delay_penalty)[0]
 
     def _sum_paths(
-        self, symbol: Tensor, blank: Tensor, lens: Tensor, token_lens: Tensor
+        self,
+        symbol: Tensor,
+        blank: Tensor,
+        lens: Tensor,
+        token_lens: Tensor,
+        delay_penalty: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if self.delay_penalty:
-            frames = torch.arange(symbol.shape[1], device=symbol.device)
-            earliness = (lens[:, None] - 1) / 2 - frames
-            symbol = symbol + self.delay_penalty * earliness[:, :, None]
-        return lattice_log_likelihood(
-            symbol, blank, lens, token_lens, topology=self.topology, backend=self.backend
-        )
+        def sum_paths(symbol: Tensor, blank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return lattice_log_likelihood(
+                symbol, blank, lens, token_lens, topology=self.topology, backend=self.backend
+            )
+
+        if not delay_penalty:
+            return sum_paths(symbol, blank)
+        frames = torch.arange(symbol.shape[1], device=symbol.device)
+        earliness = (lens[:, None] - 1) / 2 - frames
+        penalized, *occupancies = sum_paths(symbol + delay_penalty * earliness[:, :, None], blank)
+        scores = sum_paths(symbol.detach(), blank.detach())[0]
+        # The value of the likelihood with the gradient of the penalized one.
+        with_gradient = scores + (penalized - penalized.detach())
+        return with_gradient.where(scores.isfinite(), scores), occupancies[0], occupancies[1]
 
     def _check(
         self,

@@ -92,7 +92,6 @@ def build_transducer_loss(
         lm_scale=config.lm_scale,
         am_scale=config.am_scale,
         topology=config.topology,
-        delay_penalty=config.delay_penalty,
         backend=config.backend,
     )
 
@@ -117,6 +116,7 @@ def build_objective(
             simple_scale=config.loss.simple_scale,
             warmup_steps=config.loss.warmup_steps,
             detached_steps=config.loss.ctc_warmup_steps,
+            delay_penalty=config.loss.delay_penalty,
         )
     }
     if student.ctc is not None:
@@ -229,6 +229,7 @@ def build_train_steps(
         lang_dir,
         step,
         limits,
+        ctc=config.loss.ctc_scale > 0,
         labelled_hours=data.labelled_hours,
         unlabelled=data.unlabelled_ratio > 0,
         unlabelled_cuts=unlabelled_cuts,
@@ -288,6 +289,7 @@ class ValidBatches:
         cuts: Sequence[Path],
         lang_dir: Path,
         *,
+        ctc: bool,
         targets: Mapping[str, TargetSource],
         rank: int,
         world_size: int,
@@ -297,6 +299,7 @@ class ValidBatches:
                 path,
                 lang_dir,
                 max_duration=config.batch_duration or config.step_duration,
+                ctc=ctc,
                 rank=rank,
                 world_size=world_size,
                 num_workers=min(1, config.num_workers),

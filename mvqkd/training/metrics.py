@@ -73,9 +73,9 @@ class MetricsLog:
     """One JSON object per line and the same numbers for TensorBoard.
 
     Every line has `kind` (`train`, `valid`), `step`, `epoch`, `loss` and its components per
-    encoder frame, `audio_hours` and `elapsed` (hours of audio and seconds of training since the
-    beginning, over all restarts); `train` lines also `learning_rate`, `grad_norm` and
-    `x_real_time` (seconds of audio per second of training).
+    encoder frame (those named `num_...` are counts), `audio_hours` and `elapsed` (hours of audio
+    and seconds of training since the beginning, over all restarts); `train` lines also
+    `learning_rate`, `grad_norm` and `x_real_time` (seconds of audio per second of training).
 
     Args:
         exp_dir: holds `log/metrics.jsonl` and `tensorboard/`.

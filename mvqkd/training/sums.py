@@ -9,6 +9,8 @@ from torch import Tensor
 from mvqkd.runtime.distributed import World
 from mvqkd.training.objective import Losses
 
+_COUNT = "num_"  # see `mvqkd.training.heads.protocol.HeadLoss`
+
 
 class LossSums:
     """Sums of the losses of several batches, in float64.
@@ -54,7 +56,8 @@ class LossSums:
 def per_frame(sums: dict[str, float]) -> dict[str, float]:
     """From what `LossSums.over` returns: `loss`, the mean of what is minimized; `recognition_loss`,
     its part that is not distillation, per labelled frame; and each component per encoder frame.
-    nan when there are no frames, and nothing of components that no batch had."""
+    nan when there are no frames, and nothing of components that no batch had. Components that are
+    counts (`num_...`) stay sums."""
     labelled, frames = sums["labelled_frames"], sums["frames"]
     recognition = sums["recognition"] / labelled if labelled else float("nan")
     distillation = sums["distillation"] / frames if frames else float("nan")
@@ -63,7 +66,7 @@ def per_frame(sums: dict[str, float]) -> dict[str, float]:
     for name, value in sums.items():
         count = sums.get(_frames(name), 0.0)
         if count:
-            means[name] = value / count
+            means[name] = value if name.startswith(_COUNT) else value / count
     return means
 
 

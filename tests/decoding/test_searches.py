@@ -262,6 +262,43 @@ def test_chunks_of_any_sizes_and_ages_are_the_whole(
 
 
 @pytest.mark.parametrize("make_search", SEARCHES)
+def test_a_long_stream_in_float32_is_that_in_float64(
+    make_transducer: Make, make_search: Callable
+) -> None:
+    """Sums of log-probabilities grow with a stream: in float32 their differences get lost."""
+    model = make_transducer(vocab_size=60)
+    with torch.no_grad():
+        model.transducer.joiner.output.weight /= 8.0  # nearly equal probabilities
+    frames, _ = random_frames([2400], 16)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        search = make_search(model.to(dtype))
+        state = search.start(1)
+        for chunk in frames.to(dtype).split(16, dim=1):
+            state = search.advance(state, chunk, torch.tensor([chunk.shape[1]]))
+        found.append(search.hypotheses(state)[0])
+    for one, other in zip(*found, strict=True):
+        assert (one.tokens, one.frames) == (other.tokens, other.frames)
+        assert one.score < -3000
+        # The errors of single frames add up, about 1e-7 each.
+        assert one.score == pytest.approx(other.score, abs=5e-5)
+
+
+def test_the_age_of_a_stream_does_not_change_its_beam(make_transducer: Make) -> None:
+    """Some hours later: the same hypotheses, with scores that include what was before."""
+    head = make_transducer(vocab_size=6).float().transducer
+    search = ModifiedBeamSearch(head, nbest=4, normalize=False)
+    frames, lens = random_frames([40], 16)
+    frames = frames.float()
+    young = search.advance(search.start(1), frames, lens)
+    old = search.advance(search.start(1)._replace(best=torch.tensor([-3e6]).double()), frames, lens)
+    for one, other in zip(search.hypotheses(young)[0], search.hypotheses(old)[0], strict=True):
+        assert (one.tokens, one.frames) == (other.tokens, other.frames)
+        assert other.score == pytest.approx(one.score - 3e6, abs=1e-8)
+    assert young.scores.max() == 0
+
+
+@pytest.mark.parametrize("make_search", SEARCHES)
 def test_padding_and_company_change_nothing(make_transducer: Make, make_search: Callable) -> None:
     model = make_transducer(vocab_size=6)
     lens = [15, 26, 3]

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mvqkd.losses import ctc_loss
+from mvqkd.losses import ctc_frames, ctc_loss
 
 
 def collapse(labels: tuple[int, ...]) -> list[int]:
@@ -37,6 +37,25 @@ def test_without_an_alignment_loss_and_gradient_are_zero() -> None:
     losses.sum().backward()
     assert logits.grad is not None
     assert not logits.grad[0].any() and logits.grad[1].any() and logits.grad.isfinite().all()
+
+
+def test_frames_of_the_shortest_alignment() -> None:
+    """Every transcript of up to four of two tokens has an alignment in as many frames, and none in
+    fewer."""
+    for length in range(5):
+        for labels in itertools.product((1, 2), repeat=length):
+            tokens = torch.tensor([[*labels, 2, 2, -100, -100]])  # padding counts for nothing
+            token_lens = torch.tensor([length])
+            (needed,) = ctc_frames(tokens, token_lens).tolist()
+            shortest = next(
+                frames
+                for frames in range(9)
+                if any(
+                    collapse(path) == list(labels)
+                    for path in itertools.product(range(3), repeat=frames)
+                )
+            )
+            assert needed == shortest
 
 
 def test_padding_has_no_influence() -> None:

@@ -80,31 +80,58 @@ def test_unpruned_equals_torchaudio_with_gradients() -> None:
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_unpruned_equals_enumeration_of_paths(topology: str) -> None:
-    loss, joiner = make(prune_range=99, topology=topology, delay_penalty=0.3)
+@pytest.mark.parametrize("delay_penalty", [0.0, 0.3])
+def test_unpruned_equals_enumeration_of_paths(topology: str, delay_penalty: float) -> None:
+    """A delay penalty changes the gradient, and not the likelihood."""
+    loss, joiner = make(prune_range=99, topology=topology)
     inputs = random_inputs(frames=5, tokens=3)
-    losses = loss(joiner=joiner, **inputs)
+    for name in ("encoder_out", "predictor_out"):
+        inputs[name].requires_grad_()
+    losses = loss(joiner=joiner, delay_penalty=delay_penalty, **inputs)
     log_probs = joiner(
         joiner.project_encoder(inputs["encoder_out"])[:, :, None],
         joiner.project_predictor(inputs["predictor_out"])[:, None],
     ).log_softmax(3)
+    penalized = []
     for n in range(4):
         t, u = int(inputs["lens"][n]), int(inputs["token_lens"][n])
         index = inputs["tokens"][n, :u].expand(t, u)[:, :, None]
-        symbol = log_probs[n, :t, :u].gather(2, index).squeeze(2)
-        # A token in the middle frame costs nothing, one a frame earlier gains 0.3.
-        symbol = symbol + 0.3 * ((t - 1) / 2 - torch.arange(t))[:, None]
-        paths = enumerate_paths(symbol, log_probs[n, :t, : u + 1, 0], topology)
+        arcs = {
+            "symbol": log_probs[n, :t, :u].gather(2, index).squeeze(2),
+            "blank": log_probs[n, :t, : u + 1, 0],
+        }
+        paths = enumerate_paths(arcs["symbol"], arcs["blank"], topology)
         total = math.log(sum(math.exp(score) for score, _ in paths))
         assert losses.pruned[n].item() == pytest.approx(-total, abs=1e-10)
+        # A token in the middle frame costs nothing, one a frame earlier gains 0.3.
+        arcs["symbol"] = arcs["symbol"] + delay_penalty * ((t - 1) / 2 - torch.arange(t))[:, None]
+        scores = [torch.stack([arcs[kind][t, s] for kind, t, s in path]).sum() for _, path in paths]
+        penalized.append(-torch.stack(scores).logsumexp(0))
+    wanted = torch.stack(penalized)
+    for found, expected in zip(
+        gradients(losses, inputs, joiner),
+        gradients(TransducerLosses(wanted, wanted), inputs, joiner),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def test_the_delay_penalty_leaves_what_has_no_path_alone() -> None:
+    loss, joiner = make(topology="modified")
+    inputs = random_inputs()
+    inputs["lens"][0] = 3  # of 7 tokens
+    inputs["encoder_out"].requires_grad_()
+    losses = loss(joiner=joiner, delay_penalty=0.3, **inputs)
+    for values in losses:
+        assert values[0].isposinf() and values[1:].isfinite().all()
+        (gradient,) = torch.autograd.grad(values.sum(), inputs["encoder_out"], retain_graph=True)
+        assert not gradient[0].any() and gradient[1:].isfinite().all() and gradient[1].any()
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_gradients_are_the_derivatives(topology: str) -> None:
-    """Of both losses by everything, with pruning and every option on."""
-    loss, joiner = make(
-        prune_range=3, topology=topology, delay_penalty=0.1, lm_scale=0.25, am_scale=0.1
-    )
+    """Of both losses by everything, with pruning and smoothing on."""
+    loss, joiner = make(prune_range=3, topology=topology, lm_scale=0.25, am_scale=0.1)
     inputs = random_inputs(frames=7, tokens=5)
     encoder_out, predictor_out = inputs.pop("encoder_out"), inputs.pop("predictor_out")
     torch.autograd.gradcheck(
@@ -126,13 +153,13 @@ def test_gradients_are_the_derivatives(topology: str) -> None:
 def test_equals_fast_rnnt_with_gradients(topology: str, delay_penalty: float) -> None:
     fast_rnnt = pytest.importorskip("fast_rnnt")
     scales = {"lm_scale": 0.25, "am_scale": 0.1}
-    loss, joiner = make(prune_range=4, topology=topology, delay_penalty=delay_penalty, **scales)
+    loss, joiner = make(prune_range=4, topology=topology, **scales)
     inputs = random_inputs(frames=25, tokens=12)
     # fast_rnnt averages over padding too, so that its am_only_scale needs equal lengths.
     inputs["lens"], inputs["token_lens"] = torch.full((4,), 25), torch.full((4,), 12)
     for name in ("encoder_out", "predictor_out"):
         inputs[name].requires_grad_()
-    losses = loss(joiner=joiner, **inputs)
+    losses = loss(joiner=joiner, delay_penalty=delay_penalty, **inputs)
 
     boundary = torch.tensor([[0, 0, 12, 25]]).expand(4, 4).contiguous()
     common = {
@@ -164,8 +191,9 @@ def test_equals_fast_rnnt_with_gradients(topology: str, delay_penalty: float) ->
         termination_symbol=0,
         **common,
     )
-    torch.testing.assert_close(losses.simple, simple, rtol=0, atol=1e-10)
-    torch.testing.assert_close(losses.pruned, pruned, rtol=0, atol=1e-10)
+    if not delay_penalty:  # theirs has the penalty in its value, too
+        torch.testing.assert_close(losses.simple, simple, rtol=0, atol=1e-10)
+        torch.testing.assert_close(losses.pruned, pruned, rtol=0, atol=1e-10)
     found = gradients(losses, inputs, joiner)
     expected = gradients(TransducerLosses(simple, pruned), inputs, joiner)
     for values, wanted in zip(found, expected, strict=True):

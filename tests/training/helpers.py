@@ -54,7 +54,9 @@ def make_objective(*, seed: int = 0, dropout: float = 0.0, ctc_scale: float = 0.
         encoder_dim=16, predictor_dim=16, vocab_size=VOCAB, prune_range=3, backend="builtin"
     )
     warmups = {
-        name: options.pop(name) for name in ("simple_scale", "detached_steps") if name in options
+        name: options.pop(name)
+        for name in ("simple_scale", "detached_steps", "delay_penalty")
+        if name in options
     }
     head_losses: dict[str, nn.Module] = {
         "transducer": TransducerHeadLoss(loss, warmup_steps=4, **warmups)

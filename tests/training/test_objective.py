@@ -20,7 +20,8 @@ def test_total_is_the_weighted_sum_per_frame():
     batch = make_batch("a", "b")
     losses = objective(batch, step=2, time_mask=torch.zeros(2, 1))  # of four steps of warm-up
     components = losses.components
-    assert list(components) == objective.components == ["simple", "pruned", "ctc", "tap"]
+    assert list(components) == objective.components
+    assert objective.components == ["simple", "pruned", "ctc", "num_ctc_unaligned", "tap"]
     assert losses.frames == objective.model.encoder.output_lens(batch.feature_lens).sum()
     total = 0.65 * components["simple"] + 0.55 * components["pruned"] + 0.2 * components["ctc"]
     assert_close(losses.total() * losses.frames, total + 2 * components["tap"])
@@ -232,6 +233,23 @@ def test_encoder_learns_from_ctc_alone_at_first():
     assert not torch.allclose(after[0], expected[0], rtol=0.01)
     objective(batch, step=5).total().backward()
     assert all(p.grad is not None for p in objective.parameters())  # as DDP demands
+
+
+def test_the_delay_penalty_acts_after_twice_the_warm_up_and_never_in_validation():
+    batch = make_batch("a", "b", tokens=2)  # nothing is pruned
+
+    def gradient(step, **options):
+        objective = make_objective(ctc_scale=0.0, **options)  # four steps of warm-up
+        losses = objective(batch, step=step)
+        weights = list(objective.model.parameters())
+        return losses, torch.autograd.grad(losses.total(), weights, allow_unused=True)
+
+    for step, acts in ((1, False), (4, False), (8, False), (9, True), (None, False)):
+        plain, expected = gradient(step)
+        penalized, found = gradient(step, delay_penalty=0.1)
+        same = all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+        assert same is not acts, step
+        assert_close(penalized.total(), plain.total())  # reported without it
 
 
 def test_overfits_four_utterances(tmp_path):

@@ -378,3 +378,17 @@ def test_world_is_one_process_without_torchrun(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with start_world("cpu") as world:
         assert world == World(0, 1, torch.device("cpu"))
+
+
+def test_utterances_without_a_ctc_alignment_are_counted_in_the_log(tmp_path):
+    batch = make_batch("a", "b", "c", tokens=7)  # in 9 to 11 frames
+    batch.hypotheses.tokens[:2] = 4  # needs 13
+    batch.hypotheses.tokens[2] = torch.tensor([3, 4, 5, 3, 4, 5, 3])
+    trainer = make_trainer(
+        tmp_path, train=FixedSteps([batch]), valid=[batch, make_batch("v")], num_epochs=4
+    )
+    trainer.run(Interruption())
+    lines = read_metrics(tmp_path / "log" / "metrics.jsonl")
+    counts = [(line["kind"], line["num_ctc_unaligned"]) for line in lines]
+    # Two steps in each interval of the log.
+    assert counts == [("valid", 2), ("train", 4), ("valid", 2)] * 2

@@ -198,6 +198,7 @@ def eval_loader(
     lang_dir: str | Path | None = None,
     *,
     max_duration: float,
+    ctc: bool = False,
     rank: int = 0,
     world_size: int = 1,
     num_workers: int = 0,
@@ -214,6 +215,7 @@ def eval_loader(
         cuts_path: manifest of cuts.
         lang_dir: folder of `bpe.model` and of the lists of excluded cuts.
         max_duration: limit of batch size x longest utterance, in seconds.
+        ctc: whether there is a CTC loss, see `read_excluded`.
         rank: of this process.
         world_size: number of processes. Each utterance goes to one; their numbers of batches differ
             by one at most.
@@ -226,7 +228,7 @@ def eval_loader(
         UserError: a file is missing or damaged.
     """
     index = open_index(cuts_path, lang_dir)
-    excluded = set() if lang_dir is None else read_excluded(lang_dir, cuts_path)
+    excluded = set() if lang_dir is None else read_excluded(lang_dir, cuts_path, ctc=ctc)
     kept = index.without(excluded)
     batches = plan_evaluation(
         index.seconds[kept], max_duration=max_duration, rank=rank, world_size=world_size

@@ -14,8 +14,24 @@ def excluded_path(lang_dir: str | Path, cuts_path: str | Path) -> Path:
     return Path(lang_dir) / f"excluded_{split}.txt"
 
 
-def read_excluded(lang_dir: str | Path, cuts_path: str | Path) -> set[str]:
-    """Ids of the cuts that losses leave out: one a line, the reason after a tab.
+def excluded_line(utterance: str, reason: str, *, ctc_only: bool = False) -> str:
+    """A line of such a list.
+
+    Args:
+        utterance: its id.
+        reason: for people.
+        ctc_only: it is the CTC loss alone that cannot use it.
+    """
+    return f"{utterance}\t{reason}" + ("\tctc" if ctc_only else "") + "\n"
+
+
+def read_excluded(lang_dir: str | Path, cuts_path: str | Path, *, ctc: bool = False) -> set[str]:
+    """Ids of the cuts that losses leave out.
+
+    Args:
+        lang_dir: folder of the lists.
+        cuts_path: manifest of cuts.
+        ctc: whether there is a CTC loss.
 
     Raises:
         UserError: the tokens of this manifest were not checked.
@@ -27,4 +43,5 @@ def read_excluded(lang_dir: str | Path, cuts_path: str | Path) -> set[str]:
             step="tokens",
         )
     lines = path.read_text(encoding="utf-8").splitlines()
-    return {line.split("\t")[0] for line in lines if line.strip()}
+    fields = [line.split("\t") for line in lines if line.strip()]
+    return {utterance for utterance, *more in fields if ctc or more[1:] != ["ctc"]}

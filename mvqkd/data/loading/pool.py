@@ -39,6 +39,7 @@ def open_pool(
     step: StepSize,
     limits: BatchLimits | None = None,
     *,
+    ctc: bool = False,
     labelled_hours: float = 0.0,
     unlabelled: bool = False,
     unlabelled_cuts: Sequence[str | Path] = (),
@@ -55,6 +56,7 @@ def open_pool(
         lang_dir: folder of `bpe.model` and of the lists of excluded cuts.
         step: what a step holds.
         limits: of a batch of one process; None: it holds whatever a step does.
+        ctc: whether there is a CTC loss, see `read_excluded`.
         labelled_hours: audio that keeps its transcripts, speed-perturbed copies not counted; 0 is
             all.
         unlabelled: whether audio without transcripts is trained on.
@@ -77,7 +79,8 @@ def open_pool(
         raise _no_unlabelled()
     _check_names(paths, more)
     indexes = [open_index(path, lang_dir) for path in [*paths, *more]]
-    kept = _numbers(indexes[: len(paths)], [read_excluded(lang_dir, path) for path in paths])
+    excluded = [read_excluded(lang_dir, path, ctc=ctc) for path in paths]
+    kept = _numbers(indexes[: len(paths)], excluded)
     seconds = np.concatenate([index.seconds for index in indexes])
     num_tokens = np.concatenate([index.num_tokens for index in indexes])
     ids = np.concatenate([index.ids for index in indexes])

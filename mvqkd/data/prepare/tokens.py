@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from mvqkd.data.loading.excluded import excluded_path
+from mvqkd.data.loading.excluded import excluded_line, excluded_path
 from mvqkd.data.loading.index import open_index
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer, write_tokens
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
@@ -74,16 +74,18 @@ def _take(lang_dir: Path, vocab_size: int) -> Tokenizer:
 
 
 def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> None:
-    """Index a manifest, and list the cuts that have more tokens than encoder frames.
+    """Index a manifest, and list the cuts that losses cannot use.
 
-    Such cuts have no alignment with at most one token a frame, nor any for CTC. They are often
-    transcripts of other audio. Writes `excluded_<split>.txt`, which loaders apply where tokens are
-    needed, and `excluded_<split>.report.json` into `lang_dir`.
+    Cuts with more tokens than encoder frames have no alignment with at most one token a frame,
+    which is what searches find by default: no loss uses them. They are often transcripts of other
+    audio. CTC needs a frame more between equal tokens: a CTC loss cannot use cuts that have no room
+    for that. Writes `excluded_<split>.txt`, which loaders apply where tokens are needed, and
+    `excluded_<split>.report.json` into `lang_dir`.
 
     Args:
         cuts_path: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
         lang_dir: folder of `bpe.model`.
-        strict: write nothing when a cut is excluded.
+        strict: write nothing when a cut has more tokens than frames.
 
     Raises:
         UserError: a file is missing or damaged; or as above.
@@ -91,31 +93,34 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
     index = open_index(cuts_path, lang_dir)
     report = PreparationReport(index.source.name)
     output = excluded_path(lang_dir, cuts_path)
-    excluded: list[str] = []
-    for i, (name, num_tokens, num_frames) in enumerate(
-        zip(
-            index.ids,
-            index.num_tokens.tolist(),
-            encoder_frames(index.num_frames).tolist(),
-            strict=True,
-        )
+    lines: list[str] = []
+    num_excluded = 0
+    for i, (name, num_frames) in enumerate(
+        zip(index.ids, encoder_frames(index.num_frames).tolist(), strict=True)
     ):
-        utterance = name.decode()
-        if (index.tokens(i) == UNK).any():
+        utterance, tokens = name.decode(), index.tokens(i)
+        if (tokens == UNK).any():
             report.change(utterance, "characters that the training transcripts do not have")
-        if num_frames < max(1, num_tokens):
-            detail = f"{num_tokens} tokens in {num_frames} encoder frames"
+        repeats = int((tokens[1:] == tokens[:-1]).sum())
+        if num_frames < max(1, len(tokens)):
+            detail = f"{len(tokens)} tokens in {num_frames} encoder frames"
             report.leave_out(utterance, "more tokens than encoder frames", detail)
-            excluded.append(f"{utterance}\t{detail}\n")
+            lines.append(excluded_line(utterance, detail))
+            num_excluded += 1
+        elif num_frames < len(tokens) + repeats:
+            detail = f"{len(tokens)} tokens with {repeats} repetitions in {num_frames} frames"
+            report.change(utterance, "left out where there is a CTC loss: no alignment", detail)
+            lines.append(excluded_line(utterance, detail, ctc_only=True))
     report.check(strict=strict)
     report.write(
-        output.with_suffix(".report.json"), cuts=len(index), left=len(index) - len(excluded)
+        output.with_suffix(".report.json"), cuts=len(index), left=len(index) - num_excluded
     )
-    write_text(output, "".join(excluded))
+    write_text(output, "".join(lines))
     logging.info(
-        "%s: %d cuts, %d tokens, %d cuts excluded from losses",
+        "%s: %d cuts, %d tokens, %d cuts excluded from losses, %d more from CTC",
         index.source.name,
         len(index),
         index.num_tokens.sum(),
-        len(excluded),
+        num_excluded,
+        len(lines) - num_excluded,
     )

@@ -137,7 +137,8 @@ class LossConfig:
     topology: Literal["regular", "modified"] = "regular"
     """`regular`: any number of tokens per frame; `modified`: at most one."""
     delay_penalty: NotNegative = 0.0
-    """Penalty that makes a streaming student emit earlier (arXiv 2211.00490); 0: none."""
+    """Penalty that makes a streaming student emit earlier (arXiv 2211.00490), from twice
+    warmup_steps on; the losses in logs are without it. 0: none."""
     backend: Literal["auto", "k2", "builtin"] = "auto"
     """Implementation of the transducer loss. `auto`: `k2` on a GPU if it is installed, else
     `builtin`, which is faster on a CPU (benchmarks/README.md)."""

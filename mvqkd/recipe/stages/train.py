@@ -138,6 +138,7 @@ def _train(
                 experiment.data,
                 inputs.cuts("dev"),
                 lang_dir,
+                ctc=experiment.loss.ctc_scale > 0,
                 targets={name: loss.source for name, loss in opened.items() if loss.validates},
                 rank=world.rank,
                 world_size=world.size,

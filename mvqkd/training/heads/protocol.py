@@ -15,7 +15,8 @@ class HeadLoss(Protocol):
     training alone. The head itself is passed in, and is not a submodule of it."""
 
     components: Sequence[str]
-    """Names of its losses in logs."""
+    """Names of its losses in logs. Those that begin with `num_` are counts of hypotheses, with a
+    weight of 0: logs have their sum, not their mean over frames."""
 
     def __call__(self, head: Any, context: LossContext) -> dict[str, tuple[float, Tensor]]:
         """By name: the weight at this step, and (K,) losses of the hypotheses, summed over frames

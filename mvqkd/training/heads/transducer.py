@@ -24,6 +24,9 @@ class TransducerHeadLoss(nn.Module):
             and is trained by the others alone (an encoder trained by CTC first: Rao et al. 2017,
             arXiv 1801.00841, section 4). On little data the transducer loss otherwise holds the
             encoder for long at ignoring its input: all it gets from it at first is noise.
+        delay_penalty: see `PrunedTransducerLoss.forward`. Not before the end of twice the warm-up,
+            as in icefall: what has not been aligned yet would move to the first frames. Never in
+            validation.
     """
 
     components = ("simple", "pruned")
@@ -35,12 +38,14 @@ class TransducerHeadLoss(nn.Module):
         simple_scale: float = 0.5,
         warmup_steps: int = 1000,
         detached_steps: int = 0,
+        delay_penalty: float = 0.0,
     ) -> None:
         super().__init__()
         self.pruned = pruned
         self.simple_scale = simple_scale
         self.warmup_steps = warmup_steps
         self.detached_steps = detached_steps
+        self.delay_penalty = delay_penalty
 
     def forward(
         self, head: TransducerHead, context: LossContext
@@ -54,8 +59,14 @@ class TransducerHeadLoss(nn.Module):
             encoder_out = encoder_out.detach()
         encoder_out = hypotheses.of_owners(encoder_out)
         text = (hypotheses.tokens, hypotheses.of_owners(context.lens), hypotheses.lens)
-        simple, band = self.pruned.choose_band(encoder_out, predictor_out, *text)
-        pruned = self.pruned.score(band, encoder_out, predictor_out, head.joiner, *text)
+        penalized = step is not None and step > 2 * self.warmup_steps
+        penalty = self.delay_penalty if penalized else 0.0
+        simple, band = self.pruned.choose_band(
+            encoder_out, predictor_out, *text, delay_penalty=penalty
+        )
+        pruned = self.pruned.score(
+            band, encoder_out, predictor_out, head.joiner, *text, delay_penalty=penalty
+        )
         tokens = blank_padding(hypotheses.tokens, hypotheses.lens)
         context.transducer = TransducerBand(band, predictor_out, tokens)
         simple_scale, pruned_scale = loss_scales(

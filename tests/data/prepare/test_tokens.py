@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,39 @@ def test_cuts_with_more_tokens_than_frames_are_excluded(data: Path) -> None:
     }
     with pytest.raises(UserError, match=f"more tokens than encoder frames.*{name}"):
         check_tokens(path, lang, strict=True)
+
+
+def test_cuts_without_room_for_blanks_between_equal_tokens_are_excluded_from_ctc(
+    data: Path,
+) -> None:
+    path, lang = data / "fbank/tiny_cuts_dev-a.jsonl.gz", data / "lang_bpe_30"
+    frames = ((open_index(path, lang).num_frames - 3) // 4).tolist()
+    encode = Tokenizer.load(lang).encode
+    texts = ["A " * n + "HHH" + tail for n in range(60) for tail in ("", " CAT")]
+
+    def repeats(text: str) -> int:
+        tokens = encode(text)
+        return sum(x == y for x, y in pairwise(tokens))
+
+    def needed(text: str) -> int:
+        return len(encode(text)) + repeats(text)
+
+    repeating = [text for text in texts if repeats(text) > 1]
+    exact = next(text for text in repeating if needed(text) == frames[0])
+    short = next(text for text in repeating if needed(text) == frames[1] + 1)
+    long = next(text for text in texts if len(encode(text)) == frames[2] + 1)
+    for number, text in enumerate((exact, short, long)):
+        set_text(path, number, text)
+    check_tokens(path, lang)
+    names = [cut["id"] for cut in read_items(path)]
+    assert read_excluded(lang, path) == {names[2]}
+    assert read_excluded(lang, path, ctc=True) == {names[1], names[2]}
+    report = json.loads((lang / "excluded_dev-a.report.json").read_text())
+    (kind,) = (kind for kind in report["changed"] if "CTC" in kind)
+    assert report["changed"][kind]["utterances"] == {
+        names[1]: f"{len(encode(short))} tokens with {repeats(short)} repetitions in "
+        f"{frames[1]} frames"
+    }
 
 
 def test_unknown_characters_are_counted(data: Path) -> None:
