@@ -27,7 +27,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, hidden_dim)
         self.output = nn.Linear(hidden_dim, dim)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, D) -> (N, T, D)."""
