@@ -32,21 +32,29 @@ def depthwise(x: Tensor, conv: nn.Conv1d) -> Tensor:
     if exported or not fast:
         return conv(x.transpose(1, 2)).transpose(1, 2)
     assert conv.bias is not None
+    weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
     with torch.autocast("cpu", enabled=False):
-        out: Tensor = _Depthwise.apply(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype))
+        if not torch.is_grad_enabled():
+            return _convolve(x, weight, bias)
+        out: Tensor = _Depthwise.apply(x, weight, bias)
     return out
 
 
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(N, T, D) as images of height 1 and width T."""
+    image = x.transpose(1, 2).unsqueeze(2)
+    out = F.conv2d(image, weight.unsqueeze(2), bias, groups=x.size(-1))
+    return out.squeeze(2).transpose(1, 2)
+
+
 class _Depthwise(torch.autograd.Function):
-    """Sees (N, T, D) as images of height 1 and width T; for the gradient of the weights, whose
-    kernel is then slow, as ones of width 1."""
+    """`_convolve`, with its gradient of the weights computed from images of width 1: the kernel of
+    those of height 1 is slow."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        image = x.transpose(1, 2).unsqueeze(2)
-        out = F.conv2d(image, weight.unsqueeze(2), bias, groups=x.size(-1))
-        return out.squeeze(2).transpose(1, 2)
+        return _convolve(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
