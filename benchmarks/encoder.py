@@ -2,16 +2,19 @@
 
     python -m benchmarks.encoder --threads 1
 
-Training is a forward and a backward pass over a batch of equal utterances. Times are the best of
-several repetitions: wall-clock seconds, or with `--clock cpu` processor seconds of this process,
-summed over threads, which other work on the machine disturbs less. The peer is
-`torchaudio.models.Conformer` (no positions, BatchNorm) behind our subsampling, its feed-forward
-width chosen to have as many parameters. Prints Markdown.
+Training is a forward and a backward pass over a batch of equal utterances. Ours and the peer take
+steps in turn, and times are medians of several: wall-clock seconds, or with `--clock cpu` processor
+seconds of this process, summed over threads, which other work on the machine disturbs less. The
+peer is `torchaudio.models.Conformer` (no positions, BatchNorm) behind our subsampling, its
+feed-forward width chosen to have as many parameters; "/ peer" is speed relative to it. With "half
+rate" all layers but the first and the last work at 12.5 Hz. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import statistics
 import time
 from collections.abc import Callable
 
@@ -65,37 +68,39 @@ def peer_of(encoder: ConformerEncoder, options: dict[str, int]) -> Peer:
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def best_time(run: Callable[[], object], repeats: int, device: str, clock_name: str) -> float:
-    """Fewest seconds of one run, after one that does not count."""
-    times = []
-    for _ in range(repeats + 1):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        clock = CLOCKS[clock_name]
-        start = clock()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(clock() - start)
-    return min(times[1:])
+def timed(run: Callable[[], object], args: argparse.Namespace) -> float:
+    """Seconds of one run."""
+    clock = CLOCKS[args.clock]
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    start = clock()
+    run()
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
 
 
-def training_speed(
-    model: nn.Module, args: argparse.Namespace, window: dict[str, int] | None = None
-) -> float:
-    """Seconds of audio for each second of training."""
+def training_speeds(
+    contestants: dict[str, tuple[nn.Module, dict[str, int]]], args: argparse.Namespace
+) -> dict[str, float]:
+    """Seconds of audio for each second of training, of modules with options of their forward."""
     batch = max(1, round(args.batch_seconds / args.seconds))
     features = torch.randn(batch, round(args.seconds * 100), 80, device=args.device) * 4 - 7
     lens = torch.full((batch,), features.size(1), device=args.device)
-    model.train().to(args.device)
 
-    def step() -> None:
+    def step(model: nn.Module, options: dict[str, int]) -> None:
         with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
-            out, _ = model(features, lens, **(window or {}))
+            out, _ = model(features, lens, **options)
         out.float().square().mean().backward()
         model.zero_grad()
 
-    return batch * args.seconds / best_time(step, args.repeats, args.device, args.clock)
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(args.repeats + 1):
+        for name, (model, options) in contestants.items():
+            model.train().to(args.device)
+            times[name].append(timed(functools.partial(step, model, options), args))
+    # The first step warms up.
+    return {name: batch * args.seconds / statistics.median(own[1:]) for name, own in times.items()}
 
 
 @torch.inference_mode()
@@ -106,7 +111,7 @@ def chunk_latency(model: ConformerEncoder, args: argparse.Namespace, streams: in
     state = model.initial_state(streams, LEFT)
     state = state._replace(processed=state.processed + 4 * LEFT)
     run = lambda: model.stream(features, state, CHUNK)  # noqa: E731
-    return 1000 * best_time(run, 5 * args.repeats, args.device, args.clock)
+    return 1000 * statistics.median([timed(run, args) for _ in range(5 * args.repeats + 1)][1:])
 
 
 def main() -> None:
@@ -116,30 +121,45 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--seconds", type=float, default=15.0, help="audio of an utterance")
     parser.add_argument("--batch-seconds", type=float, default=120.0, help="audio of a batch")
-    parser.add_argument("--repeats", type=int, default=4, help="the best of so many counts")
+    parser.add_argument("--repeats", type=int, default=5, help="the median of so many counts")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16 by autocast")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    window = {"chunk_size": CHUNK, "left_context": LEFT}
     print(
-        "| layers x width | parameters | train, full context | train, chunks "
-        "| torchaudio (parameters) | chunk of 1 stream | of 16 streams |\n" + "|" + "---|" * 7
+        "| layers x width | parameters | torchaudio (parameters) | full context | / peer | chunks "
+        "| / peer | half rate | / peer | chunk of 1 stream | of 16 streams |\n" + "|" + "---|" * 11
     )
     for size in args.sizes:
-        torch.manual_seed(0)
         options = SIZES[size]
+        torch.manual_seed(0)
         model = ConformerEncoder(**options, conv_kernel=KERNEL, causal=True)
+        half = ConformerEncoder(
+            **options,
+            conv_kernel=KERNEL,
+            causal=True,
+            half_rate=(2, options["num_layers"] - 1),
+        )
         peer = peer_of(model, options)
-        full = training_speed(model, args)
-        chunks = training_speed(model, args, {"chunk_size": CHUNK, "left_context": LEFT})
-        theirs = training_speed(peer, args)
-        one, many = chunk_latency(model, args, 1), chunk_latency(model, args, 16)
+        contestants: dict[str, tuple[nn.Module, dict[str, int]]] = {
+            "full": (model, {}),
+            "chunks": (model, window),
+            "half": (half, {}),
+            "peer": (peer, {}),
+        }
+        speed = training_speeds(contestants, args)
+        cells = [
+            f"{speed[name]:.0f} x | {speed[name] / speed['peer']:.2f}"
+            for name in ("full", "chunks", "half")
+        ]
+        latencies = [f"{chunk_latency(model, args, streams):.1f} ms" for streams in (1, 16)]
         print(
-            f"| {size} | {num_parameters(model) / 1e6:.2f} M | {full:.0f} x | {chunks:.0f} x "
-            f"| {theirs:.0f} x ({num_parameters(peer) / 1e6:.2f} M) "
-            f"| {one:.1f} ms | {many:.1f} ms |",
+            f"| {size} | {num_parameters(model) / 1e6:.2f} M "
+            f"| {speed['peer']:.0f} x ({num_parameters(peer) / 1e6:.2f} M) "
+            f"| {' | '.join([*cells, *latencies])} |",
             flush=True,
         )
 

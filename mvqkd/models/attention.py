@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mvqkd.models.attention_blocks import attend, distance_rows
 from mvqkd.models.masks import Block
-from mvqkd.models.positions import relative_shift
 from mvqkd.models.taps import Taps
 
 
@@ -65,28 +65,16 @@ class RelativeAttention(nn.Module):
             for part, tensor in (("query", query), ("key", key), ("value", value)):
                 taps.put(f"{name}.{part}", tensor.transpose(0, 1))
         scale = 1.0 / math.sqrt(query.size(-1))
-        by_content = (query + self.content_bias) * scale
-        by_distance = (query + self.position_bias) * scale
-        key, value = key.flatten(0, 1), value.flatten(0, 1)  # (H * N, S, d), contiguous
-        distances = self.position(positions).unflatten(-1, (self.num_heads, -1)).permute(1, 2, 0)
-        num_queries = x.size(1)
-        attended = []
-        for (first, last), (begin, end), bias in blocks:
-            # Distances of the block run from those of its last query and first key downwards.
-            largest, smallest = num_queries - last + begin, num_queries - first + end
-            scores = by_distance[:, :, first:last].flatten(1, 2)
-            scores = scores @ distances[..., largest:smallest]
-            scores = scores.view(self.num_heads, -1, last - first, smallest - largest)
-            scores = relative_shift(scores, end - begin) + bias.to(scores.dtype)
-            scores = torch.baddbmm(
-                scores.flatten(0, 1),
-                by_content[:, :, first:last].flatten(0, 1),
-                key[:, begin:end].transpose(1, 2),
-            )
-            attended.append(scores.softmax(-1) @ value[:, begin:end])
-        out = attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
-        out = out.unflatten(0, (self.num_heads, -1)).permute(1, 2, 0, 3)
-        return self.output(out.flatten(2))
+        by_content = ((query + self.content_bias) * scale).to(query.dtype)
+        by_distance = ((query + self.position_bias) * scale).to(query.dtype)
+        rows = distance_rows(blocks)
+        if len(blocks) > 1:  # chunks need no more than the distances of their window
+            skipped = min(first for first, _ in rows)
+            positions = positions[skipped : max(last for _, last in rows)]
+            rows = [(first - skipped, last - skipped) for first, last in rows]
+        distances = self.position(positions).unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
+        out = attend(by_content, by_distance, key, value, distances, blocks, rows)
+        return self.output(out.permute(1, 2, 0, 3).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, T, D) -> (H, N, T, d): heads first, as all utterances share a head's distances."""

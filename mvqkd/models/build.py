@@ -21,6 +21,8 @@ _ENCODER_SIZES = (
     "dropout",
     "causal",
 )
+# Younger than some files of weights, which have the defaults.
+_ENCODER_OPTIONS = ("subsampling_channels", "half_rate")
 
 
 def build_model(description: Mapping[str, Any]) -> AsrModel:
@@ -31,7 +33,8 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
 
             - `model`: sizes `dim`, `num_layers`, `num_heads`, `feedforward_dim`, `conv_kernel`,
               `dropout`, `causal`, `predictor_dim`, `context_size` and `joiner_dim`, with the
-              meanings that they have in `ConformerEncoder`, `StatelessPredictor` and `Joiner`;
+              meanings that they have in `ConformerEncoder`, `StatelessPredictor` and `Joiner`, and
+              perhaps `subsampling_channels` and `half_rate`;
               others, such as the chunk sizes of training, are kept in `AsrModel.description`.
             - `vocab_size`: V, with the blank.
             - `heads`: any of `transducer` and `ctc`.
@@ -46,7 +49,8 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
         raise ValueError(
             f"there is no head {', '.join(sorted(unknown))}; there are transducer, ctc"
         )
-    encoder = ConformerEncoder(**{name: sizes[name] for name in _ENCODER_SIZES})
+    options = {name: sizes[name] for name in _ENCODER_OPTIONS if name in sizes}
+    encoder = ConformerEncoder(**{name: sizes[name] for name in _ENCODER_SIZES}, **options)
     transducer = ctc = None
     if "transducer" in heads:
         transducer = TransducerHead(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvqkd.geometry import NUM_BINS, SUBSAMPLING, encoder_frames, needed_features
-from mvqkd.models.attention import RelativeAttention
-from mvqkd.models.convolution import ConvolutionModule
+from mvqkd.models.conformer_layer import ConformerLayer
 from mvqkd.models.dropout import Dropout
+from mvqkd.models.half_rate import HalfRate, halve, repeat
 from mvqkd.models.masks import Block, attention_blocks, streaming_block, valid_frames
 from mvqkd.models.positions import relative_sinusoids
 from mvqkd.models.state import EncoderState
@@ -19,76 +20,12 @@ from mvqkd.models.subsampling import ConvSubsampling, pad_short
 from mvqkd.models.taps import Taps
 
 
-class FeedForward(nn.Module):
-    """LayerNorm, expansion, Swish, projection (section 2.3)."""
+class _Frames(NamedTuple):
+    """What all layers of one frame rate share."""
 
-    def __init__(self, *, dim: int, hidden_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, D) -> (N, T, D)."""
-        return self.output(self.dropout(F.silu(self.expand(self.norm(x)))))
-
-
-class ConformerLayer(nn.Module):
-    """Half feed-forward, attention, convolution, half feed-forward, LayerNorm (equation 1)."""
-
-    def __init__(
-        self,
-        *,
-        dim: int,
-        num_heads: int,
-        feedforward_dim: int,
-        conv_kernel: int,
-        dropout: float,
-        causal: bool,
-    ) -> None:
-        super().__init__()
-        self.feedforward_in = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
-        self.attention_norm = nn.LayerNorm(dim)
-        self.attention = RelativeAttention(dim=dim, num_heads=num_heads)
-        self.convolution_norm = nn.LayerNorm(dim)
-        self.convolution = ConvolutionModule(dim=dim, kernel=conv_kernel, causal=causal)
-        self.feedforward_out = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
-        self.norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        blocks: Sequence[Block],
-        valid: Tensor | None,
-        cache: tuple[Tensor, Tensor] | None = None,
-        *,
-        taps: Taps | None = None,
-        name: str = "",
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Run one layer on (N, T, D).
-
-        Args:
-            cache: attention inputs (N, left_context, D) and convolution inputs
-                (N, conv_kernel - 1, D) of the frames before x.
-
-        Returns:
-            (N, T, D) and the cache of the next chunk.
-        """
-        x = torch.add(x, self.dropout(self.feedforward_in(x)), alpha=0.5)
-        memory = query = self.attention_norm(x)
-        if cache is not None:
-            memory = torch.cat([cache[0].to(query.dtype), query], dim=1)
-        y = self.attention(query, memory, positions, blocks, taps=taps, name=name)
-        x = x + self.dropout(y)
-        y, convolved = self.convolution(
-            self.convolution_norm(x), valid, None if cache is None else cache[1]
-        )
-        x = x + self.dropout(y)
-        x = torch.add(x, self.dropout(self.feedforward_out(x)), alpha=0.5)
-        return self.norm(x), (memory[:, x.size(1) :], convolved)
+    positions: Tensor
+    blocks: Sequence[Block]
+    valid: Tensor | None
 
 
 class ConformerEncoder(nn.Module):
@@ -111,9 +48,12 @@ class ConformerEncoder(nn.Module):
         dropout: of each residual branch and inside the feed-forward modules.
         causal: convolutions see no future frame.
         subsampling_channels: feature maps of the subsampling's convolutions.
+        half_rate: first and last of the layers that work at 12.5 Hz, see `HalfRate`; empty: none.
+            Their kernels span conv_kernel frames of 12.5 Hz. Chunks and left context must be even.
 
     Raises:
-        ValueError: if D is odd or not a multiple of H, or conv_kernel is even and not causal.
+        ValueError: if D is odd or not a multiple of H, conv_kernel is even and not causal, or
+            half_rate is no range of layers.
     """
 
     subsampling_factor = SUBSAMPLING
@@ -130,6 +70,7 @@ class ConformerEncoder(nn.Module):
         dropout: float = 0.1,
         causal: bool = False,
         subsampling_channels: int = 32,
+        half_rate: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if dim % 2:
@@ -155,6 +96,14 @@ class ConformerEncoder(nn.Module):
         ]
         self.layers = nn.ModuleList(layers)
         self._initialize(layers)
+        first, last = half_rate or (1, num_layers)
+        if not 1 <= first <= last <= num_layers:
+            raise ValueError(
+                f"half_rate={list(half_rate)} must be the first and the last of some of the "
+                f"{num_layers} layers"
+            )
+        self._half_rate = range(first, last + 1)
+        self.half_rate = HalfRate(dim) if half_rate else None
 
     @torch.no_grad()
     def _initialize(self, layers: Sequence[ConformerLayer]) -> None:
@@ -218,7 +167,8 @@ class ConformerEncoder(nn.Module):
             T' is output_lens(T), but at least 1.
 
         Raises:
-            ValueError: if chunk_size is given and the encoder is not causal, or a tap is unknown.
+            ValueError: if chunk_size is given and the encoder is not causal, or a tap is unknown,
+                or chunk_size or left_context are odd and some layers have half the rate.
         """
         if chunk_size is not None:
             self._require_causal("chunk_size")
@@ -233,6 +183,24 @@ class ConformerEncoder(nn.Module):
         num_frames = x.size(1)
         out_lens = self.output_lens(lens)
         valid = valid_frames(out_lens, num_frames)
+        x = self.dropout(x.masked_fill(~valid.unsqueeze(-1), 0.0))
+        full = self._frames(x, valid, chunk_size, left_context)
+        half = None
+        if self.half_rate is not None:
+            chunk, left = halve(chunk_size, "chunk_size"), halve(left_context, "left_context")
+            half = self._frames(x, valid[:, ::2], chunk, left)
+        if taps is not None:
+            taps.put("layers.0", x)
+        x, _ = self._run_layers(x, full, half, taps=taps, num_layers=num_layers)
+        x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
+        if taps is not None:
+            taps.put("output", x)
+        return x, out_lens
+
+    def _frames(
+        self, x: Tensor, valid: Tensor, chunk_size: int | None, left_context: int | None
+    ) -> _Frames:
+        """Of whole utterances with (N, T) valid frames; x has their type and device."""
         blocks = attention_blocks(
             valid,
             chunk_size=chunk_size,
@@ -240,19 +208,45 @@ class ConformerEncoder(nn.Module):
             block_size=self._block_size(x.device),
             dtype=x.dtype,
         )
-        x = self.dropout(x.masked_fill(~valid.unsqueeze(-1), 0.0))
-        positions = relative_sinusoids(num_frames, num_frames, self.dim, x)
-        if taps is not None:
-            taps.put("layers.0", x)
-        for index, layer in enumerate(self.layers[:num_layers], start=1):
+        num_frames = valid.size(1)
+        return _Frames(relative_sinusoids(num_frames, num_frames, self.dim, x), blocks, valid)
+
+    def _run_layers(
+        self,
+        x: Tensor,
+        full: _Frames,
+        half: _Frames | None,
+        caches: Sequence[tuple[Tensor, Tensor]] | None = None,
+        *,
+        taps: Taps | None = None,
+        num_layers: int | None = None,
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """(N, T, D) through the layers, those of half the rate with `half`; and their caches."""
+        layers = self.layers[:num_layers]
+        following = []
+        entered = averages = x
+        for index, layer in enumerate(layers, start=1):
+            is_half = self.half_rate is not None and index in self._half_rate
+            if self.half_rate is not None and index == self._half_rate.start:
+                entered = x
+                x = averages = self.half_rate.average(x, full.valid)
+            frames = half if is_half and half is not None else full
+            here = Taps(taps.names) if taps is not None else None
+            cache = None if caches is None else caches[index - 1]
             name = f"layers.{index}"
-            x, _ = layer(x, positions, blocks, valid, taps=taps, name=name)
-            if taps is not None:
-                taps.put(name, x)
-        x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
-        if taps is not None:
-            taps.put("output", x)
-        return x, out_lens
+            x, after = layer(x, *frames, cache, taps=here, name=name)
+            following.append(after)
+            out = x
+            if self.half_rate is not None and is_half:
+                out = self.half_rate.restore(x, averages, entered)
+                if index in (self._half_rate.stop - 1, len(layers)):
+                    x = out
+            if taps is not None and here is not None:
+                for part in here:
+                    tensor = here[part]
+                    taps.put(part, repeat(tensor, out.size(1)) if is_half else tensor)
+                taps.put(name, out)
+        return x, following
 
     def initial_state(
         self,
@@ -263,6 +257,8 @@ class ConformerEncoder(nn.Module):
     ) -> EncoderState:
         """State of new streams; device and dtype default to those of the parameters."""
         self._require_causal("streaming")
+        if self.half_rate is not None:
+            halve(left_context, "left_context")
         like = self.subsampling.project.weight
         device, dtype = device or like.device, dtype or like.dtype
         cached = (self.num_layers, left_context, batch_size, self.dim)
@@ -291,7 +287,8 @@ class ConformerEncoder(nn.Module):
             (N, chunk_size, D), zero from each stream's end, and the state of the next call.
 
         Raises:
-            ValueError: if the encoder is not causal, or features have the wrong length.
+            ValueError: if the encoder is not causal, features have the wrong length, or chunk_size
+                is odd and some layers have half the rate.
         """
         self._require_causal("streaming")
         self._check_channels(features)
@@ -307,23 +304,38 @@ class ConformerEncoder(nn.Module):
             valid = valid_frames(self.output_lens(lens), chunk_size)
             x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
         everything = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        block = streaming_block(
-            state.processed // self.subsampling_factor,
-            left_context,
-            everything if valid is None else valid,
-            x.dtype,
-        )
-        positions = relative_sinusoids(chunk_size, left_context + chunk_size, self.dim, x)
-        attention, convolution = [], []
-        for layer, cached, convolved in zip(
-            self.layers,
-            state.attention.transpose(1, 2),
-            state.convolution.transpose(1, 2),
-            strict=True,
-        ):
-            x, (cached, convolved) = layer(x, positions, [block], valid, (cached, convolved))
-            attention.append(cached)
-            convolution.append(convolved)
+        seen = everything if valid is None else valid
+        processed = state.processed // self.subsampling_factor
+
+        def frames(step: int) -> _Frames:
+            """One frame for `step` of 25 Hz."""
+            chunk, left = chunk_size // step, left_context // step
+            block = streaming_block(processed // step, left, seen[:, ::step], x.dtype)
+            positions = relative_sinusoids(chunk, left + chunk, self.dim, x)
+            return _Frames(positions, [block], None if valid is None else valid[:, ::step])
+
+        half = None
+        unused = [0] * self.num_layers  # frames of a layer's cache
+        if self.half_rate is not None:
+            halve(chunk_size, "chunk_size")
+            half = frames(2)
+            for index in self._half_rate:
+                unused[index - 1] = left_context - left_context // 2
+        caches = [
+            (cached[:, first:], convolved)
+            for cached, convolved, first in zip(
+                state.attention.transpose(1, 2),
+                state.convolution.transpose(1, 2),
+                unused,
+                strict=True,
+            )
+        ]
+        x, following = self._run_layers(x, frames(1), half, caches)
+        attention = [
+            F.pad(cached, (0, 0, first, 0)) if first else cached
+            for (cached, _), first in zip(following, unused, strict=True)
+        ]
+        convolution = [convolved for _, convolved in following]
         if valid is not None:
             x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
         return x, EncoderState(

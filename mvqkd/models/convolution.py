@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mvqkd.models.depthwise import depthwise
+
 
 class ConvolutionModule(nn.Module):
     """Pointwise, gated linear unit, depthwise, norm, Swish, pointwise.
@@ -51,5 +53,5 @@ class ConvolutionModule(nn.Module):
         else:
             x = torch.cat([cache.to(x.dtype), x], dim=1)
         frames = x.size(1) - self.left - self.right
-        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        y = depthwise(x, self.depthwise)
         return self.output(F.silu(self.norm(y))), x[:, frames:]

@@ -13,7 +13,8 @@ class EncoderState(NamedTuple):
     """State of N streams; sherpa-onnx's layout of a `conformer`. Zeros at the beginning."""
 
     attention: Tensor
-    """(num_layers, left_context, N, D): inputs of each layer's attention at the last frames."""
+    """(num_layers, left_context, N, D): inputs of each layer's attention at the last frames. Layers
+    of half the rate use the last half of them; the first is zero."""
     convolution: Tensor
     """(num_layers, conv_kernel - 1, N, D): inputs of each layer's depthwise convolution."""
     processed: Tensor

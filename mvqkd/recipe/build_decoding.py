@@ -54,6 +54,12 @@ def choose_chunks(config: DecodingConfig, model: dict[str, Any]) -> Chunks:
             "a stream cannot keep an unlimited left context",
             remedy="--decoding.left_context 64, or --decoding.streaming simulated",
         )
+    if model.get("half_rate") and (size % 2 or (left > 0 and left % 2)):
+        raise UserError(
+            f"chunks of {size} frames with a left context of {left} are not possible: layers of "
+            "the student work on pairs of frames",
+            remedy="even --decoding.chunk_size and --decoding.left_context",
+        )
     return Chunks(size, left if left >= 0 else None, config.streaming == "chunked")
 
 

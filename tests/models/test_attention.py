@@ -64,11 +64,35 @@ def test_equals_pair_by_pair(attention: RelativeAttention, frames: int, cached: 
     torch.testing.assert_close(out, brute_force(attention, x, memory, seen), atol=1e-6, rtol=0)
 
 
+def test_gradients_equal_pair_by_pair(attention: RelativeAttention) -> None:
+    cached, frames = 4, 5
+    memory = torch.randn(2, cached + frames, DIM).double().requires_grad_()
+    seen = torch.rand(2, frames, cached + frames) < 0.6
+    seen[..., -1] = True
+    bias = torch.zeros(seen.shape).double().masked_fill(~seen, -torch.inf)
+    positions = relative_sinusoids(frames, cached + frames, DIM, memory)
+    blocks = [
+        Block((0, 2), (0, cached + frames), bias[:, :2]),
+        Block((2, frames), (0, cached + frames), bias[:, 2:]),
+    ]
+    direction = torch.randn(2, frames, DIM).double()
+    inputs = [memory, *attention.parameters()]
+    x = memory[:, cached:]
+    out = attention(x, memory, positions, blocks)
+    gradients = torch.autograd.grad(out, inputs, direction)
+    expected = torch.autograd.grad(brute_force(attention, x, memory, seen), inputs, direction)
+    for got, want in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+    with torch.no_grad():  # another way through the code
+        torch.testing.assert_close(attention(x, memory, positions, blocks), out, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("chunk_size, left_context", [(None, None), (3, 4), (2, None)])
 def test_blocks_change_nothing(
     attention: RelativeAttention, chunk_size: int | None, left_context: int | None
 ) -> None:
-    x = torch.randn(2, 13, DIM).double()
+    x = torch.randn(2, 13, DIM).double().requires_grad_()
+    direction = torch.randn(2, 13, DIM).double()
     valid = valid_frames(torch.tensor([13, 6]), 13)
     positions = relative_sinusoids(13, 13, DIM, x)
     whole, *others = (
@@ -86,8 +110,13 @@ def test_blocks_change_nothing(
         )
         for block_size in (None, 3, 6, 12)
     )
+    inputs = [x, *attention.parameters()]
+    expected = torch.autograd.grad(whole, inputs, direction)
     for other in others:
         torch.testing.assert_close(other, whole, atol=1e-12, rtol=0)
+        gradients = torch.autograd.grad(other, inputs, direction)
+        for got, want in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
 def test_taps_are_the_projections(attention: RelativeAttention) -> None:

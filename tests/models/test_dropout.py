@@ -22,8 +22,10 @@ def test_rate_and_scale(p: float) -> None:
 def test_neighbours_are_independent() -> None:
     torch.manual_seed(0)
     dropped = (Dropout(0.5)(torch.ones(400_000)) == 0).double() - 0.5
-    for lag in range(1, 9):  # four neighbours share one draw
-        assert abs((dropped[lag:] * dropped[:-lag]).mean().item()) < 5 * 0.25 / 400_000**0.5
+    # Four neighbours share one draw, and an eighth of the elements further is a generator's next.
+    for lag in (*range(1, 9), 50_000, 100_000, 350_000):
+        products = dropped[lag:] * dropped[:-lag]
+        assert abs(products.mean().item()) < 5 * 0.25 / len(products) ** 0.5
 
 
 def test_the_seed_decides() -> None:
@@ -48,3 +50,18 @@ def test_dtype_and_shape() -> None:
     for shape in ((), (0, 3), (2, 3, 5)):
         y = Dropout(0.5)(torch.ones(shape, dtype=torch.bfloat16))
         assert y.shape == shape and y.dtype == torch.bfloat16
+
+
+def test_in_place() -> None:
+    x = torch.randn(50, requires_grad=True)
+    torch.manual_seed(1)
+    expected = Dropout(0.3)(2 * x)
+    torch.manual_seed(1)
+    overwritten = 2 * x
+    y = Dropout(0.3, inplace=True)(overwritten)
+    assert y.data_ptr() == overwritten.data_ptr()
+    assert torch.equal(y, expected)
+    direction = torch.randn(50)
+    (want,) = torch.autograd.grad(expected, x, direction)
+    (got,) = torch.autograd.grad(y, x, direction.clone())
+    assert torch.equal(got, want)

@@ -15,11 +15,17 @@ from mvqkd.models import ConformerEncoder, EncoderState, StatelessPredictor
 CHUNK, LEFT = 4, 6
 
 
-@pytest.fixture(scope="module")
-def model() -> ConformerEncoder:
+@pytest.fixture(scope="module", params=[(), (2, 2)], ids=["full rate", "half rate"])
+def model(request: pytest.FixtureRequest) -> ConformerEncoder:
     torch.manual_seed(0)
     return ConformerEncoder(
-        dim=16, num_layers=2, num_heads=2, feedforward_dim=32, conv_kernel=5, causal=True
+        dim=16,
+        num_layers=2,
+        num_heads=2,
+        feedforward_dim=32,
+        conv_kernel=5,
+        causal=True,
+        half_rate=request.param,
     ).eval()
 
 

@@ -47,6 +47,7 @@ def _of_model_and_loss(experiment: ExperimentConfig) -> Iterator[_Problem]:
             f"model.chunk_size is {model.chunk_size}, but model.causal is not set",
             "--model.causal true for a streaming student, else --model.chunk_size []",
         )
+    yield from _of_half_rate(experiment)
     if loss.lm_scale + loss.am_scale > 1:
         yield _Problem(
             ("loss.lm_scale", "loss.am_scale"),
@@ -75,6 +76,33 @@ def _of_model_and_loss(experiment: ExperimentConfig) -> Iterator[_Problem]:
             "no SpecAugment to make two views of an utterance differ",
             "--loss.ctc_scale 0.3 --data.spec_augment true, or --loss.consistency_scale 0",
         )
+
+
+def _of_half_rate(experiment: ExperimentConfig) -> Iterator[_Problem]:
+    model, decoding = experiment.model, experiment.decoding
+    if not (layers := model.half_rate):
+        return
+    if not (len(layers) == 2 and 1 <= layers[0] <= layers[1] <= model.num_layers):
+        yield _Problem(
+            ("model.half_rate", "model.num_layers"),
+            f"model.half_rate is {layers}: not the first and the last of some of "
+            f"{model.num_layers} layers",
+            f"--model.half_rate '[2, {max(2, model.num_layers - 1)}]', or '[]' for none",
+        )
+    counts = {
+        "model.chunk_size": [size for size in model.chunk_size if size > 0],
+        "model.left_context": [max(0, model.left_context)],
+        "decoding.chunk_size": [decoding.chunk_size],
+        "decoding.left_context": [max(0, decoding.left_context)],
+    }
+    for name, values in counts.items():
+        for odd in (value for value in values if value % 2):
+            yield _Problem(
+                (name, "model.half_rate"),
+                f"{name} has {odd}, but layers of half the rate (model.half_rate {layers}) need "
+                "even numbers of frames",
+                f"{odd + 1} in place of {odd}",
+            )
 
 
 def _of_decoding(experiment: ExperimentConfig) -> Iterator[_Problem]:

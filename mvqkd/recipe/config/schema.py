@@ -93,6 +93,11 @@ class ModelConfig:
     """Kernel size of a layer's depthwise convolution, in frames of 40 ms; odd unless causal."""
     dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.1
     """Dropout of every residual branch of the encoder."""
+    subsampling_channels: Positive = 32
+    """Feature maps of the subsampling's second convolution; the first has a quarter of them."""
+    half_rate: Annotated[list[int], Range(1)] = field(default_factory=list)
+    """First and last of the layers that work at 12.5 Hz, on averages of two frames, such as [2, 5];
+    empty: none. Chunk sizes and left context must be even then."""
     causal: bool = False
     """Use causal convolutions; a streaming student needs them, and is trained with chunk_size."""
     chunk_size: Annotated[list[int], Range(1, also=-1)] = field(default_factory=list)

@@ -50,6 +50,10 @@ def distilled(**sections: Any) -> ExperimentConfig:
     return ExperimentConfig(distillation=DistillationConfig(**sections))
 
 
+def half_rate(layers, **values):
+    return ExperimentConfig(model=ModelConfig(causal=True, half_rate=layers, **values))
+
+
 @pytest.mark.parametrize(
     ("experiment", "problem", "remedy"),
     [
@@ -95,6 +99,10 @@ def distilled(**sections: Any) -> ExperimentConfig:
             "source embeddings has no codes",
             "rate_distortion_weight 0",
         ),
+        (half_rate([2, 13]), "not the first and the last", r"half_rate '[2, 11]'"),
+        (half_rate([2]), "not the first and the last", r"half_rate '[2, 11]'"),
+        (half_rate([2, 5], chunk_size=[4, 5, -1]), r"model\.chunk_size has 5", "6 in place of 5"),
+        (half_rate([2, 5], left_context=7), r"model\.left_context has 7", "8 in place of 7"),
         (averaged(avg=4), "not as many epochs", "--decoding.avg 3 or less"),
         (averaged(epoch=2, avg=3), "not as many epochs", "--decoding.avg 2 or less"),
         (averaged(epoch=4), "decoding.epoch is 4", "--decoding.epoch 3 or less"),
@@ -127,6 +135,8 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
         distilled(
             codes=codes(weight=0.0, teacher=""), embeddings=embeddings(weight=0.0, layer=[99])
         ),
+        half_rate([2, 5], chunk_size=[4, 8, -1], left_context=16),
+        half_rate([1, 12], chunk_size=[4], left_context=-1),
         averaged(avg=2, keep_epochs=3),
         averaged(avg=3, keep_epochs=1),
         averaged(avg=2, keep_epochs=2, use_averaged_model=False),

@@ -201,3 +201,8 @@ def test_chunks() -> None:
         choose_chunks(DecodingConfig(chunk_size=16), full)
     with pytest.raises(UserError, match="unlimited left context"):
         choose_chunks(DecodingConfig(streaming="chunked", left_context=-1), streaming)
+    half_rate = {**streaming, "half_rate": [2, 5]}
+    assert choose_chunks(DecodingConfig(), half_rate).size == 16
+    for odd in ({"chunk_size": 5}, {"left_context": 33}):
+        with pytest.raises(UserError, match="pairs of frames"):
+            choose_chunks(DecodingConfig(**odd), half_rate)
