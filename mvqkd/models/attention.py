@@ -23,13 +23,15 @@ class RelativeAttention(nn.Module):
     Args:
         dim: D.
         num_heads: H, must divide D.
+        dropout: of the weights of frames, in training.
     """
 
-    def __init__(self, *, dim: int, num_heads: int) -> None:
+    def __init__(self, *, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide dim={dim}")
         self.num_heads = num_heads
+        self.dropout = dropout
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.position = nn.Linear(dim, dim, bias=False)
@@ -73,7 +75,8 @@ class RelativeAttention(nn.Module):
             positions = positions[skipped : max(last for _, last in rows)]
             rows = [(first - skipped, last - skipped) for first, last in rows]
         distances = self.position(positions).unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
-        out = attend(by_content, by_distance, key, value, distances, blocks, rows)
+        dropout = self.dropout if self.training else 0.0
+        out = attend(by_content, by_distance, key, value, distances, blocks, rows, dropout)
         return self.output(out.permute(1, 2, 0, 3).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ _ENCODER_SIZES = (
     "causal",
 )
 # Younger than some files of weights, which have the defaults.
-_ENCODER_OPTIONS = ("subsampling_channels", "half_rate")
+_ENCODER_OPTIONS = ("attention_dropout", "layer_drop", "subsampling_channels", "half_rate")
 
 
 def build_model(description: Mapping[str, Any]) -> AsrModel:
@@ -34,7 +34,7 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
             - `model`: sizes `dim`, `num_layers`, `num_heads`, `feedforward_dim`, `conv_kernel`,
               `dropout`, `causal`, `predictor_dim`, `context_size` and `joiner_dim`, with the
               meanings that they have in `ConformerEncoder`, `StatelessPredictor` and `Joiner`, and
-              perhaps `subsampling_channels` and `half_rate`;
+              perhaps `attention_dropout`, `layer_drop`, `subsampling_channels` and `half_rate`;
               others, such as the chunk sizes of training, are kept in `AsrModel.description`.
             - `vocab_size`: V, with the blank.
             - `heads`: any of `transducer` and `ctc`.

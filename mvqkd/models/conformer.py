@@ -47,6 +47,9 @@ class ConformerEncoder(nn.Module):
         conv_kernel: frames (25 Hz) that the depthwise convolution spans; odd unless causal.
         dropout: of each residual branch and inside the feed-forward modules.
         causal: convolutions see no future frame.
+        attention_dropout: of the weights of frames in attention.
+        layer_drop: stochastic depth (Huang et al. 2016, arXiv 1603.09382): the probability that an
+            utterance passes by the last layer in training; of the others it grows linearly.
         subsampling_channels: feature maps of the subsampling's convolutions.
         half_rate: first and last of the layers that work at 12.5 Hz, see `HalfRate`; empty: none.
             Their kernels span conv_kernel frames of 12.5 Hz. Chunks and left context must be even.
@@ -69,6 +72,8 @@ class ConformerEncoder(nn.Module):
         conv_kernel: int = 15,
         dropout: float = 0.1,
         causal: bool = False,
+        attention_dropout: float = 0.0,
+        layer_drop: float = 0.0,
         subsampling_channels: int = 32,
         half_rate: Sequence[int] = (),
     ) -> None:
@@ -79,6 +84,7 @@ class ConformerEncoder(nn.Module):
         self.dim = dim
         self.conv_kernel = conv_kernel
         self.causal = causal
+        self.layer_drop = layer_drop
         self.subsampling = ConvSubsampling(
             input_dim=input_dim, dim=dim, channels=subsampling_channels
         )
@@ -91,6 +97,7 @@ class ConformerEncoder(nn.Module):
                 conv_kernel=conv_kernel,
                 dropout=dropout,
                 causal=causal,
+                attention_dropout=attention_dropout,
             )
             for _ in range(num_layers)
         ]
@@ -234,8 +241,11 @@ class ConformerEncoder(nn.Module):
             here = Taps(taps.names) if taps is not None else None
             cache = None if caches is None else caches[index - 1]
             name = f"layers.{index}"
+            entering = x
             x, after = layer(x, *frames, cache, taps=here, name=name)
             following.append(after)
+            if self.training and self.layer_drop:
+                x = self._drop(x, entering, index)
             out = x
             if self.half_rate is not None and is_half:
                 out = self.half_rate.restore(x, averages, entered)
@@ -247,6 +257,12 @@ class ConformerEncoder(nn.Module):
                     taps.put(part, repeat(tensor, out.size(1)) if is_half else tensor)
                 taps.put(name, out)
         return x, following
+
+    def _drop(self, x: Tensor, entering: Tensor, index: int) -> Tensor:
+        """What entered a layer in place of its output x, for some of the N utterances."""
+        probability = self.layer_drop * index / self.num_layers
+        dropped = torch.rand(len(x), 1, 1, device=x.device) < probability
+        return torch.where(dropped, entering, x)
 
     def initial_state(
         self,

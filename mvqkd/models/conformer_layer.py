@@ -42,11 +42,12 @@ class ConformerLayer(nn.Module):
         conv_kernel: int,
         dropout: float,
         causal: bool,
+        attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.feedforward_in = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = RelativeAttention(dim=dim, num_heads=num_heads)
+        self.attention = RelativeAttention(dim=dim, num_heads=num_heads, dropout=attention_dropout)
         self.convolution_norm = nn.LayerNorm(dim)
         self.convolution = ConvolutionModule(dim=dim, kernel=conv_kernel, causal=causal)
         self.feedforward_out = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)

@@ -136,3 +136,28 @@ def test_taps_are_the_projections(attention: RelativeAttention) -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="num_heads=3 does not divide dim=8"):
         RelativeAttention(dim=8, num_heads=3)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_dropout_of_weights_has_its_gradient(chunk_size: int | None) -> None:
+    torch.manual_seed(0)
+    module = RelativeAttention(dim=DIM, num_heads=HEADS, dropout=0.4).double()
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    blocks = attention_blocks(
+        valid, chunk_size=chunk_size, left_context=None, block_size=99, dtype=torch.float64
+    )
+    x = torch.randn(2, 5, DIM, dtype=torch.float64, requires_grad=True)
+    positions = relative_sinusoids(5, 5, DIM, x)
+
+    def attend(x: Tensor) -> Tensor:
+        torch.manual_seed(3)  # the same weights are dropped
+        return module(x, x, positions, blocks)
+
+    assert torch.autograd.gradcheck(attend, (x,))
+    with torch.no_grad():
+        assert torch.equal(attend(x), attend(x))
+        dropped = torch.stack([module(x, x, positions, blocks) for _ in range(4000)])
+        module.eval()
+        whole = module(x, x, positions, blocks)
+    assert not torch.allclose(dropped[0], whole)
+    assert (dropped.mean(0) - whole).abs().max() < 6 * float(dropped.std(0).max()) / 4000**0.5

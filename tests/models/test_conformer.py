@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mvqkd.models import ConformerEncoder
+from mvqkd.models import ConformerEncoder, Taps
 
 SMALL = {
     "input_dim": 16,
@@ -176,3 +176,28 @@ def test_errors() -> None:
         encoder(dim=15)
     with pytest.raises(ValueError, match="16 feature channels, not 80"):
         model(log_mel(1, 40, 80), lens)
+
+
+def test_layers_are_passed_by_more_often_the_deeper_they_are() -> None:
+    torch.manual_seed(0)
+    encoder = ConformerEncoder(
+        dim=8, num_layers=4, num_heads=2, feedforward_dim=8, conv_kernel=3, layer_drop=0.8
+    )
+    features, lens = torch.randn(1, 23, 80).expand(400, -1, -1), torch.full((400,), 23)
+    encoder.dropout.p = 0.0
+    for layer in encoder.layers:
+        for module in layer.modules():
+            if type(module).__name__ == "Dropout":
+                module.p = 0.0
+    taps = Taps([f"layers.{n}" for n in range(5)])
+    with torch.no_grad():
+        encoder.train()(features, lens, taps=taps)
+        found = [
+            float((taps[f"layers.{n}"] == taps[f"layers.{n - 1}"]).flatten(1).all(1).float().mean())
+            for n in range(1, 5)
+        ]
+        for share, wanted in zip(found, (0.2, 0.4, 0.6, 0.8), strict=True):
+            assert share == pytest.approx(wanted, abs=0.1)
+        taps = Taps(["layers.3", "layers.4"])
+        encoder.eval()(features[:2], lens[:2], taps=taps)
+        assert not (taps["layers.3"] == taps["layers.4"]).all()

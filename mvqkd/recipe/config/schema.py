@@ -93,6 +93,11 @@ class ModelConfig:
     """Kernel size of a layer's depthwise convolution, in frames of 40 ms; odd unless causal."""
     dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.1
     """Dropout of every residual branch of the encoder."""
+    attention_dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.0
+    """Dropout of the weights of frames in attention."""
+    layer_drop: Annotated[float, Range(0, 1, open_high=True)] = 0.0
+    """Stochastic depth (arXiv 1603.09382): probability that an utterance passes by the last layer
+    in training; it grows linearly with depth."""
     subsampling_channels: Positive = 32
     """Feature maps of the subsampling's second convolution; the first has a quarter of them."""
     half_rate: Annotated[list[int], Range(1)] = field(default_factory=list)
