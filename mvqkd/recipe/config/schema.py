@@ -42,8 +42,9 @@ class DataConfig:
     shapes, for each of which bfloat16 on a CPU compiles its kernels. 32 makes multiples of 8 of the
     encoder's frames."""
     labelled_hours: NotNegative = 0.0
-    """Hours of training audio whose transcripts are used; 0: all. The choice does not depend on the
-    seed. Speed-perturbed copies go with their originals and are not counted."""
+    """Hours of training audio whose transcripts are used, for the BPE model too (stage 3); 0: all.
+    The choice does not depend on the seed. Speed-perturbed copies go with their originals and are
+    not counted."""
     unlabelled_ratio: NotNegative = 0.0
     """Batches without transcripts for each batch with transcripts, drawn from the training audio
     that labelled_hours leaves and from `--unlabelled-splits`. Only distillation losses are computed
@@ -118,7 +119,8 @@ class LossConfig:
     warmup_steps: Count = 1000
     """Steps during which the weight of the pruned loss grows from 0.1 to 1."""
     ctc_scale: NotNegative = 0.0
-    """Weight of the CTC loss; 0: no CTC head."""
+    """Weight of the CTC loss; 0: no CTC head. With one, utterances without a frame for each token
+    and each blank between equal tokens are left out."""
     ctc_warmup_steps: Count = 0
     """Initial steps in which the transducer loss does not train the encoder, only CTC and
     distillation do; a few hundred help a student with little transcribed speech to align early."""
