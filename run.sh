@@ -11,7 +11,7 @@ stage_titles=(
     "corpus      synthesize, download or find the corpus"
     "manifests   corpus -> validated lhotse manifests"
     "features    80-bin fbank of every split, speed-perturbed copies included"
-    "tokens      BPE model and tokens.txt from the training transcripts"
+    "tokens      BPE model and tokens.txt from the training transcripts that each experiment knows"
     "teacher     train the recipe's own teacher, or check another one on the corpus"
     "embeddings  the teacher's embeddings: of some utterances, of all for regression"
     "quantizer   train the multi-codebook quantizer on them"
@@ -285,9 +285,15 @@ if runs 2; then
     show python local/compute_fbank.py "${data_options[@]}" --nj "$nj" "${options[@]}" $strict
 fi
 
+configs=()
+for experiment in $experiments; do
+    configs+=("$recipe/conf/$experiment.yaml")
+done
+
 if runs 3; then
     announce 3
-    show python local/prepare_lang.py "${data_options[@]}" --vocab-size "$vocab_size" $strict
+    show python local/prepare_lang.py "${data_options[@]}" --vocab-size "$vocab_size" $strict \
+        --config "${configs[@]}" "${overrides[@]}"
 fi
 
 # Small models gain nothing from a second thread, and twice the speed from a second process.
@@ -301,10 +307,6 @@ readers=$((nj > world_size ? nj / world_size : 1))  # of audio, in each process
 launcher=(python)
 [ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
 
-configs=()
-for experiment in $experiments; do
-    configs+=("$recipe/conf/$experiment.yaml")
-done
 learners=()  # lines: an experiment that has a teacher, and that teacher
 if [ "$stop_stage" -ge 4 ]; then
     lines=$(python local/list_teachers.py --config "${configs[@]}" "${overrides[@]}") || exit

@@ -109,7 +109,6 @@ def main() -> None:
     options = parser.parse_args()
 
     data = DataFolder(options.data_dir)
-    lang_dir = data.lang(options.vocab_size)
     world = World(device=torch.device(options.device))
     with tempfile.TemporaryDirectory() as logs:
         contestants = []
@@ -119,6 +118,7 @@ def main() -> None:
             loaded, _ = ExperimentParser(None).parse(arguments)
             check_rules(loaded)
             inputs = ExperimentInputs(loaded, data, options.exp_root, split_patterns(options))
+            lang_dir = inputs.lang(options.vocab_size)
             name = " ".join([Path(file).stem, *values])
             contestants.append(build_one(name, inputs, lang_dir, world, logs))
         loader = build.build_train_steps(

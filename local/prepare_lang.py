@@ -2,6 +2,11 @@
 """Training transcripts -> BPE tokens; cuts checked against them.
 
     python local/prepare_lang.py --data-dir data/mini_librispeech --vocab-size 500
+    python local/prepare_lang.py --data-dir data/mini --vocab-size 40 \\
+        --config egs/mini/conf/teacher.yaml egs/mini/conf/baseline.yaml
+
+The tokens of experiments with data.labelled_hours are made of the transcripts that these know, in
+lang_bpe_<vocab-size>_<hours>h. Without --config, tokens are made of all transcripts.
 
 Writes <data-dir>/lang_bpe_<vocab-size>/{bpe.model,tokens.txt}, for each split excluded_<split>.txt
 (the cuts with too few encoder frames for their tokens, which losses leave out), and an index of
@@ -11,27 +16,26 @@ Run again, it keeps what is done.
 
 from __future__ import annotations
 
-import argparse
-
 from mvqkd.data.folder import DataFolder
+from mvqkd.recipe.config.command_line import ExperimentParser
+from mvqkd.recipe.inputs import labelled_hours
 from mvqkd.recipe.options import add_data_options, split_patterns
 from mvqkd.recipe.program import run_program
 from mvqkd.recipe.stages.tokens import prepare_tokens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_data_options(parser)
-    add = parser.add_argument
+    parser = ExperimentParser(__doc__, many=True)
+    add_data_options(parser.options)
+    add = parser.options.add_argument
     add("--vocab-size", type=int, default=500, help="tokens, special ones included (%(default)s)")
     add("--strict", action="store_true", help="stop when a cut has more tokens than frames")
-    options = parser.parse_args()
+    options, overrides = parser.split()
     prepare_tokens(
         DataFolder(options.data_dir),
         split_patterns(options),
         options.vocab_size,
+        labelled_hours=labelled_hours(options.config, overrides) if options.config else (0.0,),
         strict=options.strict,
     )
 

@@ -55,14 +55,19 @@ class DataFolder:
         """Manifest of the cuts of a split, with features."""
         return self.fbank / f"{self.prefix}_cuts_{split}.jsonl.gz"
 
-    def lang(self, vocab_size: int | None = None) -> Path:
-        """Folder of the tokens: of this many, or of as many as were prepared last.
+    def lang(self, vocab_size: int | None = None, labelled_hours: float = 0.0) -> Path:
+        """Folder of the tokens.
+
+        Args:
+            vocab_size: number of tokens; None: as many as were prepared last.
+            labelled_hours: audio whose transcripts they are made of; 0: all.
 
         Raises:
             UserError: none were prepared.
         """
         size = self.vocab_size if vocab_size is None else vocab_size
-        return self.root / f"lang_bpe_{size}"
+        hours = f"_{labelled_hours:.10g}h" if labelled_hours else ""
+        return self.root / f"lang_bpe_{size}{hours}"
 
     @property
     def prefix(self) -> str:

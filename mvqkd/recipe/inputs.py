@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from mvqkd.data.folder import DataFolder
-from mvqkd.recipe.config.load import LoadedConfig
+from mvqkd.data.prepare.preparation_report import read_report
+from mvqkd.errors import UserError
+from mvqkd.recipe.config.load import LoadedConfig, load_config
 from mvqkd.recipe.config.schema import ExperimentConfig
-from mvqkd.recipe.teacher_files import LossConfig, TeacherFiles, teacher_files
+from mvqkd.recipe.teacher_files import LossConfig, TeacherFiles, own_experiment, teacher_files
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,29 @@ class ExperimentInputs:
         """Manifests of the cuts of these roles."""
         return [self.data.cuts(split) for role in roles for split in self.splits[role]]
 
+    def lang(self, vocab_size: int | None = None) -> Path:
+        """Folder of the tokens, made of the transcripts that the experiment knows: its
+        `data.labelled_hours`.
+
+        Args:
+            vocab_size: number of tokens; None: as many as were prepared last.
+
+        Raises:
+            UserError: none were prepared, or some were of labelled hours of other splits, which
+                are other utterances.
+        """
+        hours = self.config.data.labelled_hours
+        lang_dir = self.data.lang(vocab_size, hours)
+        known = read_report(lang_dir / "bpe.report.json").get("splits") or self.splits["train"]
+        if hours and set(known) != set(self.splits["train"]):
+            raise UserError(
+                f"{lang_dir} was made of {hours:g} labelled hours of {', '.join(known)}, the "
+                f"training splits are {', '.join(self.splits['train'])}",
+                remedy="take the same splits, or other data",
+                step="tokens",
+            )
+        return lang_dir
+
     def teacher_files(self, loss: LossConfig) -> TeacherFiles:
         """Where the files of a distillation loss are.
 
@@ -53,3 +78,27 @@ class ExperimentInputs:
             UserError: a teacher of our own is not trained.
         """
         return teacher_files(loss, self.data.root, self.experiments)
+
+
+def labelled_hours(
+    configs: Sequence[Path], overrides: Sequence[tuple[str, str]] = ()
+) -> list[float]:
+    """The values of `data.labelled_hours` for which experiments of a recipe need tokens: their own,
+    and those of their teachers in the same folder.
+
+    Args:
+        configs: YAML files of the experiments.
+        overrides: (`section.field`, text) of the command line; they do not concern teachers.
+
+    Raises:
+        UserError: a value is not of the configuration.
+    """
+    found = set()
+    for path in configs:
+        config = load_config(path, overrides).config
+        found.add(config.data.labelled_hours)
+        for loss in config.distillation.losses.values():
+            teacher = path.parent / f"{own_experiment(loss)}.yaml"
+            if teacher.is_file():
+                found.add(load_config(teacher).config.data.labelled_hours)
+    return sorted(found)

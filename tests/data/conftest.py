@@ -12,7 +12,7 @@ import soundfile
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.fbank import manifest_cuts, store_features
 from mvqkd.data.prepare.manifests import prepare_manifests
-from mvqkd.data.prepare.tokens import check_tokens, prepare_tokenizer
+from mvqkd.data.prepare.tokens import all_transcripts, check_tokens, prepare_tokenizer
 
 WORDS = ["THE", "CAT", "SAT", "ON", "A", "MAT", "WHILE", "TWO", "DOGS", "RAN", "ROUND", "OUR"]
 WORDS += ["HOUSE", "AND", "SANG", "SONGS"]
@@ -73,7 +73,8 @@ def prepare(corpus: Path, data: Path, speeds: tuple[float, ...] = (1.0, 0.9, 1.1
             num_jobs=1,
         )
     lang = folder.lang(30)
-    prepare_tokenizer([folder.manifest("supervisions", "train-tiny")], 30, lang)
+    texts = all_transcripts([folder.manifest("supervisions", "train-tiny")])
+    prepare_tokenizer(texts, 30, lang)
     for split in ("train-tiny", "dev-a"):
         check_tokens(folder.cuts(split), lang)
     folder.record_vocab_size(30)

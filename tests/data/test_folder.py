@@ -21,6 +21,8 @@ def test_what_stages_note_stands_together(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no tokens yet\n.*prepare the tokens"):
         data.lang()
     assert data.lang(500) == data.root / "lang_bpe_500"
+    assert data.lang(500, labelled_hours=10.0) == data.root / "lang_bpe_500_10h"
+    assert data.lang(500, labelled_hours=0.004) == data.root / "lang_bpe_500_0.004h"
     data.record_vocab_size(40)
     data.record_vocab_size(30)
     assert data.lang() == data.root / "lang_bpe_30"

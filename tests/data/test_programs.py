@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from mvqkd.data.folder import DataFolder
-from mvqkd.storage.jsonl import read_items
+from mvqkd.data.loading.limits import BatchLimits
+from mvqkd.data.loading.pool import open_pool
+from mvqkd.data.loading.tokenizer import Tokenizer
+from mvqkd.storage.jsonl import read_items, write_items
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +49,45 @@ def test_all_stages(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {"bpe.model", "tokens.txt", "excluded_dev-a.txt", "excluded_train-tiny.txt"} <= names
     assert DataFolder(tmp_path).vocab_size == 30
     assert "is now" not in capsys.readouterr().err
+
+
+def test_tokens_know_the_transcripts_that_their_experiments_know(
+    prepared: Path, tmp_path: Path
+) -> None:
+    data = DataFolder(tmp_path / "data")
+    shutil.copytree(prepared, data.root)
+    cuts = list(read_items(data.cuts("train-tiny")))
+    hours = sum(cut["duration"] for cut in cuts if "_sp" not in cut["id"]) / 2 / 3600
+    everything, few = tmp_path / "all.yaml", tmp_path / "few.yaml"
+    everything.write_text("description: all transcripts\n")
+    few.write_text(f"data: {{labelled_hours: {hours}}}\n")
+    pool = open_pool(
+        [data.cuts("train-tiny")],
+        data.lang(30),
+        BatchLimits(100.0, 1000),
+        labelled_hours=hours,
+    )
+    known = {pool.indexes[0].ids[number].decode() for number in pool.labelled.tolist()}
+    for cut in cuts:  # a letter of each kind that the corpus does not have
+        letter = "J" if cut["id"] in known else "Q"
+        cut["supervisions"][0]["text"] += f" {letter}"
+    write_items(data.cuts("train-tiny"), cuts)
+    spoken = data.manifest("supervisions", "train-tiny")
+    texts = {cut["id"]: cut["supervisions"][0]["text"] for cut in cuts}
+    write_items(spoken, [item | {"text": texts[item["id"]]} for item in read_items(spoken)])
+    options = ("--data-dir", data.root, "--vocab-size", 30, "--config", everything, few)
+    assert run("prepare_lang", *options) == 0
+    letters = {
+        hours: set(Tokenizer.load(data.lang(30, hours)).tokens) & {"J", "▁J", "Q", "▁Q"}
+        for hours in (0.0, hours)
+    }
+    assert {token.strip("▁") for token in letters[0.0]} == {"J", "Q"}
+    assert {token.strip("▁") for token in letters[hours]} == {"J"}
+    assert (data.lang(30, hours) / "excluded_dev-a.txt").is_file()
+    # An override is a choice of its own.
+    options = (*options[:4], "--config", few, "--data.labelled_hours", hours / 2)
+    assert run("prepare_lang", *options) == 0
+    assert (data.lang(30, hours / 2) / "bpe.model").is_file()
 
 
 def test_old_names_of_options_are_taken_with_a_message(

@@ -1,7 +1,8 @@
 """Which training utterances keep their transcripts, and which are audio alone.
 
 Distillation from codebook indexes needs no transcripts: a student is trained on few labelled
-hours, and on the teacher's indexes for all other audio.
+hours, and on the teacher's indexes for all other audio. The choice depends on ids and durations
+alone, so that tokens can be made of the transcripts that are kept before anything else is known.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def choose_labelled(
     if available < hours:
         raise UserError(
             f"{hours:.6g} labelled hours are asked for, the training cuts have {available:.6g} "
-            "(without speed-perturbed copies and excluded cuts)",
+            "(without speed-perturbed copies)",
             remedy="ask for fewer hours, or 0 for all",
             parameters=("labelled_hours",),
         )

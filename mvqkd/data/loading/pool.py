@@ -46,7 +46,8 @@ def open_pool(
 ) -> TrainingPool:
     """Choose the utterances of a training.
 
-    Labelled are all that are not excluded, or `labelled_hours` of them (see `choose_labelled`).
+    Labelled are all of `cuts`, or `labelled_hours` of them (see `choose_labelled`), that are not
+    excluded.
     Unlabelled are the other utterances of `cuts` and all of `unlabelled_cuts`. Lists of excluded
     cuts concern transcripts alone: unlabelled cuts need none, and excluded training cuts are
     unlabelled audio like others. Utterances larger than a step are skipped.
@@ -84,13 +85,16 @@ def open_pool(
     seconds = np.concatenate([index.seconds for index in indexes])
     num_tokens = np.concatenate([index.num_tokens for index in indexes])
     ids = np.concatenate([index.ids for index in indexes])
+    if labelled_hours > 0:
+        # Of all cuts: the tokens are made of the transcripts of this choice, and which cuts are
+        # excluded depends on the tokens.
+        count = sum(map(len, indexes[: len(paths)]))
+        kept = kept[choose_labelled(ids[:count], seconds[:count], labelled_hours)[kept]]
     short = fits_step(seconds, step.duration, "duration", seconds=seconds, ids=ids)
     kept = kept[short[kept]]
     kept = kept[
         fits_step(num_tokens[kept], step.tokens, "tokens", seconds=seconds[kept], ids=ids[kept])
     ]
-    if labelled_hours > 0:
-        kept = kept[choose_labelled(ids[kept], seconds[kept], labelled_hours)]
     rest = np.zeros(0, dtype=np.int64)
     if unlabelled:
         num_frames = np.concatenate([index.num_frames for index in indexes])

@@ -1,4 +1,4 @@
-"""Stage 3: a BPE model from the training transcripts, and which cuts losses cannot use."""
+"""Stage 3: a BPE model from training transcripts, and which cuts losses cannot use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mvqkd.data.loading.excluded import excluded_line, excluded_path
-from mvqkd.data.loading.index import open_index
+from mvqkd.data.loading.index import open_index, transcript
+from mvqkd.data.loading.labelled import SPEED, choose_labelled
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer, write_tokens
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
 from mvqkd.errors import UserError
@@ -16,23 +19,58 @@ from mvqkd.storage.files import write_json, write_text
 from mvqkd.storage.jsonl import fingerprint, read_items
 
 
-def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: Path) -> Tokenizer:
-    """Train BPE on the transcripts of manifests, unless that was done before, or `bpe.model` was
-    brought from elsewhere.
+def all_transcripts(supervisions: Sequence[Path]) -> list[str]:
+    """The transcripts of manifests.
 
     Args:
         supervisions: `manifests/<prefix>_supervisions_<split>.jsonl.gz` of the training splits.
-        vocab_size: tokens, blank, `<sos/eos>` and `<unk>` included.
-        lang_dir: where `bpe.model`, `tokens.txt` and `bpe.report.json` go.
 
     Raises:
-        UserError: a manifest is missing, the transcripts do not give that many tokens, or a model
-            that was brought has another number.
+        UserError: a manifest is missing.
     """
     for path in supervisions:
         if not path.is_file():
             raise UserError(f"{path} is missing", step="manifests")
-    texts = [item["text"] for path in supervisions for item in read_items(path)]
+    return [item["text"] for path in supervisions for item in read_items(path)]
+
+
+def labelled_transcripts(cuts: Sequence[Path], hours: float) -> list[str]:
+    """The transcripts that a training with so many labelled hours knows, see `choose_labelled`.
+
+    Args:
+        cuts: `fbank/<prefix>_cuts_<split>.jsonl.gz` of the training splits.
+        hours: above 0.
+
+    Raises:
+        UserError: there are not as many hours.
+    """
+    originals = [
+        (cut["id"], cut["duration"], transcript(cut))
+        for path in cuts
+        for cut in read_items(path)
+        if not SPEED.search(cut["id"])
+    ]
+    ids = np.array([name.encode() for name, _, _ in originals], dtype=np.bytes_)
+    seconds = np.array([duration for _, duration, _ in originals], dtype=np.float64)
+    chosen = choose_labelled(ids, seconds, hours).tolist()
+    return [text for (_, _, text), known in zip(originals, chosen, strict=True) if known]
+
+
+def prepare_tokenizer(
+    texts: Sequence[str], vocab_size: int, lang_dir: Path, splits: Sequence[str] = ()
+) -> Tokenizer:
+    """Train BPE, unless that was done before, or `bpe.model` was brought from elsewhere.
+
+    Args:
+        texts: transcripts.
+        vocab_size: tokens, blank, `<sos/eos>` and `<unk>` included.
+        lang_dir: where `bpe.model`, `tokens.txt` and `bpe.report.json` go.
+        splits: that the transcripts are of, for the report.
+
+    Raises:
+        UserError: the transcripts do not give that many tokens, or a model that was brought has
+            another number.
+    """
     stamp = fingerprint(texts, vocab_size)
     report_path = lang_dir / "bpe.report.json"
     outputs = [lang_dir / "tokens.txt", lang_dir / "bpe.model"]
@@ -51,9 +89,8 @@ def prepare_tokenizer(supervisions: Sequence[Path], vocab_size: int, lang_dir: P
     # A model with this report beside it was not brought, and is not whole.
     write_json(report_path, {"vocab_size": vocab_size})
     tokenizer = train_tokenizer(texts, vocab_size, lang_dir)
-    write_json(
-        report_path, {"transcripts": len(texts), "vocab_size": vocab_size, "fingerprint": stamp}
-    )
+    report = {"splits": list(splits), "transcripts": len(texts), "vocab_size": vocab_size}
+    write_json(report_path, report | {"fingerprint": stamp})
     logging.info("%s: %d tokens from %d transcripts", lang_dir, vocab_size, len(texts))
     return tokenizer
 
@@ -64,7 +101,8 @@ def _take(lang_dir: Path, vocab_size: int) -> Tokenizer:
     if tokenizer.vocab_size != vocab_size:
         raise UserError(
             f"{lang_dir / 'bpe.model'} has {tokenizer.vocab_size} tokens, not {vocab_size}",
-            remedy=f"put it into lang_bpe_{tokenizer.vocab_size}, and ask for as many",
+            remedy=f"put it into lang_bpe_{tokenizer.vocab_size}, with the same end if "
+            f"{lang_dir.name} has one, and ask for as many",
             parameters=("vocab_size",),
         )
     write_tokens(tokenizer, lang_dir)

@@ -48,8 +48,9 @@ class DataConfig:
     shapes, for each of which bfloat16 on a CPU compiles its kernels. 32 makes multiples of 8 of the
     encoder's frames."""
     labelled_hours: NotNegative = 0.0
-    """Hours of training audio whose transcripts are used; 0: all. The choice does not depend on the
-    seed. Speed-perturbed copies go with their originals and are not counted."""
+    """Hours of training audio whose transcripts are used, for the BPE model too (stage 3); 0: all.
+    The choice does not depend on the seed. Speed-perturbed copies go with their originals and are
+    not counted."""
     unlabelled_ratio: NotNegative = 0.0
     """Seconds of audio without transcripts for each second with them, in every step; drawn from the
     training audio that labelled_hours leaves and from `--unlabelled-splits`. Only distillation
@@ -134,7 +135,8 @@ class LossConfig:
     warmup_steps: Count = 1000
     """Steps during which the weight of the pruned loss grows from 0.1 to 1."""
     ctc_scale: NotNegative = 0.0
-    """Weight of the CTC loss; 0: no CTC head."""
+    """Weight of the CTC loss; 0: no CTC head. With one, utterances without a frame for each token
+    and each blank between equal tokens are left out."""
     consistency_scale: NotNegative = 0.0
     """Weight of consistency regularization of the CTC head (CR-CTC, arXiv 2410.05101): every
     utterance is in a step twice, augmented differently, which doubles its cost. 0: off."""

@@ -65,7 +65,8 @@ def decoding_inputs(
     else:
         chosen = [*splits["dev"], *splits["test"]]
     name = None if vocab_size is not None else lang_name(exp_dir)
-    lang_dir = data.lang(vocab_size) if name is None else data.root / name
+    hours = trained.data.labelled_hours
+    lang_dir = data.lang(vocab_size, hours) if name is None else data.root / name
     return loaded.config.decoding, {split: data.cuts(split) for split in chosen}, lang_dir
 
 

@@ -1,27 +1,39 @@
-"""Stage 3: BPE tokens of the training transcripts, and which cuts losses cannot use."""
+"""Stage 3: BPE tokens of training transcripts, and which cuts losses cannot use."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.prepare.tokens import check_tokens, prepare_tokenizer
+from mvqkd.data.prepare.tokens import (
+    all_transcripts,
+    check_tokens,
+    labelled_transcripts,
+    prepare_tokenizer,
+)
 from mvqkd.errors import UserError
 
 
 def prepare_tokens(
-    data: DataFolder, patterns: Mapping[str, list[str]], vocab_size: int, *, strict: bool = False
+    data: DataFolder,
+    patterns: Mapping[str, list[str]],
+    vocab_size: int,
+    *,
+    labelled_hours: Sequence[float] = (0.0,),
+    strict: bool = False,
 ) -> None:
-    """Write `lang_bpe_<vocab_size>`, and note the size in the data folder.
+    """Write `lang_bpe_<vocab_size>[_<hours>h]`, and note the size in the data folder.
 
     Args:
         data: prepared by stages 1 and 2.
         patterns: names or patterns of splits by role, where not all are wanted.
         vocab_size: tokens, special ones included.
+        labelled_hours: of experiments: tokens for each, made of the transcripts that it knows; 0:
+            of all.
         strict: stop when a cut has more tokens than frames.
 
     Raises:
-        UserError: cuts are missing, or as of `prepare_tokenizer`.
+        UserError: cuts are missing, there are not as many hours, or as of `prepare_tokenizer`.
     """
     splits = data.splits(patterns)
     # Audio without transcripts has no tokens to check.
@@ -29,9 +41,13 @@ def prepare_tokens(
     for path in cuts:
         if not path.is_file():
             raise UserError(f"{path} is missing", step="features")
-    lang = data.lang(vocab_size)
-    supervisions = [data.manifest("supervisions", split) for split in splits["train"]]
-    prepare_tokenizer(supervisions, vocab_size, lang)
-    for path in cuts:
-        check_tokens(path, lang, strict=strict)
+    for hours in labelled_hours:
+        lang = data.lang(vocab_size, hours)
+        if hours:
+            texts = labelled_transcripts([data.cuts(split) for split in splits["train"]], hours)
+        else:
+            texts = all_transcripts([data.manifest("supervisions", s) for s in splits["train"]])
+        prepare_tokenizer(texts, vocab_size, lang, splits["train"])
+        for path in cuts:
+            check_tokens(path, lang, strict=strict)
     data.record_vocab_size(vocab_size)

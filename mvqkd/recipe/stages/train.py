@@ -49,7 +49,7 @@ def train_experiment(
         UserError: values that do not go together, data or targets that are missing or of another
             training, or too many values that are not finite.
     """
-    lang_dir = inputs.data.lang(vocab_size)
+    lang_dir = inputs.lang(vocab_size)
     experiment, losses = inputs.config, inputs.losses
     # Experiments that learn nothing from them are the same with and without.
     uses_unlabelled = bool(losses and experiment.data.unlabelled_ratio)

@@ -112,12 +112,19 @@ def test_excluded_training_cuts_are_unlabelled_audio(prepared: Path, tmp_path: P
     data = tmp_path / "data"
     shutil.copytree(prepared, data)
     hours = hours_of_originals(data) / 2
-    copy = next(n for n in labelled_ids(loader(data, labelled_hours=hours)) if n.endswith("1.1"))
+    before = labelled_ids(loader(data, labelled_hours=hours))
+    copy = next(name for name in before if name.endswith("1.1"))
     excluded_path(data / "lang_bpe_30", data / TRAIN).write_text(f"{copy}\t9 tokens in 3 frames\n")
     mixed = loader(data, labelled_hours=hours, unlabelled_ratio=5.0)
     assert copy not in labelled_ids(mixed)
     assert copy.removesuffix("_sp1.1") in labelled_ids(mixed)
     assert copy in unlabelled_ids(mixed)
+    # No other utterance takes its place: tokens are made of the transcripts of the same choice.
+    assert labelled_ids(mixed) == [n for n in before if n != copy]
+    original = copy.removesuffix("_sp1.1")
+    excluded_path(data / "lang_bpe_30", data / TRAIN).write_text(f"{original}\t9 tokens in 3\n")
+    mixed = loader(data, labelled_hours=hours, unlabelled_ratio=5.0)
+    assert labelled_ids(mixed) == [n for n in before if n != original]
     with pytest.raises(UserError, match="there is no unlabelled audio"):
         loader(data, unlabelled_ratio=1.0)
 

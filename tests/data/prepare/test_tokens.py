@@ -10,7 +10,11 @@ import pytest
 from mvqkd.data.loading.excluded import read_excluded
 from mvqkd.data.loading.index import open_index
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
-from mvqkd.data.prepare.tokens import check_tokens, prepare_tokenizer
+from mvqkd.data.prepare.tokens import (
+    all_transcripts,
+    check_tokens,
+    prepare_tokenizer,
+)
 from mvqkd.errors import UserError
 from mvqkd.storage.jsonl import read_items, write_items
 
@@ -102,36 +106,38 @@ def test_tokenizer_is_trained_once(data: Path, caplog: pytest.LogCaptureFixture)
     supervisions = data / "manifests/tiny_supervisions_train-tiny.jsonl.gz"
     lang = data / "lang_bpe_30"
     before = (lang / "bpe.model").stat().st_mtime_ns
-    prepare_tokenizer([supervisions], 30, lang)
+    prepare_tokenizer(all_transcripts([supervisions]), 30, lang)
     assert (lang / "bpe.model").stat().st_mtime_ns == before
     write_items(supervisions, list(read_items(supervisions))[:8])
-    prepare_tokenizer([supervisions], 25, lang)
+    prepare_tokenizer(all_transcripts([supervisions]), 25, lang)
     assert "trained again" in caplog.text
     with pytest.raises(UserError, match=r"missing\n.*prepare the manifests"):
-        prepare_tokenizer([data / "none.jsonl.gz"], 30, lang)
+        all_transcripts([data / "none.jsonl.gz"])
 
 
 def test_a_model_that_was_brought_is_kept(data: Path) -> None:
-    lang, manifests = data / "lang_bpe_30", sorted((data / "manifests").glob("tiny_superv*train*"))
+    lang = data / "lang_bpe_30"
+    texts = all_transcripts(sorted((data / "manifests").glob("tiny_superv*train*")))
     own = train_tokenizer(["THE QUICK BROWN FOX JUMPS OVER A LAZY DOG"], 30, data / "elsewhere")
     model = (data / "elsewhere" / "bpe.model").read_bytes()
     shutil.rmtree(lang)
     lang.mkdir()
     (lang / "bpe.model").write_bytes(model)
     for _ in range(2):
-        assert prepare_tokenizer(manifests, 30, lang).tokens == own.tokens
+        assert prepare_tokenizer(texts, 30, lang).tokens == own.tokens
     # With other transcripts, too.
-    prepare_tokenizer(manifests * 2, 30, lang)
+    prepare_tokenizer(texts * 2, 30, lang)
     assert (lang / "bpe.model").read_bytes() == model
     assert (lang / "tokens.txt").read_text().startswith("<blk> 0\n<sos/eos> 1\n<unk> 2\n")
     with pytest.raises(UserError, match="has 30 tokens, not 31"):
-        prepare_tokenizer(manifests, 31, lang)
+        prepare_tokenizer(texts, 31, lang)
 
 
 def test_a_training_of_tokens_that_was_killed_is_no_model_that_was_brought(data: Path) -> None:
-    lang, manifests = data / "lang_bpe_30", sorted((data / "manifests").glob("tiny_superv*train*"))
+    lang = data / "lang_bpe_30"
+    texts = all_transcripts(sorted((data / "manifests").glob("tiny_superv*train*")))
     model = (lang / "bpe.model").read_bytes()
     (lang / "bpe.report.json").write_text('{"vocab_size": 30}')
     train_tokenizer(["THE QUICK BROWN FOX JUMPS OVER A LAZY DOG"], 30, lang)
-    prepare_tokenizer(manifests, 30, lang)
+    prepare_tokenizer(texts, 30, lang)
     assert (lang / "bpe.model").read_bytes() == model

@@ -9,7 +9,7 @@ import pytest
 from mvqkd.data.folder import DataFolder
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import save_config
-from mvqkd.recipe.config.schema import DecodingConfig, ExperimentConfig
+from mvqkd.recipe.config.schema import DataConfig, DecodingConfig, ExperimentConfig
 from mvqkd.recipe.stages.decode_options import complete_names, decoding_inputs
 
 SPLITS = {"train": ["train-a"], "dev": ["dev-a"], "test": ["test-a", "test-b"]}
@@ -49,6 +49,10 @@ def test_the_tokens_are_those_of_the_training_unless_others_are_named(exp, data)
     (exp / "data.json").write_text('{"lang": "lang_bpe_50"}')
     assert decoding_inputs(exp, data.root, [])[2] == data.lang(50)
     assert decoding_inputs(exp, data.root, [], vocab_size=40)[2] == data.lang(40)
+    few = ExperimentConfig(data=DataConfig(labelled_hours=2))
+    save_config(few, exp / "config.yaml")
+    assert decoding_inputs(exp, data.root, [])[2] == data.lang(50)
+    assert decoding_inputs(exp, data.root, [], vocab_size=40)[2] == data.lang(40, 2.0)
 
 
 def test_what_was_trained_cannot_be_changed(exp, data):
