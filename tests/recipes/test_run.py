@@ -138,7 +138,7 @@ def test_the_recipe_of_the_documentation_trains_a_student(whole, tmp_path):
     folder, _, _ = whole
     program = ROOT / "docs/examples/custom_recipe/train.py"
     options = ["--data-dir", folder / "data", "--exp-dir", tmp_path / "exp", "--num-epochs", "1"]
-    command = [sys.executable, program, *options, "--max-duration", "10"]
+    command = [sys.executable, program, *options, "--step-duration", "10"]
     for _ in range(2):  # again, it is finished
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
