@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from mvqkd.errors import UserError
 from mvqkd.recipe.build import build_optimizer
 from mvqkd.recipe.config.schema import OptimizerConfig
 from mvqkd.training.optimizers import MuonWithAdamW, ScaledAdam, build_muon, set_learning_rate
+from mvqkd.training.optimizers.muon import Muon, orthogonalize
 from tests.training.helpers import make_objective
 
 
@@ -134,10 +134,47 @@ def test_muon_is_for_matrices_of_layers() -> None:
     assert float(values.min()) > 0.5 and float(values.max()) < 1.5
 
 
-def test_a_torch_without_muon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.optim, "Muon", raising=False)
-    with pytest.raises(UserError, match="has no Muon"):
-        build_muon(make_objective(), learning_rate=0.01)
+@pytest.mark.parametrize("shape", [(6, 6), (3, 7), (7, 3)])
+def test_orthogonal_matrices_are_those_of_the_iteration(shape: tuple[int, int]) -> None:
+    """In float64, matrix by matrix, and near to U V^T."""
+    generator = torch.Generator().manual_seed(1)
+    matrices = torch.randn(4, *shape, generator=generator)
+    matrices[3] = 0.0
+    found = orthogonalize(matrices)
+    for matrix, one in zip(matrices.double(), found, strict=True):
+        x = matrix / max(float(matrix.norm()), 1e-7)
+        for _ in range(5):
+            square = x @ x.T
+            x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
+        assert_close(one.double(), x, rtol=1e-4, atol=1e-5)
+    left, _, right = torch.linalg.svd(matrices[:3].double(), full_matrices=False)
+    assert float((found[:3] - left @ right).abs().max()) < 0.35
+
+
+def test_muon_is_that_of_torch() -> None:
+    """To the rounding of bfloat16, in which torch's computes."""
+    peer = getattr(torch.optim, "Muon", None)
+    if peer is None:
+        pytest.skip(f"torch {torch.__version__} has no Muon; 2.9 and later have")
+
+    def matrices() -> list[nn.Parameter]:
+        generator = torch.Generator().manual_seed(2)
+        shapes = [(8, 8), (4, 12), (12, 4), (8, 8)]
+        return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+
+    ours, theirs = matrices(), matrices()
+    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
+    first = Muon(ours, **options)
+    second = peer(theirs, **options, adjust_lr_fn="match_rms_adamw")
+    for step in range(1, 5):
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            one.grad = gradient(step, number, one.shape).float()
+            other.grad = one.grad.clone()
+        first.step()
+        second.step()
+    for one, other, start in zip(ours, theirs, matrices(), strict=True):
+        moved = (other - start).detach()
+        assert float((one - other).detach().norm() / moved.norm()) < 0.05
 
 
 def test_a_group_keeps_its_relation_to_the_rate() -> None:

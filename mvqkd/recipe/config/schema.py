@@ -258,7 +258,7 @@ class OptimizerConfig:
     name: Literal["adamw", "scaled_adam", "muon"] = "adamw"
     """`adamw`; `scaled_adam`: that of the Zipformer, whose updates are relative to a parameter's
     size (arXiv 2310.11230); `muon`: orthogonal updates of the matrices of the encoder's layers,
-    AdamW for all else (torch 2.9 or later)."""
+    AdamW for all else."""
     learning_rate: AboveZero = 1e-3
     """Peak learning rate; of `scaled_adam` some 30 times that of the others."""
     betas: Annotated[list[float], Range(0, 1, open_high=True, length=2)] = field(
