@@ -135,7 +135,13 @@ while [ $# -gt 0 ]; do
         --recipe) recipe=${2%/}; [ ! -d "$here/$recipe" ] || recipe=$(from_here "$recipe") ;;
         --stage) stage=$2 ;;
         --stop-stage) stop_stage=$2 ;;
-        --exp) only_experiments=${2//,/ } ;;
+        --exp)
+            [ -z "$only_experiments" ] || fail "--exp is given twice" "--exp NAME,NAME takes several"
+            only_experiments=${2//,/ }
+            [[ $only_experiments = *[!\ ]* ]] || fail "--exp names no experiment" "--exp NAME,NAME"
+            again_named=$(printf '%s\n' $only_experiments | sort | uniq -d)
+            [ -z "$again_named" ] || fail "--exp names $again_named twice" "name it once"
+            ;;
         --corpus-dir) corpus_dir=$(from_here "$2") ;;
         --musan-dir) musan_dir=$(from_here "$2") ;;
         --musan) option_musan=$2 ;;
@@ -173,15 +179,23 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-seconds=${option_max_seconds:-1}
-for number in stage:"$stage" stop-stage:"$stop_stage" nj:"$nj" world-size:"${world_size:-1}" \
-    vocab-size:"${option_vocab_size:-1}" max-seconds:"${seconds/./}"; do
-    [[ ${number#*:} =~ ^[0-9]+$ ]] || fail "--${number%%:*} takes a number, not '${number#*:}'" "./run.sh --help"
-done
+check_number() {  # option, its value, the least and the greatest
+    [[ $2 =~ ^0*[0-9]{1,6}$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
+        fail "--$1 takes a number from $3 to $4, not '$2'" "./run.sh --help"
+}
+check_number stage "$stage" $first_stage $last_stage
+check_number stop-stage "$stop_stage" $first_stage $last_stage
+check_number nj "$nj" 1 1000
+check_number world-size "${world_size:-1}" 1 1000
+check_number vocab-size "${option_vocab_size:-10}" 4 100000
+[[ ${option_max_seconds:-1} =~ ^[0-9]{0,6}\.?[0-9]{1,6}$ && ${option_max_seconds:-1} = *[1-9]* ]] ||
+    fail "--max-seconds takes a number above 0, not '$option_max_seconds'" "./run.sh --help"
+nj=$((10#$nj))
+[ "$stage" -le "$stop_stage" ] ||
+    fail "--stage $stage comes after --stop-stage $stop_stage" "stages run in the order of ./run.sh --help"
 for choice in speed-perturb:"$option_speed_perturb" on-the-fly:"$option_on_the_fly" musan:"$option_musan"; do
     [[ ${choice#*:} =~ ^(yes|no|)$ ]] || fail "--${choice%%:*} takes yes or no, not '${choice#*:}'" "./run.sh --help"
 done
-[ "$stage" -le "$last_stage" ] || fail "there is no stage $stage" "./run.sh --help lists stages $first_stage to $last_stage"
 [[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' cannot be used in a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
 list_options --check "${overrides[@]}" || exit 2
@@ -224,6 +238,14 @@ if [ -n "$install" ]; then
     # shellcheck source=local/environment.sh
     . local/environment.sh "torchaudio${extras:+,$extras}"
 fi
+
+configs=()
+for experiment in $experiments; do
+    configs+=("$recipe/conf/$experiment.yaml")
+done
+learners=()  # lines: an experiment that has a teacher, and that teacher
+lines=$(python local/list_teachers.py --config "${configs[@]}" "${overrides[@]}") || exit
+[ -z "$lines" ] || mapfile -t learners <<<"$lines"
 
 runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
 announce() {  # stage, and what it is about
@@ -285,11 +307,6 @@ if runs 2; then
     show python local/compute_fbank.py "${data_options[@]}" --nj "$nj" "${options[@]}" $strict
 fi
 
-configs=()
-for experiment in $experiments; do
-    configs+=("$recipe/conf/$experiment.yaml")
-done
-
 if runs 3; then
     announce 3
     show python local/prepare_lang.py "${data_options[@]}" --vocab-size "$vocab_size" $strict \
@@ -307,11 +324,6 @@ readers=$((nj > world_size ? nj / world_size : 1))  # of audio, in each process
 launcher=(python)
 [ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
 
-learners=()  # lines: an experiment that has a teacher, and that teacher
-if [ "$stop_stage" -ge 4 ]; then
-    lines=$(python local/list_teachers.py --config "${configs[@]}" "${overrides[@]}") || exit
-    [ -z "$lines" ] || mapfile -t learners <<<"$lines"
-fi
 for_each_learner() {  # program and its options: run it for each experiment that has a teacher
     local experiment
     for experiment in $experiments; do

@@ -4,7 +4,7 @@
     python local/list_teachers.py --config egs/mini/conf/baseline.yaml egs/mini/conf/mvq.yaml
 
 The teacher is the name of an experiment of the same recipe, or `-` for another network. Checks the
-values of each experiment, before hours of work with its teacher.
+values of each experiment, before hours of work.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ def main() -> None:
     options, overrides = parser.split()
     for path in options.config:
         loaded = load_config(Path(path), overrides)
-        losses = loaded.config.distillation.losses
-        if losses:
-            check_rules(loaded)
-        for loss in losses.values():
+        check_rules(loaded)
+        for loss in loaded.config.distillation.losses.values():
             print(Path(path).stem, own_experiment(loss) or "-")
 
 

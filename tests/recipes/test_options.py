@@ -68,6 +68,20 @@ def test_help_config_lists_every_field(bare):
         (["--on-the-fly"], "--on-the-fly needs a value"),
         (["--vocab-size", "many"], "--vocab-size takes a number"),
         (["--max-seconds", "1.2.3"], "--max-seconds takes a number"),
+        (["--max-seconds", "0.0"], "--max-seconds takes a number above 0"),
+        (["--vocab-size", "1"], "--vocab-size takes a number from 4"),
+        (["--stop-stage", "11"], "--stop-stage takes a number from 0 to 10"),
+        (["--stage", "3", "--stop-stage", "2"], "--stage 3 comes after --stop-stage 2"),
+        (["--nj", "0"], "--nj takes a number from 1"),
+        (["--nj", "99999999999999999999"], "--nj takes a number from 1"),
+        (["--world-size", "0"], "--world-size takes a number from 1"),
+        (["--exp", ","], "--exp names no experiment"),
+        (["--exp", ""], "--exp names no experiment"),
+        (["--exp", "mvq", "--exp", "baseline"], "--exp is given twice"),
+        (["--exp", "mvq,baseline,mvq"], "--exp names mvq twice"),
+        (["--data.num_workers", "5000"], "data.num_workers is '5000'"),
+        (["--training.seed", "99999999999999999999"], "training.seed"),
+        (["--model.dim", "100000000"], "model.dim is '100000000'"),
     ],
 )
 def test_wrong_options_stop_with_the_remedy_before_any_install(bare, arguments, named):
@@ -126,6 +140,17 @@ def test_options_reach_the_programs(commands):
     assert "--vocab-size 64" in printed
     assert "--speed-perturb" in printed
     assert "--on-the-fly" not in printed and "musan" not in printed
+
+
+def test_a_number_may_begin_with_zero(commands):
+    assert "--nj 8 " in commands("--stage", "01", "--stop-stage", "1", "--nj", "08") + " "
+
+
+def test_experiments_are_checked_before_the_first_stage(commands, tmp_path):
+    python = tmp_path / "bin" / "python"
+    python.write_text('#!/bin/sh\ncase "$1" in local/list_teachers.py) exit 1 ;; esac\n')
+    with pytest.raises(AssertionError):
+        commands("--stage", "0", "--stop-stage", "1")
 
 
 def test_musan_on_disk_is_used_unless_refused(commands, tmp_path):

@@ -178,6 +178,8 @@ def _parse(text: str, kind: Any) -> Any:
             value = kind(text)
         except ValueError:
             raise ValueError(_describe(kind, None)) from None
+        if kind is int and abs(value) >= 2**63:
+            raise ValueError("a whole number of at most 63 bits")
         if not math.isfinite(value):
             raise ValueError("a finite number")
         return value

@@ -126,7 +126,7 @@ def _read(path: Path) -> list[Item]:
     """Every value of a file, without those of its base."""
     items: list[Item] = []
 
-    def walk(node: yaml.Node | None, prefix: str) -> None:
+    def walk(node: yaml.Node, prefix: str) -> None:
         for key, value in _mapping(node, path, prefix):
             name, place = f"{prefix}{key}", _place(path, value)
             if name == "base":
@@ -148,23 +148,26 @@ def _read(path: Path) -> list[Item]:
     return items
 
 
-def _compose(path: Path) -> yaml.Node | None:
+def _compose(path: Path) -> yaml.Node:
     if not path.is_file():
         raise UserError(f"{path} is missing", remedy="name the YAML file of an experiment")
     try:
         with open(path, encoding="utf-8") as file:
-            return yaml.compose(file, Loader=yaml.SafeLoader)
+            node = yaml.compose(file, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = str(path) if mark is None else f"{path}, line {mark.line + 1}"
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{place}: no YAML: {problem}") from None
-
-
-def _mapping(node: yaml.Node | None, path: Path, prefix: str) -> list[tuple[str, yaml.Node]]:
-    """Keys and values of a section."""
     if node is None:
-        return []
+        raise UserError(
+            f"{path} has no values", remedy="write some, or put the file back from where it came"
+        )
+    return node
+
+
+def _mapping(node: yaml.Node, path: Path, prefix: str) -> list[tuple[str, yaml.Node]]:
+    """Keys and values of a section."""
     if not isinstance(node, yaml.MappingNode):
         sections = sorted({name.split(".")[0] for name in all_fields()})
         raise UserError(

@@ -17,6 +17,7 @@ from mvqkd.recipe.config.ranges import Range
 
 Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
+Size = Annotated[int, Range(1, 65536)]
 PositiveOrAll = Annotated[int, Range(1, also=-1)]
 NotNegative = Annotated[float, Range(0)]
 AboveZero = Annotated[float, Range(0, open_low=True)]
@@ -55,7 +56,7 @@ class DataConfig:
     """Seconds of audio without transcripts for each second with them, in every step; drawn from the
     training audio that labelled_hours leaves and from `--unlabelled-splits`. Only distillation
     losses are computed on it."""
-    num_workers: Count = 2
+    num_workers: Annotated[int, Range(0, 128)] = 2
     """Data loading processes for each training process; 0: load in the training process."""
     musan_probability: Share = 0.0
     """Probability that noise, music or babble from MUSAN is added to an utterance; needs the MUSAN
@@ -82,15 +83,15 @@ class DataConfig:
 class ModelConfig:
     """The student: Conformer encoder, stateless predictor, joiner."""
 
-    dim: Positive = 256
+    dim: Size = 256
     """Width of the encoder's layers."""
-    num_layers: Positive = 12
+    num_layers: Annotated[int, Range(1, 1000)] = 12
     """Number of Conformer layers."""
     num_heads: Positive = 4
     """Attention heads per layer; must divide dim."""
-    feedforward_dim: Positive = 1024
+    feedforward_dim: Size = 1024
     """Inner width of the two feed-forward modules of a layer."""
-    conv_kernel: Positive = 15
+    conv_kernel: Annotated[int, Range(1, 1001)] = 15
     """Kernel size of a layer's depthwise convolution, in frames of 40 ms; odd unless causal."""
     dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.1
     """Dropout of every residual branch of the encoder."""
@@ -99,7 +100,7 @@ class ModelConfig:
     layer_drop: Annotated[float, Range(0, 1, open_high=True)] = 0.0
     """Stochastic depth (arXiv 1603.09382): probability that an utterance passes by the last layer
     in training; it grows linearly with depth."""
-    subsampling_channels: Positive = 32
+    subsampling_channels: Size = 32
     """Feature maps of the subsampling's second convolution; the first has a quarter of them."""
     half_rate: Annotated[list[int], Range(1)] = field(default_factory=list)
     """First and last of the layers that work at 12.5 Hz, on averages of two frames, such as [2, 5];
@@ -112,11 +113,11 @@ class ModelConfig:
     none: full context."""
     left_context: Annotated[int, Range(-1)] = -1
     """Left context that a chunk attends to, in frames of 40 ms; -1: unlimited."""
-    predictor_dim: Positive = 256
+    predictor_dim: Size = 256
     """Width of the predictor."""
-    context_size: Positive = 2
+    context_size: Annotated[int, Range(1, 100)] = 2
     """Number of previous tokens that the stateless predictor receives."""
-    joiner_dim: Positive = 256
+    joiner_dim: Size = 256
     """Width of the joiner."""
 
 
@@ -291,7 +292,7 @@ class TrainingConfig:
     num_epochs: Positive = 30
     """Passes over the training cuts. If it is raised later, training continues at the learning rate
     of the longer schedule."""
-    seed: Count = 42
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     """Random seed of initialization, data order, augmentation and dropout."""
     init: str = ""
     """File of initial weights: `pretrained.pt` or a checkpoint of a student of the same sizes;

@@ -24,9 +24,16 @@ def write(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_no_file_and_an_empty_file_are_the_defaults(tmp_path):
+def test_no_file_is_the_defaults():
     assert load_config(None).config == ExperimentConfig()
-    assert load_config(write(tmp_path, "empty.yaml", "# nothing\n")).config == ExperimentConfig()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_an_empty_file_is_no_experiment(tmp_path, text):
+    path = write(tmp_path, "empty.yaml", text)
+    with pytest.raises(UserError, match="has no values") as error:
+        load_config(path)
+    assert str(path) in error.value.problem
 
 
 def test_a_saved_experiment_reads_back(tmp_path):
@@ -120,7 +127,7 @@ def test_a_missing_file_is_reported(tmp_path):
         ("model:\n  dims: 3\n", 2, "no configuration value model.dims; did you mean model.dim"),
         ("model:\n  dim: wide\n", 2, "model.dim is 'wide'; allowed: a whole number"),
         ("model:\n  dim: 0\n", 2, "model.dim is '0'; allowed: 1 or more"),
-        ("model: {dim: [1, 2]}\n", 1, "1 or more, not a list"),
+        ("model: {dim: [1, 2]}\n", 1, ", not a list"),
         ("training:\n  precision: float8\n", 2, "allowed: float32, bfloat16, float16"),
         ("modle:\n  dim: 3\n", 2, "no configuration value modle.dim"),
         ("model:\n  num_layers: 3\n  dim:\n", 3, "model.dim has no value"),
@@ -137,6 +144,10 @@ def test_a_missing_file_is_reported(tmp_path):
         ("base: [x.yaml]\n", 1, "base is the name of one file"),
         ("base:\n", 1, "base is the name of one file"),
         ("- model\n", 1, "the file is no section"),
+        ("null\n", 1, "the file is no section"),
+        ("model:\n\tdim: 3\n", 2, "no YAML"),
+        ("training:\n  seed: 99999999999999999999\n", 2, "at most 63 bits"),
+        ("data:\n  num_workers: 5000\n", 2, "128 or less"),
         ("model:\n  ? [dim]\n  : 3\n", 2, "a name must be a word"),
         ("model: {dim: 3\ndata: 3\n", 2, "no YAML"),
         ("distillation:\n  codes:\n    quantizer:\n      size: 3\n", 4, "quantizer.size"),
@@ -158,9 +169,10 @@ def test_what_is_wrong_in_a_base_is_reported_with_the_line_of_the_base(tmp_path)
     assert error.value.problem.startswith(f"{base}, line 2: model.dim is 'wide'")
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path):
+@pytest.mark.parametrize("content", [b"\xff\xfe\xfd", b"model:\n  dim: 3\x00\x01"])
+def test_a_file_that_is_no_text_is_named(tmp_path, content):
     path = tmp_path / "binary.yaml"
-    path.write_bytes(b"\xff\xfe\xfd")
+    path.write_bytes(content)
     with pytest.raises(UserError, match="no YAML") as error:
         load_config(path)
     assert str(path) in error.value.problem
