@@ -261,8 +261,37 @@ show() {  # print a command as it can be pasted, then run it
         printf ' %s' "$word"
     done
     printf '\n'
-    "$@"
+    run "$@"
 }
+run() {  # run a command that a signal to run.sh stops, too
+    "$@" &
+    child=$!
+    wait_for_child || { status=$?; child=; return "$status"; }
+    child=
+}
+wait_for_child() {
+    local status=0
+    wait "$child" || status=$?
+    while [ -n "$stopped_by" ] && kill -0 "$child" 2>/dev/null; do
+        status=0
+        wait "$child" || status=$?
+    done
+    [ -z "$stopped_by" ] || leave "$stopped_by"
+    return "$status"
+}
+stop() {  # signal: pass it on; a training writes a checkpoint first
+    stopped_by=$1
+    [ -n "$child" ] || leave "$1"
+    kill -TERM "$child" 2>/dev/null || true
+}
+leave() {  # signal
+    printf 'run.sh: stopped by SIG%s; the same command goes on from here\n' "$1" >&2
+    exit $((128 + $(kill -l "$1")))
+}
+child= stopped_by=
+trap 'stop TERM' TERM
+trap 'stop INT' INT
+trap 'stop HUP' HUP
 
 # ---- stages ------------------------------------------------------------------------------------
 if runs 0; then
@@ -322,7 +351,7 @@ fi
 world_size=${world_size:-1}
 readers=$((nj > world_size ? nj / world_size : 1))  # of audio, in each process
 launcher=(python)
-[ "$world_size" = 1 ] || launcher=(torchrun --standalone --nproc-per-node "$world_size")
+[ "$world_size" = 1 ] || launcher=(python -m torch.distributed.run --standalone --nproc-per-node "$world_size")
 
 for_each_learner() {  # program and its options: run it for each experiment that has a teacher
     local experiment

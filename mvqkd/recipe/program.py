@@ -75,8 +75,9 @@ def this_command() -> str:
     launcher = ["python"]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         processes, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ["GROUP_WORLD_SIZE"]
-        launcher = ["torchrun", "--standalone", "--nproc-per-node", processes]
+        launcher = ["python", "-m", "torch.distributed.run"]
+        launcher += ["--standalone", "--nproc-per-node", processes]
         if machines != "1":
-            launcher[1:2] = ["--nnodes", machines, "--rdzv-backend", "c10d"]
+            launcher[3:4] = ["--nnodes", machines, "--rdzv-backend", "c10d"]
             launcher += ["--rdzv-endpoint", "HOST:29500"]
     return shlex.join([*launcher, *sys.argv])

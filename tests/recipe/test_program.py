@@ -58,11 +58,12 @@ def test_a_process_of_torchrun_leaves_its_threads_behind() -> None:
         ({}, "python"),
         (
             {"LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"},
-            "torchrun --standalone --nproc-per-node 2",
+            "python -m torch.distributed.run --standalone --nproc-per-node 2",
         ),
         (
             {"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"},
-            "torchrun --nnodes 2 --rdzv-backend c10d --nproc-per-node 8 --rdzv-endpoint HOST:29500",
+            "python -m torch.distributed.run --nnodes 2 --rdzv-backend c10d --nproc-per-node 8 "
+            "--rdzv-endpoint HOST:29500",
         ),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -246,3 +248,37 @@ def test_remedies_name_the_options_of_the_run(commands, tmp_path):
     printed = commands("--stage", "1", *options, "--stop-stage", "1")
     expected = r"--recipe egs/mini_librispeech --no-install --data-dir my\ data --strict"
     assert f"{ROOT}/run.sh {expected} --model.num-layers 3\n" in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_what_was_started_and_tells_how_to_go_on(tmp_path, number):
+    """Sent to run.sh alone, as `kill` and batch systems do. The stage, which writes a checkpoint
+    then, takes its time."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in local/prepare_manifests.py) ;; *) exit 0 ;; esac\n'
+        f"trap 'sleep 0.3; echo saved; exit 75' TERM\n"
+        f"touch {tmp_path}/started\n"
+        "while :; do sleep 0.05; done\n"
+    )
+    python.chmod(0o755)
+    command = ["bash", str(ROOT / "run.sh"), "--no-install", "--stage", "1"]
+    path = f"{python.parent}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    process = subprocess.Popen(
+        command,
+        env={"PATH": path, "HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "started").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert output.endswith("saved\n")
+    assert f"stopped by {number.name}; the same command goes on" in errors

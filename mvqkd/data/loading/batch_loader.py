@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.errors import UserError
 from mvqkd.features.reading import load_features
 from mvqkd.geometry import encoder_frames
-from mvqkd.runtime.workers import end_with_parent
+from mvqkd.runtime.workers import end_with_parent, leave_signals_to_parent
 
 _Request = tuple[int, list[PlannedBatch]]  # epoch, batches of a step
 
@@ -87,9 +86,7 @@ class _Utterances(Dataset[list[Batch] | UserError]):
 
 
 def _begin_worker(worker: int) -> None:
-    """A signal to the whole group of processes (`timeout`, batch systems) shall reach the training,
-    which writes a checkpoint, and not kill its workers meanwhile. Workers end when it ends."""
-    os.setpgrp()
+    leave_signals_to_parent()
     end_with_parent()
 
 
