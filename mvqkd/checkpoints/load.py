@@ -48,6 +48,7 @@ def load_model(
     if path.is_dir() and epoch is not None:
         weights = average_epochs(path, epoch=epoch, avg=avg, use_averaged_model=use_averaged_model)
         last = epochs(path)[-1] if epoch == -1 else epoch
+        check_finite(weights, epoch_path(path, last))
         description = read_description(epoch_path(path, last))
     else:
         file = path / PRETRAINED if path.is_dir() else path
@@ -59,6 +60,7 @@ def load_model(
             )
         state = load_checkpoint(file)
         weights = weights_of(state, file)
+        check_finite(weights, file)
         description = _description_of(state, file)
     model = build_model(description)
     model.load_state_dict(weights)
@@ -83,6 +85,20 @@ def weights_of(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
             remedy="name the folder of an experiment, its pretrained.pt or an epoch-N.pt",
         )
     return weights
+
+
+def check_finite(weights: dict[str, Tensor], path: Path) -> None:
+    """Refuse weights that nothing can be recognized with; `path` is where they are from.
+
+    Raises:
+        UserError: one of them is infinite or no number; names it.
+    """
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                f"{path}: weights that are not finite, of {name}",
+                remedy="take other weights; those of a training that failed can only be made again",
+            )
 
 
 def read_description(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mvqkd.checkpoints.files import (
     load_checkpoint,
     save_checkpoint,
 )
-from mvqkd.checkpoints.load import weights_of
+from mvqkd.checkpoints.load import check_finite, weights_of
 from mvqkd.errors import UserError
 
 
@@ -70,6 +70,7 @@ def begin_with(student: nn.Module, path: str | Path) -> None:
             f"{path}, to begin with, holds another student:\n    " + "\n    ".join(different),
             remedy="take the same sizes, vocabulary and heads as there, or another file",
         )
+    check_finite(weights, Path(path))
     student.load_state_dict(weights)
     logging.info("the student begins with the weights of %s", path)
 

@@ -38,10 +38,9 @@ class ErrorCounts(NamedTuple):
 
     @property
     def wer(self) -> float:
-        """Word error rate in percent. Without reference words: 0 if there are no errors, else
-        infinite."""
+        """Word error rate in percent; nan without reference words."""
         if self.words == 0:
-            return math.inf if self.errors else 0.0
+            return math.nan
         return 100.0 * self.errors / self.words
 
 

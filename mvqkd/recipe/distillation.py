@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from mvqkd.distillation import (
     TiedCodebookHead,
 )
 from mvqkd.distillation.layer import TeacherTargets
+from mvqkd.errors import UserError
 from mvqkd.geometry import ENCODER_GRID, encoder_frames
 from mvqkd.quantization import Quantizer, load_quantizer
 from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig
@@ -90,6 +92,14 @@ def open_loss(
     Raises:
         UserError: targets are missing, damaged, or of another teacher, layer or quantizer.
     """
+    longest = max(utterances.train.values(), default=0)
+    if loss.target_delay >= longest:
+        raise UserError(
+            f"no frame has a target: the target delay is {loss.target_delay} frames of the "
+            f"student, the longest utterance has {longest}",
+            remedy="a shorter delay, such as 0 to 5",
+            parameters=("target_delay",),
+        )
     if isinstance(loss, CodesConfig):
         return _open_codes(name, loss, files, utterances)
     if loss.source == "codes":
@@ -298,4 +308,11 @@ def embedding_statistics(
             break
     x = torch.from_numpy(np.concatenate(rows))
     mean = x.mean(0)
-    return mean.float(), float((x - mean).square().mean().sqrt())
+    scale = float((x - mean).square().mean().sqrt())
+    if not 0 < scale < math.inf:
+        raise UserError(
+            f"the teacher's embeddings have the deviation {scale}, in {frames} frames: there is "
+            "nothing to learn from them",
+            remedy="look at the teacher and its layer, which stage 4 checks on the corpus",
+        )
+    return mean.float(), scale

@@ -127,6 +127,7 @@ class Trainer:
                     )
                     return False
                 self._end_epoch()
+            self._refuse_no_result()
         finally:
             if self._log is not None:
                 self._log.close()
@@ -220,6 +221,24 @@ class Trainer:
         self.progress.epoch += 1
         self.progress.epoch_step = 0
         self._save_step()
+
+    def _refuse_no_result(self) -> None:
+        """A training that learned nothing, or came to weights that compute nothing, has failed."""
+        progress = self.progress
+        problem = None
+        if progress.nonfinite >= progress.step:
+            problem = "every step was skipped, since no loss or gradient was finite"
+        elif progress.best_valid_loss is None:
+            problem = "no validation had a finite loss"
+        elif not all(value.isfinite().all() for value in self._objective.parameters()):
+            problem = "the weights are not finite"
+        if problem:
+            raise UserError(
+                f"{self._exp_dir}: training ended without a result: {problem}",
+                remedy=f"look at {self._exp_dir / 'log' / 'train.log'}; a lower learning rate, "
+                "other initial weights or other data, in another folder",
+                parameters=("learning_rate", "exp_dir"),
+            )
 
     # ---- reports --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import torch
 import mvqkd
 from mvqkd.checkpoints.averaging import average_epochs
 from mvqkd.checkpoints.files import load_checkpoint, save_checkpoint
-from mvqkd.checkpoints.pretrained import write_pretrained
+from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
 from mvqkd.errors import UserError
 from mvqkd.models import AsrModel
 from mvqkd.models.build import build_model
@@ -107,3 +107,16 @@ def test_what_cannot_be_loaded_is_reported(trained: Path) -> None:
     (trained / "pretrained.pt").write_bytes(b"not a file of tensors")
     with pytest.raises(UserError, match=r"pretrained\.pt cannot be read"):
         mvqkd.load_model(trained)
+
+
+def test_weights_that_are_not_finite_are_named(trained: Path) -> None:
+    path = trained / "pretrained.pt"
+    state = load_checkpoint(path)
+    name = next(name for name, value in state["model"].items() if value.is_floating_point())
+    state["model"][name].view(-1)[0] = torch.nan
+    save_checkpoint(path, state)
+    with pytest.raises(UserError, match=f"not finite, of {name}") as error:
+        mvqkd.load_model(path)
+    assert str(path) in error.value.problem
+    with pytest.raises(UserError, match="not finite"):
+        begin_with(build_model(DESCRIPTION), path)

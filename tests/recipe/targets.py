@@ -48,12 +48,18 @@ def make_codes(
     total = sum(lens[name] for name in names)
     with write_codes(path, info=replace(info, **fields), total_frames=total) as writer:  # type: ignore[arg-type]
         for name in names:
-            writer.write(name, np.zeros((lens[name], 2), dtype=np.uint8))
+            codes = np.full((lens[name], 2), name == names[-1], dtype=np.uint8)  # must vary
+            writer.write(name, codes)
     return path
 
 
 def make_embeddings(
-    files: TeacherFiles, cuts: Path, *, source: str = "embeddings", **fields: object
+    files: TeacherFiles,
+    cuts: Path,
+    *,
+    source: str = "embeddings",
+    spread: float = 3.0,
+    **fields: object,
 ) -> Path:
     """Embeddings of all cuts: the targets of a loss, or the sample of an online teacher."""
     random = np.random.default_rng(0)
@@ -66,5 +72,5 @@ def make_embeddings(
         path, info=info, total_frames=sum(lens.values()), dtype="float32"
     ) as writer:
         for name, frames in lens.items():
-            writer.write(name, 5 + 3 * random.standard_normal((frames, 12)).astype(np.float32))
+            writer.write(name, 5 + spread * random.standard_normal((frames, 12)).astype(np.float32))
     return path

@@ -34,6 +34,7 @@ from mvqkd.recipe.distillation import (
     embedding_statistics,
     open_loss,
 )
+from mvqkd.recipe.remedies import tell
 from mvqkd.recipe.teacher_files import TeacherFiles, teacher_files
 from tests.recipe.targets import make_codes, make_embeddings, teacher_lens
 from tests.teachers.corpus import URI, make_corpus
@@ -125,6 +126,21 @@ def test_a_loss_with_targets_of_all_dev_cuts_is_validated(files, cuts, open_) ->
         ("embeddings", {"source": "online"}),
     ],
 )
+def test_a_delay_that_leaves_no_target_is_refused(files, cuts, open_, kind, options) -> None:
+    with pytest.raises(UserError, match="no frame has a target") as error:
+        open_(kind, target_delay=99999, **options)
+    assert "target_delay" in tell(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("codes", {}),
+        ("embeddings", {"source": "codes"}),
+        ("embeddings", {"source": "embeddings"}),
+        ("embeddings", {"source": "online"}),
+    ],
+)
 def test_targets_of_every_source_are_delayed(files, cuts, open_, kind, options) -> None:
     source = options.get("source", "codes")
     if source == "codes":
@@ -142,6 +158,12 @@ def test_embeddings_become_a_regression_in_units_of_the_teacher(files, cuts, ope
     assert isinstance(loss.heads[0], RegressionHead)
     assert float(loss.heads[0].scale) == pytest.approx(3.0, rel=0.05)
     assert loss.heads[0].mean.numpy() == pytest.approx(np.full(12, 5.0), abs=1.5)
+
+
+def test_a_constant_teacher_is_refused(files, cuts, open_) -> None:
+    make_embeddings(files, cuts, spread=0.0)
+    with pytest.raises(UserError, match="deviation 0.0"):
+        open_("embeddings")
 
 
 def test_the_units_are_those_of_the_training_utterances(files, cuts, open_) -> None:
@@ -198,7 +220,11 @@ def test_codes_become_a_regression_too(files, cuts, open_) -> None:
         opened = open_("embeddings", distance="cosine", source="codes", **fields)
         loss = opened.build(DIM)
         assert isinstance(loss.heads[0], RegressionHead)
-        assert torch.equal(loss.heads[0].mean, wanted)  # all codes are 0
+        # All codes are 0, but 1 in the last utterance.
+        names = list(lens := teacher_lens(cuts))
+        share = lens[names[-1]] / sum(lens.values())
+        other = quantizer.decode(torch.ones(2, dtype=torch.uint8))
+        torch.testing.assert_close(loss.heads[0].mean, wanted + share * (other - wanted))
         targets, present = targets_of("c0", "embeddings", {"embeddings": opened})
         assert torch.equal(targets[0, 0], torch.cat([wanted, wanted])) and present.all()
 

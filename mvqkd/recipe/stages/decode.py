@@ -130,6 +130,14 @@ def decode_experiment(
             loader = eval_loader(cuts, max_duration=config.max_duration, num_workers=num_workers)
             found, timing = recognize(loader, decode, place, name=f"{name}-{method}")
             scored = _write_files(path, found, tokenizer, name, method, config.nbest)
+            if not scored.total.words:
+                raise UserError(
+                    f"{cuts} has no reference words, so there is no error rate; what was "
+                    f"recognized is in {path.parent}",
+                    remedy="give splits with transcripts; if this one should have some, prepare it "
+                    "again",
+                    step="manifests",
+                )
             characters = score(spelled(scored.transcripts)).total
             write_json(
                 path,
