@@ -40,6 +40,7 @@ OPTIONS = {
     "musan_dir": "--musan-dir",
     "num_codebooks": "--distillation.SECTION.quantizer.num_codebooks",
     "num_jobs": "--nj",
+    "num_workers": "--data.num_workers",
     "output": "--output",
     "precision": "--training.precision",
     "rate_weight": "--distillation.SECTION.quantizer.rate_distortion_weight",

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from mvqkd.data.loading.audio_cuts import AudioCuts
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.runtime.loading import items_of, shared
 from mvqkd.runtime.workers import end_with_parent
 from mvqkd.teachers.interface import Embeddings, Teacher
 
@@ -60,10 +61,7 @@ def audio_batches(
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    yield from items_of(loader)
 
 
 def embed(
@@ -123,8 +121,8 @@ class _Batches(Dataset):
         numbers = self.batches[index]
         try:
             waves = [torch.from_numpy(self.cuts.samples(number)) for number in numbers]
+            lens = torch.tensor([len(wave) for wave in waves])
+            padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+            return shared(AudioBatch(numbers, padded, lens))
         except UserError as error:
-            # Returned, because the DataLoader wraps what a worker raises in a traceback of its own.
             return error
-        lens = torch.tensor([len(wave) for wave in waves])
-        return AudioBatch(numbers, torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), lens)

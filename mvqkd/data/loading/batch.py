@@ -12,6 +12,7 @@ from torch import Tensor
 from mvqkd.data.loading.hypotheses import Hypotheses, ground_truth
 from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms
 from mvqkd.geometry import FEATURE_PADDING, FRAME_SHIFT, RECEPTIVE_FIELD, SUBSAMPLING
+from mvqkd.runtime.tensors import pin_memory, to_device
 
 
 @dataclass
@@ -53,28 +54,11 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """A copy whose tensors are on `device`."""
-        return replace(
-            self,
-            features=self.features.to(device, non_blocking=non_blocking),
-            clean=None if self.clean is None else self.clean.to(device, non_blocking=non_blocking),
-            feature_lens=self.feature_lens.to(device, non_blocking=non_blocking),
-            hypotheses=self.hypotheses and self.hypotheses.to(device, non_blocking=non_blocking),
-            targets={
-                name: targets.to(device, non_blocking=non_blocking)
-                for name, targets in self.targets.items()
-            },
-        )
+        return to_device(self, device, non_blocking=non_blocking)
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory, from which `to` copies to a GPU in the background."""
-        return replace(
-            self,
-            features=self.features.pin_memory(),
-            clean=None if self.clean is None else self.clean.pin_memory(),
-            feature_lens=self.feature_lens.pin_memory(),
-            hypotheses=self.hypotheses and self.hypotheses.pin_memory(),
-            targets={name: targets.pin_memory() for name, targets in self.targets.items()},
-        )
+        return pin_memory(self)
 
     def repeat(self, count: int) -> Batch:
         """Each utterance `count` times, one round after another: to augment each differently."""

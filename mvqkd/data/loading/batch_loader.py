@@ -22,6 +22,7 @@ from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.errors import UserError
 from mvqkd.features.reading import load_features
 from mvqkd.geometry import encoder_frames
+from mvqkd.runtime.loading import items_of, shared
 from mvqkd.runtime.workers import end_with_parent, leave_signals_to_parent
 
 _Request = tuple[int, list[PlannedBatch]]  # epoch, batches of a step
@@ -51,9 +52,8 @@ class _Utterances(Dataset[list[Batch] | UserError]):
     def __getitem__(self, request: _Request) -> list[Batch] | UserError:
         epoch, step = request
         try:
-            return [self._batch(planned, epoch) for planned in step]
+            return shared([self._batch(planned, epoch) for planned in step])
         except UserError as error:
-            # Returned, since the DataLoader would bury the message in a worker's traceback.
             return error
 
     def _batch(self, planned: PlannedBatch, epoch: int) -> Batch:
@@ -169,10 +169,7 @@ class BatchLoader:
         return len(self._requests)
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        for batches in self._loader:
-            if isinstance(batches, UserError):
-                raise batches
-            yield batches
+        yield from items_of(self._loader)
 
 
 class EvaluationBatches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mvqkd.geometry import TARGET_PADDING
+from mvqkd.runtime.tensors import map_tensors
 
 
 @dataclass
@@ -38,34 +39,17 @@ class Hypotheses:
         """(N, ...) -> (K, ...): what each hypothesis's utterance has."""
         return x if self.one_each else x[self.owners]
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Hypotheses:
-        """A copy whose tensors are on `device`."""
-        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Hypotheses:
-        """A copy in page-locked memory, from which `to` copies to a GPU in the background."""
-        return self._map(Tensor.pin_memory)
-
     def first(self, count: int) -> Hypotheses:
         """Those of the first `count` utterances."""
         kept = self.owners < count
-        return self._map(lambda x: x[kept])
+        return map_tensors(self, lambda x: x[kept])
 
     def repeat(self, count: int, num_utterances: int) -> Hypotheses:
         """Of a batch in which its `num_utterances` stand `count` times, one round after another."""
-        repeated = self._map(lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
+        repeated = map_tensors(self, lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
         rounds = torch.arange(count, device=self.owners.device).repeat_interleave(len(self))
         repeated.owners = repeated.owners + num_utterances * rounds
         return repeated
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Hypotheses:
-        return Hypotheses(
-            change(self.tokens),
-            change(self.lens),
-            change(self.owners),
-            change(self.weights),
-            self.one_each,
-        )
 
 
 def ground_truth(tokens: Sequence[np.ndarray]) -> Hypotheses:

@@ -25,24 +25,6 @@ class FrameTargets:
     num_frames: int
     """Student frames of the longest utterance, with a target or not."""
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> FrameTargets:
-        """A copy whose tensors are on `device`."""
-        return replace(
-            self,
-            values=self.values.to(device, non_blocking=non_blocking),
-            utterances=self.utterances.to(device, non_blocking=non_blocking),
-            frames=self.frames.to(device, non_blocking=non_blocking),
-        )
-
-    def pin_memory(self) -> FrameTargets:
-        """A copy in page-locked memory."""
-        return replace(
-            self,
-            values=self.values.pin_memory(),
-            utterances=self.utterances.pin_memory(),
-            frames=self.frames.pin_memory(),
-        )
-
     def repeat(self, count: int, num_utterances: int) -> FrameTargets:
         """Of a batch in which its `num_utterances` stand `count` times, one round after another."""
         rounds = torch.arange(count, device=self.utterances.device)
@@ -78,14 +60,6 @@ class Waveforms:
     student_lens: list[int]
     """Valid frames of the student (25 Hz)."""
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Waveforms:
-        """A copy whose tensors are on `device`."""
-        return replace(
-            self,
-            samples=self.samples.to(device, non_blocking=non_blocking),
-            lens=self.lens.to(device, non_blocking=non_blocking),
-        )
-
     def repeat(self, count: int, num_utterances: int) -> Waveforms:
         """Of a batch in which its utterances stand `count` times, one round after another."""
         return replace(
@@ -95,10 +69,6 @@ class Waveforms:
             num_samples=self.num_samples * count,
             student_lens=self.student_lens * count,
         )
-
-    def pin_memory(self) -> Waveforms:
-        """A copy in page-locked memory."""
-        return replace(self, samples=self.samples.pin_memory(), lens=self.lens.pin_memory())
 
 
 class TargetSource(Protocol):
