@@ -16,15 +16,16 @@ threads call it at once, another when a process that used it forks (as data load
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 from torch import Tensor
+
+from mvqkd.runtime.compiled import compiled
 
 # numba's own annotations forget that the first argument is not for the caller to give.
 _intrinsic: Any = intrinsic
@@ -41,18 +42,6 @@ _STEPS_BETWEEN_SHIFTS = 16
 # About a millisecond of work. Below it a thread takes longer to start than it saves, the more so
 # as torch's own threads keep their cores busy for a while after each operation.
 _CELLS_WORTH_A_THREAD = 250_000
-
-
-def _compile(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:
-            # Neither the folder of this file nor the user's cache folder can be written: compile
-            # anew in each process (or set NUMBA_CACHE_DIR).
-            return njit(**options)(function)
-
-    return decorate
 
 
 @_intrinsic
@@ -126,7 +115,7 @@ def _overload_log_add(a: Any, b: Any) -> Any:
     return float64_log_add
 
 
-@_compile(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+@compiled(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def _forward_backward(
     symbol: Any,
     blank: Any,

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise as neighbours
 
-import numba
 import numpy as np
 
+from mvqkd.runtime.compiled import compiled
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+
+@compiled(nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def _search(unary, pairwise, beam_size, sweeps, codes):
     """Write codes (T, Q) of frames with costs `unary` (T, Q, K) and `pairwise` (Q, K, Q, K)."""
     num_frames, num_codebooks, size = unary.shape

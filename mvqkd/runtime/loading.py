@@ -14,8 +14,8 @@ from mvqkd.runtime.tensors import map_tensors
 T = TypeVar("T")
 
 _MEMORY_REMEDY = (
-    "give the container more shared memory (docker run --shm-size 2g), or read without worker "
-    "processes, which is slower"
+    "give the container more shared memory (docker's shm-size), or read without worker processes, "
+    "which is slower"
 )
 
 

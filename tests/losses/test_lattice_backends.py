@@ -90,21 +90,6 @@ def test_numba_backend_works_before_and_after_a_fork() -> None:
         assert pool.apply_async(_score_of_fixed_lattice).get(timeout=60) == expected
 
 
-def test_compiles_without_a_cache_where_no_folder_can_be_written(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lattice_numba = importlib.import_module("mvqkd.losses.lattice_numba")
-
-    def njit(**options: object) -> object:
-        if options.pop("cache", False):
-            raise RuntimeError("cannot cache function: no locator available")
-        assert options == {"nogil": True}
-        return lambda function: function
-
-    monkeypatch.setattr(lattice_numba, "njit", njit)
-    assert lattice_numba._compile(nogil=True)(max) is max
-
-
 @pytest.mark.slow
 def test_numba_is_imported_late_and_without_it_torch_takes_over() -> None:
     program = (

@@ -102,4 +102,4 @@ def test_too_little_shared_memory_is_reported():
         [*command, program, SMALL], capture_output=True, text=True, timeout=100, check=True
     )
     assert done.stdout.startswith("shared memory (/dev/shm) is full"), done.stderr
-    assert "--shm-size" in done.stdout
+    assert "shm-size" in done.stdout

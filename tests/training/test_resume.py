@@ -17,6 +17,7 @@ from mvqkd.training.metrics import read_metrics
 from tests.training.helpers import (
     FixedSteps,
     assert_same,
+    make_batch,
     make_objective,
     make_trainer,
     some_batches,
@@ -186,3 +187,20 @@ def test_alone_in_the_world():
     assert World().is_main
     assert World().sum([1, 2.5]) == [1, 2.5]
     assert World().gather("a") == ["a"]
+
+
+def test_a_training_without_a_result_fails(tmp_path):
+    def spoiled():
+        batch = make_batch("bad")
+        batch.features[:] = math.nan
+        return batch
+
+    for _ in range(2):  # whoever asks again is told again
+        found = make_trainer(tmp_path / "skipped", train=FixedSteps([spoiled()]))
+        with pytest.raises(UserError, match="every step was skipped"):
+            found.run(Interruption())
+    with pytest.raises(UserError, match="no validation had a finite loss"):
+        make_trainer(tmp_path / "valid", valid=[spoiled()]).run(Interruption())
+    found = make_trainer(tmp_path / "huge", learning_rate=lambda step, total: 1e30)
+    with pytest.raises(UserError, match="training ended without a result"):
+        found.run(Interruption())

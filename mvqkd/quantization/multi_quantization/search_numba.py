@@ -4,15 +4,15 @@ a frame needs stays in the processor's cache. Compiled by numba at the first cal
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from mvqkd.quantization.search_numba import in_threads
+from mvqkd.runtime.compiled import compiled
 
 _FASTMATH = {"contract", "reassoc", "nsz"}
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@compiled(nogil=True, fastmath=_FASTMATH)
 def _products(a, b, out):
     """Write a (M, D) times b (N, D) transposed to out (M, N), in tiles of 4 by 4."""
     rows, dim = a.shape
@@ -59,7 +59,7 @@ def _products(a, b, out):
             out[i, j] = s
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@compiled(nogil=True, fastmath=_FASTMATH)
 def _keep(cost, index, best, which, count, number):
     """Put a cost and its index among the at most `number` lowest, `best` and `which`, in order, of
     which there are `count`; return how many there are now. One that does not belong there is for
@@ -75,7 +75,7 @@ def _keep(cost, index, best, which, count, number):
     return count
 
 
-@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH)
+@compiled(nogil=True, fastmath=_FASTMATH)
 def _join(centers, codes, costs, base, before, widths, begin, end, joined_codes):
     """Write joined codes (T, Q) of frames begin..end-1.
 
