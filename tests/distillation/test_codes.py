@@ -43,7 +43,7 @@ def test_soft_indexes_are_shared_with_near_entries() -> None:
     per_codebook = entropy.mean(1)
     assert per_codebook[0] < per_codebook[1] < per_codebook[2] <= math.log(16)
     # One temperature for all: log-ratios of shares are differences of squared distances.
-    distances = torch.cdist(centers, centers).square()
+    distances = (centers[..., :, None, :] - centers[..., None, :, :]).square().sum(-1)
     q, i, j, k = 1, 3, 0, 7
     slope = (shares[q, i, j] / shares[q, i, k]).log() / (distances[q, i, k] - distances[q, i, j])
     q, i, j, k = 2, 5, 2, 9
