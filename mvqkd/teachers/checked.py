@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +15,25 @@ from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.layers import choose_layers
 
 _REMEDY = "correct it: see mvqkd.teachers.interface.Teacher"
+
+
+@contextmanager
+def blamed_on(name: str) -> Iterator[None]:
+    """Turn what third-party code raises into a `UserError` with its own part of the traceback.
+
+    Args:
+        name: how to name it to its author.
+    """
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        own = error.__traceback__ and error.__traceback__.tb_next  # the first is the call itself
+        lines = "".join(traceback.format_exception(type(error), error, own)).rstrip()
+        raise UserError(
+            f"{name} failed when mvqkd called it:\n{lines}", remedy="correct it, then go on"
+        ) from None
 
 
 class CheckedTeacher(nn.Module):
@@ -46,7 +67,8 @@ class CheckedTeacher(nn.Module):
 
     def output_lens(self, lens: Tensor) -> Tensor:
         """(N,) samples -> (N,) frames."""
-        return self.teacher.output_lens(lens)
+        with blamed_on(self._name):
+            return self.teacher.output_lens(lens)
 
     def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
         """See `Teacher.__call__`.
@@ -55,7 +77,8 @@ class CheckedTeacher(nn.Module):
             UserError: the teacher returns other frames than `output_lens` says, not every wanted
                 layer, or embeddings of another shape.
         """
-        output: Embeddings = self.teacher(waveforms, lens)
+        with blamed_on(self._name):
+            output: Embeddings = self.teacher(waveforms, lens)
         self._check_lens(lens.tolist(), output.lens.tolist())
         self._check_layers(output)
         return Embeddings({layer: output.layers[layer] for layer in self.wanted}, output.lens)

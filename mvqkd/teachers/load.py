@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from mvqkd.errors import UserError
-from mvqkd.teachers.checked import CheckedTeacher
+from mvqkd.teachers.checked import CheckedTeacher, blamed_on
 from mvqkd.teachers.interface import Teacher
 
 _NEEDED = ("dim", "num_layers", "frame_rate", "first_frame", "output_lens")
@@ -103,7 +103,8 @@ def _python(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
             f"python:{name} cannot be imported: {error}",
             remedy="python:MODULE:FUNCTION, with the module's folder in PYTHONPATH",
         ) from error
-    teacher = function(layers, **options)
+    with blamed_on(f"python:{name}"):
+        teacher = function(layers, **options)
     lacking = [attribute for attribute in _NEEDED if not hasattr(teacher, attribute)]
     if lacking or not isinstance(teacher, nn.Module):
         raise UserError(

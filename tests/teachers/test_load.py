@@ -29,6 +29,16 @@ def make(layers, gain="1"):
     assert layers == [1]
     return Framer(gain)
 
+def failing(layers):
+    return 1 / 0
+
+class Breaking(Framer):
+    def forward(self, waveforms, lens):
+        raise KeyError("of mine")
+
+def breaking(layers):
+    return Breaking(1)
+
 def wrong(layers):
     return torch.nn.Linear(1, 1)
 """
@@ -53,6 +63,19 @@ def test_any_module_can_be_plugged_in() -> None:
         load_teacher("python:tiny_teacher_plugin:wrong", [1])
     with pytest.raises(UserError, match="cannot be imported"):
         load_teacher("python:tiny_teacher_plugin:nothing", [1])
+
+
+@pytest.mark.usefixtures("plugin")
+def test_what_a_plugged_in_teacher_raises_is_shown_as_its_own() -> None:
+    with pytest.raises(UserError, match="failed when mvqkd called it") as error:
+        load_teacher("python:tiny_teacher_plugin:failing", [1])
+    problem = error.value.problem
+    assert "python:tiny_teacher_plugin:failing" in problem and "return 1 / 0" in problem
+    assert "ZeroDivisionError" in problem and "load.py" not in problem
+    teacher = load_teacher("python:tiny_teacher_plugin:breaking", [1])
+    with pytest.raises(UserError, match=r"\(Breaking\) failed when mvqkd called it") as error:
+        teacher(torch.randn(1, 480), torch.tensor([480]))
+    assert "KeyError: 'of mine'" in error.value.problem
 
 
 @pytest.mark.parametrize(
