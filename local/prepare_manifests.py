@@ -16,7 +16,8 @@ import argparse
 import os
 from pathlib import Path
 
-from mvqkd.data.prepare.manifests import prepare_manifests, prepare_musan
+from mvqkd.data.prepare.manifests import prepare_manifests
+from mvqkd.data.prepare.noises import prepare_musan
 from mvqkd.recipe.options import add_split_options, at_least, split_patterns
 from mvqkd.recipe.program import run_program
 

@@ -14,7 +14,7 @@ import soundfile
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
 
 from mvqkd.data.prepare.audio_files import Fault, probe_recording
-from mvqkd.data.prepare.manifests import prepare_musan
+from mvqkd.data.prepare.noises import prepare_musan
 from mvqkd.errors import UserError
 from mvqkd.storage.jsonl import read_items
 from tests.data.prepare.manifests import ids, report, run
@@ -134,7 +134,7 @@ def test_musan(tmp_path: Path, make_speech: MakeSpeech) -> None:
         for item in read_items(path)
     }
     assert found == {"music-1", "speech-1", "noise-1"}
-    with pytest.raises(UserError, match=r"no \*.wav\n.*folder that has MUSAN"):
+    with pytest.raises(UserError, match=r"has no audio\n.*folder that has MUSAN"):
         prepare_musan(tmp_path / "out", tmp_path / "out", num_jobs=1, strict=False)
 
 
