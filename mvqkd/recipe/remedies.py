@@ -48,6 +48,7 @@ OPTIONS = {
     "step_tokens": "--data.step_tokens",
     "strict": "--strict",
     "teacher": "--distillation.SECTION.teacher",
+    "text_normalization": "--text-normalization",
     "unlabelled_cuts": "--unlabelled-splits",
     "unlabelled_ratio": "--data.unlabelled_ratio",
     "vocab_size": "--vocab-size",

@@ -214,7 +214,7 @@ def _write_files(
     scored = score(
         Transcript(
             utterance.id,
-            utterance.text.split(),
+            tokenizer.normalize(utterance.text).split(),
             tokenizer.decode(utterance.hypotheses[0].tokens).split(),
         )
         for utterance in found
