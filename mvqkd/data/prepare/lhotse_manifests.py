@@ -181,9 +181,10 @@ def _select(segments: list[SupervisionSegment], recordings: _Recordings, listing
         elif name in used:
             listing.probes[name] = partial(probe_recording, found)
             listing.promised[name] = found.num_samples
-            listing.files += [
-                Path(source.source) for source in found.sources if source.type == "file"
-            ]
+            paths = [Path(source.source) for source in found.sources if source.type == "file"]
+            listing.files += paths
+            if paths:
+                listing.audio[name] = paths[0]
         elif name not in named:
             listing.problems.append((name, "transcript missing", "recording without any"))
 

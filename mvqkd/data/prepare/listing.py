@@ -23,6 +23,8 @@ class Listing:
 
     probes: dict[str, Callable[[], Recording]] = field(default_factory=dict)
     """By recording id: decodes the audio and describes it, or raises Fault."""
+    audio: dict[str, Path] = field(default_factory=dict)
+    """By recording id: its file, where it is one."""
     promised: dict[str, int] = field(default_factory=dict)
     """By recording id: samples that a manifest says it has."""
     supervisions: list[SupervisionSegment] = field(default_factory=list)

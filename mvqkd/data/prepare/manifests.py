@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.audio_files import Fault
 from mvqkd.data.prepare.listing import Listing
+from mvqkd.data.prepare.owners import Owners
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
 from mvqkd.data.prepare.sources import list_splits
 from mvqkd.data.prepare.utterances import Rules, complete
@@ -48,7 +49,7 @@ def prepare_manifests(
     Args:
         corpus_dir: see `list_splits`.
         patterns: names or patterns of splits by role, see `choose_splits`; unlabelled ones need no
-            transcripts. An id in two splits of one role stays in the first.
+            transcripts. An id in two splits of one role stays in the first, see `Owners`.
         data_dir: `data/<recipe>`.
         prefix: of the files' names.
         min_seconds: shorter utterances are left out.
@@ -70,29 +71,12 @@ def prepare_manifests(
     data = DataFolder(data_dir)
     data.check_corpus(corpus_dir)
     splits = choose_splits(patterns, available, corpus_dir, remedy="take another corpus")
-    owner: dict[str, tuple[str, str]] = {}
+    owners = Owners()
     for role, split in [(role, split) for role, names in splits.items() for split in names]:
         labelled = role != "unlabelled"
         purpose = role if labelled else "train"
         listing = available[split](labelled=labelled)
-        kept, shared = [], []
-        for segment in listing.supervisions:
-            first, its_purpose = owner.setdefault(segment.id, (split, purpose))
-            if first == split:
-                kept.append(segment)
-            elif its_purpose == purpose:
-                detail = f"also in {first}, where it is kept"
-                listing.problems.append((segment.id, "duplicate id", detail))
-            else:
-                shared.append((first, its_purpose, segment.id))
-        if shared:
-            first, its_purpose, example = shared[0]
-            raise UserError(
-                f"{len(shared)} utterances of {split} are in other splits too: {example} is in "
-                f"{first}, which is for {its_purpose}, while {split} is for {purpose}",
-                remedy="name splits without common utterances for the roles",
-            )
-        listing.supervisions = kept
+        owners.settle(split, purpose, listing)
         prepare_split(
             f"{prefix}_{split}",
             listing,
@@ -206,7 +190,8 @@ def _fingerprint(listing: Listing, rules: Rules) -> str:
         except OSError:
             files.append((str(path), -1, -1))
     limits = rules.min_seconds, rules.max_seconds
-    return fingerprint(1, files, listing.problems, limits, rules.labelled)
+    changes = [listing.changes] if listing.changes else []
+    return fingerprint(1, files, listing.problems, limits, rules.labelled, *changes)
 
 
 def _probe(

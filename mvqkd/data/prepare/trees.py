@@ -61,6 +61,7 @@ class Tree:
                 taken.add(utterance)
                 speaker = path.relative_to(self.folder).parts[0]
                 listing.probes[utterance] = partial(probe_file, utterance, path)
+                listing.audio[utterance] = path
                 listing.supervisions.append(
                     whole(
                         utterance,

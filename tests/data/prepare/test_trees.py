@@ -180,3 +180,25 @@ def test_a_folder_is_walked_once(tmp_path: Path) -> None:
     assert list(found) == [tmp_path / "a/file"]
     assert skipped == [tmp_path / "a/up"]
     assert list(walk_files(tmp_path / "none")) == []
+
+
+def test_names_that_other_splits_have_too(tmp_path: Path, add: Callable[..., None]) -> None:
+    """Utterances that are numbered in each split are others; copies are the same, stored or spelled
+    in another way."""
+    add("a", "1", 0.1, "ONE")
+    add("a", "2", 0.2, "TWO")
+    add("a", "3", 0.3, "THREE")
+    add("../dev/b", "1", 0.4, "FOUR")
+    add("../dev/b", "dev-1", 0.5, "FIVE")
+    run(tmp_path / "corpus", tmp_path / "out", ["train"], dev=["dev"])
+    assert values(tmp_path / "out") == {"1": 0.1, "2": 0.2, "3": 0.3}
+    assert values(tmp_path / "out", "dev") == {"dev-1": 0.4, "dev-dev-1": 0.5}
+    table = report(tmp_path / "out", "dev")
+    assert list(table["changed"].values()) == [["dev-1", "dev-dev-1"]]
+    assert table["left_out"] == {}
+
+    for name, value, text in (("2", 0.2, "ZWEI"), ("3", 0.7, "Three.")):
+        add("../dev/b", name, value, text)
+        with pytest.raises(UserError, match=f"1 utterances of dev .*: {name} is in train"):
+            run(tmp_path / "corpus", tmp_path / "other", ["train"], dev=["dev"])
+        (tmp_path / f"corpus/dev/b/{name}.wav").unlink()
