@@ -38,11 +38,10 @@ def walk_files(folder: Path, skip: Callable[[Path, str], None] = _ignore) -> Ite
             continue
         # Sorted: of two links to a folder, the same one is read everywhere.
         for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
-            path = here / entry.name
-            if path.is_dir():
-                waiting.append(path)
+            if entry.is_dir():
+                waiting.append(here / entry.name)
             else:
-                yield path
+                yield here / entry.name
 
 
 def _identity(folder: Path) -> tuple[int, int]:

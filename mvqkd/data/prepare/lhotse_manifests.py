@@ -117,12 +117,12 @@ class _Recordings:
         sources = []
         for source in recording.sources:
             if source.type == "file":
-                if not is_utf8(source.source):
-                    raise Fault("name is not UTF-8", printable(source.source))
                 beside = path.parent / source.source
                 place = self.audio_root / source.source
                 if beside.exists() and not place.exists():
                     place = beside
+                if not is_utf8(str(place.absolute())):
+                    raise Fault("name is not UTF-8", printable(str(place)))
                 source = fastcopy(source, source=str(place.absolute()))
             sources.append(source)
         return fastcopy(recording, sources=sources)
