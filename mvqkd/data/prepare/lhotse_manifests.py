@@ -76,8 +76,8 @@ class _Recordings:
 
     audio_root: Path
     found: dict[str, Recording | Fault] = field(default_factory=dict)
-    names: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By id and what is read."""
+    names: dict[tuple[str, int], str] = field(default_factory=dict)
+    """By id and a hash of what is read."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.found)
@@ -92,7 +92,8 @@ class _Recordings:
     def add(self, name: str, recording: Recording | Fault) -> str:
         """Take a recording in; returns the id that it has here."""
         read = recording.to_dict() if isinstance(recording, Recording) else {}
-        key = name, json.dumps([read.get(part) for part in _READ_BY], sort_keys=True, default=str)
+        parts = [read.get(part) for part in _READ_BY]
+        key = name, hash(json.dumps(parts, sort_keys=True, default=str))
         if key not in self.names:
             number, free = 1, name
             while free in self.found:

@@ -23,7 +23,11 @@ def printable(name: str) -> str:
 
 def is_utf8(name: str) -> bool:
     """Whether manifests can hold a name; the file system may give others."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fault_of_id(name: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 from dataclasses import dataclass
-from pathlib import Path
 
 from lhotse import SupervisionSegment
 from lhotse.utils import fastcopy
@@ -13,14 +12,17 @@ from mvqkd.data.prepare.listing import Listing
 from mvqkd.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Owner:
+    """Who has an id; small, for there is one for each utterance of a corpus."""
+
     split: str
     purpose: str
-    audio: Path | None
+    audio: str | None
     place: tuple[float, float, int]
     """Start, duration and channel."""
-    words: str
+    words: int
+    """Hash of the transcript; 0 when it is empty."""
 
     def is_other_utterance(self, other: _Owner) -> bool:
         """Whether audio and transcripts are both different. With one of them it may be the same
@@ -84,12 +86,14 @@ class Owners:
 
 
 def _owner(segment: SupervisionSegment, listing: Listing, split: str, purpose: str) -> _Owner:
+    audio = listing.audio.get(segment.recording_id)
+    # Neither case nor punctuation makes another utterance.
+    words = "".join(filter(str.isalnum, (segment.text or "").casefold()))
     channel = segment.channel if isinstance(segment.channel, int) else segment.channel[0]
     return _Owner(
         split,
         purpose,
-        listing.audio.get(segment.recording_id),
+        None if audio is None else str(audio),
         (segment.start, segment.duration, channel),
-        # Neither case nor punctuation makes another utterance.
-        "".join(filter(str.isalnum, (segment.text or "").casefold())),
+        hash(words) if words else 0,
     )
