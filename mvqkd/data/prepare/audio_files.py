@@ -10,7 +10,7 @@ import soundfile
 from lhotse import AudioSource, Recording
 from lhotse.utils import fastcopy
 
-from mvqkd.data.prepare.mp3 import count_samples
+from mvqkd.data.prepare.mp3 import count_frames
 from mvqkd.features.reading import refuse_short_audio
 
 TOLERANCE = 0.025
@@ -23,9 +23,10 @@ _SHORT_WAV = re.compile(r"^data : (\d+) \(should be", re.MULTILINE)
 # What programs that write to a pipe put in place of the bytes that follow: 0, or about the most
 # that 31 or 32 bits hold (sox 0x7ffff000, arecord 0x80000000, ffmpeg 0xffffffff).
 _PLACEHOLDERS = (range(1), range(0x7FFF0000, 0x80000100), range(0xFFFF0000, 0x100000000))
-_MOST_PADDING = 3000
-"""Samples of silence that an encoder and a decoder of MP3 may add or leave out: less than three
-frames."""
+_MOST_PADDING = 4
+"""Frames of silence that encoders and decoders of MP3 may add and leave out."""
+_UNKNOWN = 1 << 62
+"""Samples that libsndfile promises where a FLAC was written to a pipe."""
 _CHANGE_LENGTHS = ("Resample", "Speed")
 """Transforms of lhotse after which the length of a recording is known here."""
 
@@ -57,6 +58,8 @@ def probe_file(recording_id: str, path: Path) -> Recording:
     try:
         with soundfile.SoundFile(path) as file:
             promised, decoded = file.frames, 0
+            if promised >= _UNKNOWN:
+                raise Fault("length unknown", f"{path}: its header has none; convert it")
             log = file.extra_info
             block = np.empty((_BLOCK, file.channels), dtype=np.float32)
             while num_read := len(file.read(out=block)):
@@ -67,11 +70,13 @@ def probe_file(recording_id: str, path: Path) -> Recording:
     except soundfile.LibsndfileError as error:
         kind = "audio truncated" if "lost sync" in str(error) else "audio unreadable"
         raise Fault(kind, f"{path}: {error}") from error
-    held = count_samples(path) if form == "MP3" else None
-    if held is not None and decoded < held - _MOST_PADDING:
-        detail = f"{path}: {decoded} of {held} samples are found; convert it, for example to FLAC"
-        raise Fault("MP3 without its length", detail)
-    if (held is None and decoded < promised) or _is_truncated(log):
+    frames = count_frames(path) if form == "MP3" else None
+    if frames is not None and decoded < frames.samples - _MOST_PADDING * frames.per_frame:
+        detail = f"{path}: decoders find {decoded} of its {frames.samples} samples; convert it"
+        raise Fault("length unknown", detail)
+    # Without a header, what an MP3 promises is an estimate.
+    estimated = frames is not None and not frames.says_length
+    if (decoded < promised and not estimated) or _is_truncated(log):
         raise Fault("audio truncated", f"{path}: {decoded} samples of {promised} promised")
     if decoded == 0:
         raise Fault("audio empty", str(path))

@@ -14,7 +14,8 @@ def _ignore(path: Path, why: str) -> None:
 def walk_files(folder: Path, skip: Callable[[Path, str], None] = _ignore) -> Iterator[Path]:
     """The files of a folder and of all folders in it, in no order; broken links are among them.
 
-    A folder is read once, however many links lead to it, and none that contains `folder`.
+    A folder is read once, however many links lead to it, and none that contains `folder` or is
+    hidden (`.AppleDouble`).
 
     Args:
         folder: where to begin.
@@ -38,7 +39,9 @@ def walk_files(folder: Path, skip: Callable[[Path, str], None] = _ignore) -> Ite
             continue
         # Sorted: of two links to a folder, the same one is read everywhere.
         for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
-            if entry.is_dir():
+            if entry.is_dir() and entry.name.startswith("."):
+                skip(here / entry.name, "a hidden folder")
+            elif entry.is_dir():
                 waiting.append(here / entry.name)
             else:
                 yield here / entry.name

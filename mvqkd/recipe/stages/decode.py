@@ -118,7 +118,7 @@ def decode_experiment(
             if saved.get("settings") == settings and not force:
                 logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
                 logging.info("kept %s; --force decodes again", path)
-                if saved.get("left_out", {}) != missing:  # of an older version
+                if left_out is not None and saved.get("left_out") != missing:
                     write_json(path, saved | {"left_out": missing})
                 continue
             path.unlink(missing_ok=True)

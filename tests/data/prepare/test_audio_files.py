@@ -11,7 +11,7 @@ import soundfile
 from lhotse import AudioSource, MonoCut, Recording
 
 from mvqkd.data.prepare.audio_files import Fault, probe_file, probe_recording
-from mvqkd.data.prepare.mp3 import count_samples
+from mvqkd.data.prepare.mp3 import count_frames
 from mvqkd.features.reading import read_audio
 
 RATE = 16000
@@ -81,15 +81,15 @@ def test_mp3_of_varying_rate_without_its_length_is_left_out(tmp_path: Path, rate
     path = tmp_path / "x.mp3"
     whole = mp3(path, "VARIABLE", header=True, rate=rate)
     assert probe_file("x", path).num_samples == whole
-    assert count_samples(path) is None
+    found = count_frames(path)
+    assert found.says_length and 0 <= found.samples - whole < 4 * found.per_frame
     mp3(path, "VARIABLE", header=False, rate=rate)
-    held = count_samples(path)
-    assert held is not None and 0 <= held - whole < 3000
+    assert count_frames(path) == found._replace(says_length=False)
     assert soundfile.info(path).frames < 0.8 * whole  # what a decoder would give
     with pytest.raises(Fault) as fault:
         probe_file("x", path)
-    assert fault.value.kind == "MP3 without its length"
-    assert f"of {held} samples" in fault.value.detail
+    assert fault.value.kind == "length unknown"
+    assert f"of its {found.samples} samples" in fault.value.detail
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
@@ -97,19 +97,53 @@ def test_mp3_of_varying_rate_without_its_length_is_left_out(tmp_path: Path, rate
 def test_mp3_of_constant_rate_without_its_length_is_used(
     tmp_path: Path, rate: int, channels: int
 ) -> None:
+    """Between tags, whose bytes may look like frames."""
     path = tmp_path / "x.mp3"
     whole = mp3(path, "CONSTANT", header=False, rate=rate, channels=channels)
-    path.write_bytes(b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128) + path.read_bytes())
+    bare = path.read_bytes()
+    picture = bare[:2] * 64
+    path.write_bytes(b"ID3\x04\x00\x00\x00\x00\x01\x00" + picture + bare + b"TAG" + picture)
     found = probe_file("x", path)
-    assert 0 <= found.num_samples - whole < 3000  # an encoder adds silence
-    assert count_samples(path) == found.num_samples
+    frames = count_frames(path)
+    assert 0 <= found.num_samples - whole < 4 * frames.per_frame  # an encoder adds silence
+    assert frames.samples == found.num_samples and not frames.says_length
     cut = MonoCut("x", 0.0, found.duration, 0, recording=found)
     assert len(read_audio(cut)) == found.num_samples
 
 
+def test_mp3_files_that_were_joined_are_not_half_used(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp3"
+    whole = mp3(path, "CONSTANT", header=True)
+    path.write_bytes(2 * path.read_bytes())
+    assert soundfile.info(path).frames == whole
+    with pytest.raises(Fault, match="length unknown"):
+        probe_file("x", path)
+
+
+def test_a_truncated_mp3_with_its_length_is_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp3"
+    mp3(path, "VARIABLE", header=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(Fault, match="audio truncated"):
+        probe_file("x", path)
+
+
 def test_other_files_have_no_frames_of_mp3(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(np.random.default_rng(0).bytes(3000).replace(b"\xff", b"\x00"))
-    assert count_samples(tmp_path / "x") is None
+    (tmp_path / "x").write_bytes(np.random.default_rng(0).bytes(100000))
+    assert count_frames(tmp_path / "x").samples == 0
+
+
+def test_flac_without_its_length_is_left_out(tmp_path: Path) -> None:
+    """sox and flac write such files to pipes: the 36 bits of their number of samples are 0."""
+    path = tmp_path / "x.flac"
+    soundfile.write(path, samples(1.0), RATE)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(Fault) as fault:
+        probe_file("x", path)
+    assert fault.value.kind == "length unknown" and "convert" in fault.value.detail
 
 
 def recording(path: Path, num_samples: int) -> Recording:

@@ -97,6 +97,7 @@ def test_links_suffixes_and_depths(tmp_path: Path, add: Callable[..., None]) -> 
     (train / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (train / "again").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (train / "a/loop").symlink_to(tmp_path / "corpus", target_is_directory=True)
+    add("a/.AppleDouble", "big", 0.9, "OTHER")
     (train / "a/gone.wav").symlink_to(tmp_path / "nowhere.wav")
     with open(train / "a/x.trans.txt", "a") as file:
         file.write("gone GONE\n")
@@ -111,7 +112,8 @@ def test_links_suffixes_and_depths(tmp_path: Path, add: Callable[..., None]) -> 
     table = report(tmp_path / "out", "train")
     assert table["left_out"] == {"audio missing": ["gone"]}
     unused = {name: why for why, names in table["not_used"].items() for name in names}
-    assert unused.keys() == {"a/phone.m4a", "a/notes.txt", "a/loop", "link"}
+    folders = {"a/loop", "link", "a/.AppleDouble"}
+    assert unused.keys() == {"a/phone.m4a", "a/notes.txt"} | folders
     assert "a link to" in unused["a/loop"] and "a link to" in unused["link"]
     assert "*.trans.txt" in unused["a/notes.txt"] and ".flac" in unused["a/phone.m4a"]
     speakers = {
