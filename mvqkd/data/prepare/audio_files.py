@@ -99,7 +99,7 @@ def probe_recording(recording: Recording) -> Recording:
     """
     source = recording.sources[0] if len(recording.sources) == 1 else None
     transforms = [t if isinstance(t, dict) else t.to_dict() for t in recording.transforms or []]
-    known = all(transform["name"] in _CHANGE_LENGTHS for transform in transforms)
+    known = all(transform.get("name") in _CHANGE_LENGTHS for transform in transforms)
     if source is None or source.type != "file" or not known:
         return _load(recording)
     found = probe_file(recording.id, Path(source.source))

@@ -20,6 +20,7 @@ from mvqkd.errors import UserError
 from mvqkd.storage.jsonl import read_items
 
 _Item = TypeVar("_Item")
+_Written = TypeVar("_Written", Recording, SupervisionSegment)
 _READ_BY = ("sources", "sampling_rate", "num_samples", "channel_ids", "transforms")
 """Fields of a recording that say what is read."""
 
@@ -126,7 +127,7 @@ class _Recordings:
                     raise Fault("name is not UTF-8", printable(str(place)))
                 source = fastcopy(source, source=str(place.absolute()))
             sources.append(source)
-        return fastcopy(recording, sources=sources)
+        return _writable(fastcopy(recording, sources=sources))
 
 
 def _items(
@@ -151,7 +152,7 @@ def _each(
             yield name, build(item, path)
         except Fault as fault:
             listing.problems.append((printable(name), fault.kind, fault.detail))
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             kind = "not an item of its manifest"
             listing.problems.append((printable(name), kind, f"{path.name}: {error!r}"))
 
@@ -201,16 +202,18 @@ def _segment(item: dict[str, Any], path: Path) -> SupervisionSegment:
     if text is not None and not isinstance(text, str):
         raise Fault("transcript is no text", repr(text)[:100])
     channel = item.get("channel", 0)
-    return SupervisionSegment.from_dict(
-        {
-            **item,
-            "id": _id(item, "id"),
-            "recording_id": str(item["recording_id"]),
-            "start": _number(item, "start"),
-            "duration": duration,
-            "channel": [int(c) for c in channel] if isinstance(channel, list) else int(channel),
-            "text": text,
-        }
+    return _writable(
+        SupervisionSegment.from_dict(
+            {
+                **item,
+                "id": _id(item, "id"),
+                "recording_id": str(item["recording_id"]),
+                "start": _number(item, "start"),
+                "duration": duration,
+                "channel": [int(c) for c in channel] if isinstance(channel, list) else int(channel),
+                "text": text,
+            }
+        )
     )
 
 
@@ -256,11 +259,18 @@ def _number(item: dict[str, Any], key: str) -> float:
     """A number, perhaps written as text."""
     try:
         number = float(item[key])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise Fault("not a finite number", f"{key} is {item.get(key)!r}")
     return number
+
+
+def _writable(item: _Written) -> _Written:
+    """The same item, whose texts manifests can hold."""
+    if not is_utf8(json.dumps(item.to_dict(), ensure_ascii=False, default=str)):
+        raise Fault("text that is not UTF-8")
+    return item
 
 
 def _raise(fault: Fault) -> NoReturn:

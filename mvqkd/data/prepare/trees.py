@@ -42,7 +42,7 @@ class Tree:
     def __call__(self, *, labelled: bool = True) -> Listing:
         """See `SplitLister`."""
         listing = Listing()
-        audio, texts = self._read(listing, labelled=labelled)
+        audio, texts = self._read(listing)
         self._pair_folders(listing, audio, texts)
         files = Counter(name for _, name in audio)
         # Names that are the only ones of their kind first: they keep their ids.
@@ -77,9 +77,7 @@ class Tree:
             listing.problems.append((printable(name), "audio missing", ""))
         return listing
 
-    def _read(
-        self, listing: Listing, *, labelled: bool
-    ) -> tuple[dict[_Place, Path], dict[_Place, str]]:
+    def _read(self, listing: Listing) -> tuple[dict[_Place, Path], dict[_Place, str]]:
         """Audio files and transcripts by place; what is neither goes into the listing."""
         audio: dict[_Place, Path] = {}
         texts: dict[_Place, str] = {}

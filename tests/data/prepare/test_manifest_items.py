@@ -155,6 +155,8 @@ def test_numbers_and_texts_of_other_types(tmp_path: Path) -> None:
         segment("lost", "none"),
         segment("two\nlines", "7"),
         segment("tab\tbed", "7"),
+        segment("far", "7", start=10**400),
+        segment("loud", "7", channel=float("inf")),
         segment("", "7"),
         segment(None, "7"),
         {"id": "half"},
@@ -174,12 +176,12 @@ def test_numbers_and_texts_of_other_types(tmp_path: Path) -> None:
     assert (times["start"], times["duration"]) == (0.25, 0.5)
     left_out = report(tmp_path / "out", "train")["left_out"]
     assert left_out["no duration"] == ["negative", "zero"]
-    assert left_out["not a finite number"] == ["half", "lost", "nan-start", "no-time"]
+    assert left_out["not a finite number"] == ["far", "half", "lost", "nan-start", "no-time"]
     assert left_out["transcript is no text"] == ["list", "true"]
     assert len(left_out["id with a line break, a tab or another control character"]) == 2
     assert len(left_out["id that is empty, or begins or ends with a space"]) == 1
-    assert len(left_out["not an item of its manifest"]) == 1
-    assert sum(map(len, left_out.values())) == 12
+    assert len(left_out["not an item of its manifest"]) == 2
+    assert sum(map(len, left_out.values())) == 14
 
 
 def test_segments_that_end_a_few_milliseconds_late_are_trimmed(tmp_path: Path) -> None:
@@ -246,10 +248,13 @@ def test_names_in_other_encodings(tmp_path: Path) -> None:
         segment("a", "cafe\u0301"),
         segment("b", "bad"),
         segment("\udce9", "caf\u00e9"),
+        segment("c", "caf\u00e9", text="\udce9"),
+        segment("d", "caf\u00e9", speaker="\udce9"),
     )
     run(tmp_path / "in", tmp_path / "out", ["train"])
     assert values(tmp_path / "out") == {"a": 0.1}
     left_out = report(tmp_path / "out", "train")["left_out"]
+    assert left_out.pop("text that is not UTF-8") == ["c", "d"]
     assert sorted(left_out) == ["name is not UTF-8"]
     assert len(left_out["name is not UTF-8"]) == 2
 
