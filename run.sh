@@ -43,6 +43,8 @@ options
                       after stage 1 those that it prepared)
   --max-seconds S     leave longer utterances out of all splits (default: the recipe's, else 40); training
                       leaves out those longer than data.step_duration
+  --text-normalization identity|nfc|nfkc  Unicode normalization of all transcripts, those of references too
+                      (default: the recipe's, else identity)
   --speed-perturb yes|no  training splits at speeds 0.9 and 1.1, too (default: the recipe's)
   --on-the-fly yes|no     store no features, extract them in training (default: the recipe's, else no)
   --vocab-size N      BPE tokens (default: the recipe's)
@@ -92,6 +94,7 @@ strict=
 install=yes
 split_options=()  # as they were given: programs take them in place of what was prepared
 option_max_seconds=
+option_text_normalization=
 option_speed_perturb=
 option_on_the_fly=
 option_musan=
@@ -146,6 +149,7 @@ while [ $# -gt 0 ]; do
         --musan-dir) musan_dir=$(from_here "$2") ;;
         --musan) option_musan=$2 ;;
         --max-seconds) option_max_seconds=$2 ;;
+        --text-normalization) option_text_normalization=$2 ;;
         --speed-perturb) option_speed_perturb=$2 ;;
         --on-the-fly) option_on_the_fly=$2 ;;
         --vocab-size) option_vocab_size=$2 ;;
@@ -196,6 +200,8 @@ nj=$((10#$nj))
 for choice in speed-perturb:"$option_speed_perturb" on-the-fly:"$option_on_the_fly" musan:"$option_musan"; do
     [[ ${choice#*:} =~ ^(yes|no|)$ ]] || fail "--${choice%%:*} takes yes or no, not '${choice#*:}'" "./run.sh --help"
 done
+[[ $option_text_normalization =~ ^(identity|nfc|nfkc|)$ ]] ||
+    fail "--text-normalization takes identity, nfc or nfkc, not '$option_text_normalization'" "./run.sh --help"
 [[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' cannot be used in a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
 list_options --check "${overrides[@]}" || exit 2
@@ -207,6 +213,7 @@ name=$(basename "$recipe")
 [ -z "$musan_dir" ] || musan=yes
 musan=${option_musan:-$musan}
 max_seconds=${option_max_seconds:-${max_seconds:-40}}
+text_normalization=${option_text_normalization:-${text_normalization:-identity}}
 speed_perturb=${option_speed_perturb:-$speed_perturb}
 on_the_fly=${option_on_the_fly:-${on_the_fly:-no}}
 vocab_size=${option_vocab_size:-$vocab_size}
@@ -313,7 +320,9 @@ fi
 if runs 1; then
     announce 1
     options=()
-    [ "$musan" != yes ] || options=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
+    [ "$musan" != yes ] || options+=(--musan-dir "${musan_dir:-$data_dir/corpus/musan}")
+    [ "$text_normalization" = identity ] || options+=(--text-normalization "$text_normalization")
+    [ "$here" -ef "$root" ] || options+=(--audio-root "$here")
     for role in train dev test unlabelled; do
         options+=("--$role-splits" "${splits[$role]}")
     done

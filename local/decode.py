@@ -19,7 +19,7 @@ from pathlib import Path
 from mvqkd.recipe.config.command_line import ExperimentParser
 from mvqkd.recipe.options import Renamed, Unneeded, at_least, flatten, list_option
 from mvqkd.recipe.program import run_program
-from mvqkd.recipe.stages.decode_options import complete_names, decoding_inputs
+from mvqkd.recipe.stages.decode_options import complete_names, decoding_inputs, left_out
 
 
 def main() -> None:
@@ -61,6 +61,7 @@ def main() -> None:
         device=options.device,
         num_workers=options.num_workers,
         force=options.force,
+        left_out=left_out(options.data_dir, sets),
     )
 
 

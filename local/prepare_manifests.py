@@ -16,7 +16,9 @@ import argparse
 import os
 from pathlib import Path
 
-from mvqkd.data.prepare.manifests import prepare_manifests, prepare_musan
+from mvqkd.data.prepare.manifests import prepare_manifests
+from mvqkd.data.prepare.noises import prepare_musan
+from mvqkd.data.prepare.normalization import NORMALIZATIONS
 from mvqkd.recipe.options import add_split_options, at_least, split_patterns
 from mvqkd.recipe.program import run_program
 
@@ -37,6 +39,13 @@ def main() -> None:
     add("--prefix", default="librispeech", help="of the manifests' names")
     add("--min-seconds", type=float, default=0.2, help="leave out shorter utterances (%(default)s)")
     add("--max-seconds", type=float, default=40.0, help="leave out longer utterances (%(default)s)")
+    add(
+        "--text-normalization",
+        choices=NORMALIZATIONS,
+        default="identity",
+        help="of all transcripts, those of references too (%(default)s)",
+    )
+    add("--audio-root", type=Path, help="where relative paths in manifests begin (default: here)")
     add("--musan-dir", type=Path, help="MUSAN: make the manifests of its noises, too")
     add("--nj", type=at_least(1), default=os.cpu_count() or 1, help="parallel jobs")
     add("--strict", action="store_true", help="stop when an utterance is invalid; write nothing")
@@ -50,6 +59,8 @@ def main() -> None:
         max_seconds=options.max_seconds,
         num_jobs=options.nj,
         strict=options.strict,
+        text_normalization=options.text_normalization,
+        audio_root=options.audio_root,
     )
     if options.musan_dir is not None:
         manifests = options.data_dir / "manifests"

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lhotse import Recording
 from lhotse.cut import MonoCut
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mvqkd.checkpoints.load import load_model
 from mvqkd.data.loading.tokenizer import Tokenizer
+from mvqkd.data.prepare.audio_files import Fault, probe_file
 from mvqkd.decoding import (
     Session,
     StreamingRecognizer,
@@ -104,7 +104,7 @@ class Recognizer:
         A streaming student decodes in chunks, as it was trained.
 
         Raises:
-            UserError: a file is missing, cannot be read, or is too short for a frame.
+            UserError: a file is missing, cannot be read to its end, or is too short for a frame.
         """
         return [self._transcribe(self.features(path)) for path in files]
 
@@ -137,9 +137,13 @@ class Recognizer:
         if not path.is_file():
             raise UserError(f"{path} is missing", remedy="name audio files")
         try:
-            recording = Recording.from_file(path)
-        except Exception as error:  # decoders raise anything
-            raise UserError(f"{path} is no audio file: {error}") from None
+            # Not by its header: a part of the speech would be recognized as if it were all.
+            recording = probe_file(path.stem, path)
+        except Fault as fault:
+            raise UserError(
+                f"{path} cannot be recognized: {fault.kind} ({fault.detail})",
+                remedy="name whole audio files",
+            ) from None
         recording = recording.resample(SAMPLE_RATE)
         channels = [
             read_audio(MonoCut(path.stem, 0.0, recording.duration, channel, recording=recording))

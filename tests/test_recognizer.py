@@ -110,8 +110,12 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.wav is missing"):
         recognizer.transcribe([tmp_path / "none.wav"])
     (tmp_path / "text.wav").write_text("no audio")
-    with pytest.raises(UserError, match=r"text\.wav is no audio file"):
+    with pytest.raises(UserError, match=r"text\.wav cannot .*audio unreadable"):
         recognizer.transcribe([tmp_path / "text.wav"])
+    soundfile.write(tmp_path / "half.wav", speech(1.0), 16000)
+    (tmp_path / "half.wav").write_bytes((tmp_path / "half.wav").read_bytes()[:16000])
+    with pytest.raises(UserError, match=r"half\.wav cannot .*audio truncated"):
+        recognizer.transcribe([tmp_path / "half.wav"])
     soundfile.write(tmp_path / "short.wav", speech(0.03), 16000)
     with pytest.raises(UserError, match=r"short\.wav is too short"):
         recognizer.transcribe([tmp_path / "short.wav"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Generic
 
@@ -29,7 +30,8 @@ class Session(Generic[State]):
         self._features = features  # (T, C) from the beginning of the next chunk
 
     def accept_waveform(self, samples: Tensor) -> None:
-        """Samples (S,) in [-1, 1] at 16 kHz, any number of them.
+        """Samples (S,) in [-1, 1] at 16 kHz, any number of them. Frames with samples that are not
+        finite are taken as silence, with a warning.
 
         Raises:
             ValueError: the session is finished, or was given features before, or samples are
@@ -79,6 +81,16 @@ class Session(Generic[State]):
         if self.finished:
             raise ValueError("this session is finished: open another one")
         features = features.to(self._features)
+        # One such frame would stay in the encoder's state for the rest of the stream.
+        finite = features.isfinite().all(dim=1)
+        if not finite.all():
+            logging.warning(
+                "a stream has received samples or features that are not finite or too large: %d "
+                "frames of 10 ms are taken as silence",
+                int((~finite).sum()),
+            )
+            silence = features.new_tensor(DIGITAL_SILENCE)
+            features = torch.where(finite[:, None], features, silence)
         self._features = torch.cat([self._features, features])
 
 

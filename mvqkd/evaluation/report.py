@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mvqkd.evaluation.bootstrap import SAMPLES
-from mvqkd.evaluation.gather import Comparison, Experiment, Rates, interval_of
+from mvqkd.evaluation.gather import Comparison, Experiment, Rates, by_time, interval_of
 
 # Budgets that differ by less are the same.
 _SAME_BUDGET = 0.02
@@ -111,6 +111,25 @@ def budgets(baseline: Experiment, experiments: Sequence[Experiment]) -> str:
     )
 
 
+def test_sets(experiments: Sequence[Experiment]) -> str:
+    """In words, which utterances of the corpus the test sets do not have, and where references are
+    not compared as the corpus spells them. Empty if there is nothing to say."""
+    results = by_time([result for experiment in experiments for result in experiment.results])
+    last = {result["set"]: result for result in results}
+    lines = []
+    for name, result in sorted(last.items()):
+        # Not in results of older versions.
+        if left_out := result.get("left_out"):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+            lines.append(f"- {name}: {reasons} ({result['utterances']} utterances are decoded).\n")
+    paragraphs = [f"Left out of the test sets:\n\n{''.join(lines)}"] if lines else []
+    changed = sorted({result["set"] for result in results if result.get("references_changed")})
+    if changed:
+        sets = ", ".join(changed)
+        paragraphs.append(f"References of {sets} are compared as `bpe.model` normalizes them.\n")
+    return "\n".join(paragraphs)
+
+
 def results_page(
     recipe: str,
     experiments: Sequence[Experiment],
@@ -131,6 +150,8 @@ def results_page(
         "after a commit: with changes that were not committed.\n",
         results_table(experiments, by_speaker=by_speaker),
     ]
+    if notes := test_sets(experiments):
+        parts.append(notes)
     if any(compared.values()):
         assert baseline is not None
         parts += [

@@ -40,6 +40,8 @@ BATCHES_PER_SEARCH = 4
 # bytes of Whisper tiny.en); 8 and 16 take no more off.
 BEAM_SIZE = 4
 NUM_STEPS = 2000
+# Sums of squares over frames and dimensions stay within float32, and so do their inverses.
+_LARGEST = 1e14
 
 
 def fit_centers(
@@ -65,7 +67,8 @@ def fit_centers(
         progress: called with (steps done, steps).
 
     Raises:
-        ValueError: fewer frames than K, frames that are all equal, or a frame that is not finite.
+        ValueError: fewer frames than K, frames that are all equal, values too large or too small
+            for float32, or a frame that is not finite.
     """
     if not (1 <= num_codebooks <= 32 and 2 <= codebook_size <= 256):
         raise ValueError(
@@ -79,6 +82,12 @@ def fit_centers(
         )
     generator = torch.Generator().manual_seed(seed)
     x = sample(frames, max(START_FRAMES, codebook_size)).to(device)
+    largest = float(x.abs().max())
+    if largest and not 1 / _LARGEST <= largest <= _LARGEST:
+        raise ValueError(
+            f"the largest value of the frames is {largest:.3g}: their squared errors do not fit "
+            f"into float32; scale them to values between {1 / _LARGEST:g} and {_LARGEST:g}"
+        )
     mean = x.double().mean(dim=0).float()
     scale = (x - mean).square().mean().sqrt()
     if not scale > 1e-6 * x.abs().max():

@@ -49,6 +49,7 @@ OPTIONS = {
     "strict": "--strict",
     "target_delay": "--distillation.SECTION.target_delay",
     "teacher": "--distillation.SECTION.teacher",
+    "text_normalization": "--text-normalization",
     "unlabelled_cuts": "--unlabelled-splits",
     "unlabelled_ratio": "--data.unlabelled_ratio",
     "vocab_size": "--vocab-size",

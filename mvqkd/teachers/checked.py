@@ -29,7 +29,9 @@ def blamed_on(name: str) -> Iterator[None]:
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        own = error.__traceback__ and error.__traceback__.tb_next  # the first is the call itself
+        own = error.__traceback__
+        while own and own.tb_next and own.tb_frame.f_globals["__name__"].startswith("mvqkd."):
+            own = own.tb_next
         lines = "".join(traceback.format_exception(type(error), error, own)).rstrip()
         raise UserError(
             f"{name} failed when mvqkd called it:\n{lines}", remedy="correct it, then go on"

@@ -54,12 +54,18 @@ def load_hugging_face_teacher(
         raise UserError(
             "Hugging Face teachers need transformers", remedy="pip install 'mvqkd[hf]'"
         ) from error
+    if not Path(name).is_dir() and (name.count("/") > 1 or name[0] in "/.~"):
+        raise UserError(
+            f"hf:{name}: there is no folder {name}",
+            remedy="give the folder of a checkpoint, or an id of huggingface.co",
+        )
     try:
         config = transformers.AutoConfig.from_pretrained(name, revision=revision)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
+        absent = "" if Path(name).is_dir() else "is no folder here, and "
         raise UserError(
-            f"hf:{name} cannot be read: {error}",
+            f"hf:{name} {absent}cannot be read: {error}",
             remedy="give a folder with config.json, preprocessor_config.json and "
             "model.safetensors, or an id of huggingface.co",
         ) from error
@@ -79,11 +85,17 @@ def load_hugging_face_teacher(
         raise UserError(f"hf:{name} is no Whisper", remedy=f"leave out {', '.join(options)}")
     recognizes = any(kind.endswith("ForCTC") for kind in config.architectures or [])
     kind = transformers.AutoModelForCTC if recognizes else transformers.AutoModel
+    _refuse_quantized(name, revision, config)
     transformers.utils.logging.disable_progress_bar()
-    model = _load_model(kind, name, revision)
     if family == "whisper":
         filters = torch.from_numpy(extractor.mel_filters)
-        return WhisperTeacher(model.get_encoder(), filters, layers, **options)
+        if config.architectures == ["WhisperEncoder"]:
+            alone = transformers.models.whisper.modeling_whisper.WhisperEncoder
+            encoder = _load_model(alone, name, revision)
+        else:
+            encoder = _load_model(kind, name, revision, unneeded="decoder.").get_encoder()
+        return WhisperTeacher(encoder, filters, layers, **options)
+    model = _load_model(kind, name, revision)
     backbone = HuggingFaceBackbone(model.base_model, layers)
     ctc = None
     if recognizes and backbone.num_layers in backbone.wanted:
@@ -144,7 +156,40 @@ class HuggingFaceBackbone(nn.Module):
         self._found[index] = output[0] if isinstance(output, tuple) else output
 
 
-def _load_model(kind: Any, name: str, revision: str | None) -> Any:
+def _refuse_quantized(name: str, revision: str | None, config: Any) -> None:
+    """Weights of 8 bits and less are no floating-point numbers, or those of a teacher with errors:
+    what libraries make of them differs, down to noise where the scales are not read.
+
+    Raises:
+        UserError: the checkpoint has such weights.
+    """
+    from safetensors import SafetensorError, safe_open
+    from transformers.utils import cached_file
+
+    quantization = getattr(config, "quantization_config", None) or {}
+    stored = {str(quantization.get("quant_method"))} if quantization else set()
+    path = cached_file(
+        name, "model.safetensors", revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    if path and not stored:
+        try:
+            with safe_open(path, "pt") as file:
+                parts = [file.get_slice(key) for key in file.keys()]  # noqa: SIM118
+                stored = {p.get_dtype() for p in parts if len(p.get_shape()) > 1}
+        except SafetensorError:
+            return  # loading says what is wrong
+    if wrong := stored - {"F64", "F32", "F16", "BF16"}:
+        raise UserError(
+            f"the weights of hf:{name} are quantized ({', '.join(sorted(wrong))})",
+            remedy="give the checkpoint that it was made of, with weights of 16 or 32 bits",
+        )
+
+
+def _load_model(
+    kind: Any, name: str, revision: str | None, unneeded: str = "masked_spec_embed"
+) -> Any:
+    """A network whose weights are all in the checkpoint, but for those with `unneeded` in their
+    names; that of masking is used in training only."""
     from safetensors import SafetensorError
 
     try:
@@ -157,9 +202,8 @@ def _load_model(kind: Any, name: str, revision: str | None) -> Any:
             remedy="fetch the checkpoint's model.safetensors whole (in a clone: git lfs pull), as "
             "it belongs to its config.json; or give another folder, or an id of huggingface.co",
         ) from error
-    # A freshly initialized weight would make noise of the targets. That of masking is used in
-    # training only.
-    if absent := [key for key in report["missing_keys"] if not key.endswith("masked_spec_embed")]:
+    # A freshly initialized weight would make noise of the targets.
+    if absent := [key for key in report["missing_keys"] if unneeded not in key]:
         raise UserError(
             f"hf:{name} lacks {len(absent)} weights, as {sorted(absent)[0]}",
             remedy="the checkpoint is not of the architecture that its config.json names",

@@ -194,3 +194,30 @@ def test_download_without_network(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "--musan-dir, or go without: --musan no" in capsys.readouterr().err
     assert run("download_corpus", *options, "--splits", "dev-clean") == 1
     assert "name one of: dev-clean-2, train-clean-5" in capsys.readouterr().err
+
+
+def test_text_and_paths_of_manifests_are_as_the_options_say(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Manifests with paths relative to the folder of a user, read from another one."""
+    (tmp_path / "in").mkdir()
+    shutil.copytree(corpus / "LibriSpeech/dev-a", tmp_path / "user/wav")
+    first = run(
+        "prepare_manifests", "--data-dir", tmp_path / "a", "--corpus-dir", corpus,
+        "--train-splits", "dev-a",
+    )  # fmt: skip
+    assert first == 0
+    for kind in ("recordings", "supervisions"):
+        items = list(read_items(tmp_path / f"a/manifests/librispeech_{kind}_dev-a.jsonl.gz"))
+        for item in items:
+            for source in item.get("sources", ()):
+                source["source"] = source["source"].replace(f"{corpus}/LibriSpeech/dev-a", "wav")
+            item |= {"text": "½ CAT"} if kind == "supervisions" else {}
+        write_items(tmp_path / f"in/{kind}.jsonl.gz", items)
+    monkeypatch.chdir(tmp_path)
+    common = ("--corpus-dir", "in", "--train-splits", "in", "--text-normalization", "nfkc")
+    assert run("prepare_manifests", "--data-dir", tmp_path / "b", *common) == 1
+    common += ("--audio-root", tmp_path / "user")
+    assert run("prepare_manifests", "--data-dir", tmp_path / "b", *common) == 0
+    found = list(read_items(tmp_path / "b/manifests/librispeech_supervisions_in.jsonl.gz"))
+    assert len(found) == 4 and {item["text"] for item in found} == {"1⁄2 CAT"}

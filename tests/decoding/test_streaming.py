@@ -18,6 +18,7 @@ from mvqkd.decoding import (
     decode_chunked,
     decode_whole,
 )
+from mvqkd.geometry import DIGITAL_SILENCE
 from mvqkd.models import AsrModel
 
 Make = Callable[..., AsrModel]
@@ -108,6 +109,32 @@ def test_waveform_in_pieces_is_the_whole_utterance(make_transducer: Make) -> Non
     found = recognizer.hypotheses(session)
     assert found[0].tokens == expected[0][0].tokens
     assert len(found[0].tokens) > 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_a_broken_sample_is_told_and_costs_its_frames(
+    make_transducer: Make, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session goes on as one that received silence in its frames."""
+    model = make_transducer(vocab_size=20).float()
+    recognizer = StreamingRecognizer(
+        model.encoder, GreedySearch(model.transducer), chunk_size=4, left_context=8
+    )
+    samples = 0.1 * torch.randn(40000, generator=torch.Generator().manual_seed(0))
+    broken = samples.clone()
+    broken[16000] = value
+    session, expected = recognizer.open(), recognizer.open()
+    session.accept_waveform(broken)
+    features = OnlineFbank().accept(broken)
+    wrong = ~features.isfinite().all(dim=1)
+    assert 0 < int(wrong.sum()) <= 3
+    assert f"{int(wrong.sum())} frames of 10 ms are taken as silence" in caplog.text
+    expected.accept_features(torch.where(wrong[:, None], DIGITAL_SILENCE, features))
+    recognizer.decode([session, expected])
+    found, wanted = (recognizer.hypotheses(s)[0] for s in (session, expected))
+    assert found.tokens == wanted.tokens
+    assert any(frame > 28 for frame in found.frames)  # recognized after the sample, at frame 25
+    assert found.score == pytest.approx(wanted.score)
 
 
 def test_tail_padding_decodes_more_frames(make_transducer: Make) -> None:

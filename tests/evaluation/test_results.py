@@ -79,6 +79,8 @@ def write_experiment(root: Path, name: str, wrong: int, parameters: int) -> None
             "set": "test",
             "method": method,
             "suffix": "epoch-3-avg-1",
+            "utterances": 40,
+            "left_out": {"longer than 40 s": 2},
             "wer": scored.total.wer,
             "interval": list(wer_interval(scored.utterances)),
             "interval_by_speaker": list(wer_interval(scored.utterances, blocks=speakers(ids))),
@@ -309,6 +311,7 @@ def test_page(root: Path) -> None:
     for text in (
         "# Results of demo",
         "bootstrap over speakers",
+        "- test: 2 longer than 40 s (40 utterances are decoded).",
         "## Differences from baseline",
         "| smaller | test | greedy_search | +6.25 |",
         "![wer.png](wer.png)",

@@ -301,6 +301,15 @@ def test_sums_by_code():
     torch.testing.assert_close(sums_by_code(x, codes, 7), expected)
 
 
+def test_frames_of_any_size_that_float32_can_square():
+    x = clustered()
+    errors = [relative_error(Quantizer.fit(x * size, **SMALL), x * size) for size in (1e-12, 1e12)]
+    assert errors == pytest.approx([relative_error(Quantizer.fit(x, **SMALL), x)] * 2, rel=1e-2)
+    for size in (1e-19, 1e19):
+        with pytest.raises(ValueError, match=r"largest value .*e[-+].*scale them"):
+            Quantizer.fit(x * size, **SMALL)
+
+
 def test_too_few_or_equal_frames_are_refused():
     with pytest.raises(ValueError, match="15 frames cannot train codebooks of 16 entries"):
         Quantizer.fit(clustered(15), **SMALL)

@@ -67,6 +67,7 @@ def test_help_config_lists_every_field(bare):
         (["--training.num-epochs=0"], "training.num_epochs is '0'; allowed: 1 or more"),
         (["--speed-perturb", "1"], "--speed-perturb takes yes or no"),
         (["--musan", "maybe"], "--musan takes yes or no"),
+        (["--text-normalization", "NFD"], "--text-normalization takes identity, nfc or nfkc"),
         (["--on-the-fly"], "--on-the-fly needs a value"),
         (["--vocab-size", "many"], "--vocab-size takes a number"),
         (["--max-seconds", "1.2.3"], "--max-seconds takes a number"),
@@ -131,8 +132,10 @@ def commands(bare, tmp_path):
 def test_options_reach_the_programs(commands):
     stages = ["--stage", "0", "--stop-stage", "3"]
     options = ["--max-seconds", "18.5", "--vocab-size=77", "--on-the-fly", "yes"]
+    options += ["--text-normalization", "nfc"]
     printed = commands(*stages, *options, "--speed_perturb", "no", "--musan", "yes")
     assert "--max-seconds 18.5" in printed
+    assert "--text-normalization nfc" in printed
     assert "--vocab-size 77" in printed
     assert "--on-the-fly" in printed
     assert "--speed-perturb" not in printed
@@ -142,6 +145,7 @@ def test_options_reach_the_programs(commands):
     assert "--vocab-size 64" in printed
     assert "--speed-perturb" in printed
     assert "--on-the-fly" not in printed and "musan" not in printed
+    assert "--text-normalization" not in printed and "--audio-root" not in printed
 
 
 def test_a_number_may_begin_with_zero(commands):
@@ -170,6 +174,7 @@ def test_paths_are_those_of_the_users_folder(commands, tmp_path):
     printed = commands("--stage", "1", "--stop-stage", "1", *options, cwd=tmp_path)
     assert f"--corpus-dir {tmp_path}/corpus" in printed
     assert f"--data-dir {tmp_path}/d " in printed
+    assert f"--audio-root {tmp_path} " in printed  # of relative paths in manifests
     options += ["--exp", "mvq", "--distillation.codes.quantizer.file", "q.pt"]
     options += ["--distillation.embeddings.targets", "e", "--distillation.quantizer", "old.pt"]
     options += ["--distillation.codes.teacher", "hf:teacher?position_directions=10"]

@@ -15,7 +15,8 @@ from mvqkd.teachers import load_teacher
 from tests.teachers.conftest import VARIANTS
 
 transformers = pytest.importorskip("transformers")
-load_file = pytest.importorskip("safetensors.torch").load_file
+safetensors = pytest.importorskip("safetensors.torch")
+load_file, save_file = safetensors.load_file, safetensors.save_file
 Save = Callable[..., Path]
 
 
@@ -173,6 +174,36 @@ def test_weights_of_another_size_are_refused(save_variant: Save, tmp_path: Path)
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     with pytest.raises(UserError, match=f"the weights of hf:{folder} cannot be read: "):
         load_teacher(f"hf:{folder}", [1])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, None])
+def test_weights_of_8_bits_are_refused(
+    save_variant: Save, tmp_path: Path, dtype: torch.dtype | None
+) -> None:
+    folder = copy(save_variant("hubert-large"), tmp_path)
+    if dtype is None:
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        path = folder / "model.safetensors"
+        weights = {name: x.to(dtype) for name, x in load_file(path).items()}
+        save_file(weights, path, metadata={"format": "pt"})
+    named = r"quantized \((I8|F8_E4M3|bitsandbytes)\)\n.*16 or 32 bits"
+    with pytest.raises(UserError, match=named):
+        load_teacher(f"hf:{folder}", [1])
+
+
+@pytest.mark.parametrize("name", ["/none/x", "./x", "models/none/x"])
+def test_a_folder_that_is_missing_is_no_name_on_the_hub(name: str) -> None:
+    with pytest.raises(UserError, match=f"there is no folder {name}"):
+        load_teacher(f"hf:{name}", [1])
+
+
+def test_a_name_that_may_be_either_is_said_to_be_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="hf:models/none is no folder here, and cannot be read"):
+        load_teacher("hf:models/none", [1])
 
 
 FLAT = {"<pad>": 0, "<unk>": 1, "|": 2, "A": 3, "B": 4, "C": 5}

@@ -62,6 +62,32 @@ def test_the_whole_window_is_what_the_library_gives(save_variant: Save) -> None:
         close(layers, library_forward(folder, wave))
 
 
+@pytest.mark.parametrize("kind", ["encoder", "no decoder", "classifier"])
+def test_a_folder_without_a_decoder_is_enough(
+    save_variant: Save, tmp_path: Path, kind: str
+) -> None:
+    folder = save_variant("whisper")
+    model = transformers.WhisperModel.from_pretrained(folder)
+    if kind == "encoder":
+        model.get_encoder().save_pretrained(tmp_path)
+    elif kind == "classifier":
+        other = transformers.WhisperForAudioClassification(model.config)
+        other.encoder.load_state_dict(model.encoder.state_dict())
+        other.save_pretrained(tmp_path)
+    else:
+        model.save_pretrained(tmp_path)
+        safetensors = pytest.importorskip("safetensors.torch")
+        weights = safetensors.load_file(tmp_path / "model.safetensors")
+        kept = {name: x for name, x in weights.items() if "decoder" not in name}
+        safetensors.save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    transformers.WhisperFeatureExtractor().save_pretrained(tmp_path)
+    waves = noise(1.0, 0.5)
+    expected = embed(f"hf:{folder}", waves, [1, 3])
+    for found, wanted in zip(embed(f"hf:{tmp_path}", waves, [1, 3]), expected, strict=True):
+        for layer, x in found.items():
+            torch.testing.assert_close(x, wanted[layer], atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("silence", [0, 0.5])
 def test_an_utterance_does_not_depend_on_its_batch(save_variant: Save, silence: float) -> None:
     uri = f"hf:{save_variant('whisper')}?silence={silence}"

@@ -42,6 +42,6 @@ def read_excluded(lang_dir: str | Path, cuts_path: str | Path, *, ctc: bool = Fa
             f"{path} is missing: the tokens of {cuts_path} were not checked against its frames",
             step="tokens",
         )
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
     fields = [line.split("\t") for line in lines if line.strip()]
     return {utterance for utterance, *more in fields if ctc or more[1:] != ["ctc"]}

@@ -27,7 +27,7 @@ from mvqkd.storage.files import atomic_path
 from mvqkd.storage.jsonl import fingerprint, read_lines, stem
 
 _ARRAYS = ("ids", "lines", "line_offsets", "seconds", "num_frames", "tokens", "token_offsets")
-_VERSION = 1
+_VERSION = 2
 
 
 class CutIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from mvqkd.storage.files import atomic_path, write_text
 
 SPECIAL_TOKENS = ("<blk>", "<sos/eos>", "<unk>")
 """Ids 0, 1 and 2, see `mvqkd.geometry`."""
+_UNK = SPECIAL_TOKENS[UNK]
+_SPACE = "▁"
+"""sentencepiece's mark of a space in tokens."""
 
 
 class Tokenizer:
@@ -64,13 +68,50 @@ class Tokenizer:
         """Number of tokens, blank included."""
         return len(self.tokens)
 
+    def normalize(self, text: str) -> str:
+        """A text as the model spells it: what `decode` gives for the tokens of `encode`, but for
+        characters that it does not know. Models that are trained here change nothing but spaces;
+        others (icefall's) may normalize. References are compared in this spelling."""
+        parts = (self._processor.normalize(part) for part in text.split(_UNK))
+        return f" {_UNK} ".join(part.replace(_SPACE, " ").strip(" ") for part in parts).strip(" ")
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of a transcript; characters that the model does not know become `<unk>`."""
-        return self._processor.encode(text)
+        """Token ids of a transcript; `<unk>` is one, and so are characters that the model does not
+        know.
+
+        Raises:
+            UserError: it has `<blk>` or `<sos/eos>`, which no transcript can have.
+        """
+        first, *others = text.split(_UNK)
+        ids = self._processor.encode(first)
+        for part in others:
+            ids += [UNK, *self._processor.encode(part)]
+        if ids and min(ids) < UNK:
+            raise UserError(
+                f"the transcript {text[:100]!r} has {self.tokens[min(ids)]}, which is a token that "
+                "is no text",
+                remedy="leave it out of the transcript",
+                step="manifests",
+            )
+        return ids
+
+    def unknown(self, text: str) -> set[str]:
+        """Characters of a transcript that the model cannot spell."""
+        found: set[str] = set()
+        for part in text.split(_UNK):
+            ids = self._processor.encode(part)
+            if UNK in ids:
+                pieces = self._processor.encode(part, out_type=str)
+                found.update(*(piece for i, piece in zip(ids, pieces, strict=True) if i == UNK))
+        return found - {_SPACE}
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; blanks and `<sos/eos>` are omitted, `<unk>` becomes ` ⁇ `."""
-        return self._processor.decode([int(i) for i in ids if i >= UNK])
+        """The text of token ids; blanks and `<sos/eos>` are omitted, `<unk>` is a word."""
+        words: list[str] = []
+        for known, group in itertools.groupby((int(i) for i in ids if i >= UNK), UNK.__ne__):
+            run = list(group)
+            words += [self._processor.decode(run)] if known else [_UNK] * len(run)
+        return " ".join(filter(None, words))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path) -> Tokenizer:
@@ -90,11 +131,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=(text.replace(_UNK, " ") for text in texts),
             model_writer=model,
             vocab_size=vocab_size,
             model_type="bpe",
             character_coverage=1.0,
+            # Text is normalized once, in the manifests, for training and for references.
+            normalization_rule_name="identity",
             # Longer lines than this many bytes are silently ignored by sentencepiece.
             max_sentence_length=1 << 24,
             user_defined_symbols=list(SPECIAL_TOKENS[:2]),

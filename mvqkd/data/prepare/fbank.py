@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
+from mvqkd.data.prepare.speeds import speeds_of
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract, fbank
 from mvqkd.features.reading import read_audio
@@ -131,7 +132,8 @@ def store_features(
     Args:
         cuts: as `manifest_cuts` or `noise_cuts` make them.
         output: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
-        speeds: factors; copies at other speeds than 1 are named `<id>_sp<factor>`.
+        speeds: factors; copies at other speeds than 1 are named `<id>_sp<factor>`. Those that are
+            among the cuts are not made again, see `speeds_of`.
         num_jobs: processes.
         strict: write no manifest when a cut's audio is unreadable.
         audio: identifies the state of the audio files; if it has changed, everything is extracted
@@ -163,8 +165,13 @@ def store_features(
         _report_path(output).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    each = speeds_of(cuts, speeds)
     shards = [
-        _Shard(items[first : first + _SHARD_SIZE], tuple(speeds), folder / f"{number:06d}")
+        _Shard(
+            items[first : first + _SHARD_SIZE],
+            each[first : first + _SHARD_SIZE],
+            folder / f"{number:06d}",
+        )
         for number, first in enumerate(range(0, len(items), _SHARD_SIZE))
     ]
     hours = _extract_missing(name, shards, num_jobs)
@@ -201,7 +208,11 @@ def store_cuts(cuts: Sequence[MonoCut], output: Path, *, speeds: Sequence[float]
         output: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
         speeds: as of `store_features`.
     """
-    results = [_at_speed(cut, speed).to_dict() for cut in cuts for speed in speeds]
+    results = [
+        _at_speed(cut, speed).to_dict()
+        for cut, own in zip(cuts, speeds_of(cuts, speeds), strict=True)
+        for speed in own
+    ]
     stamp = fingerprint(_VERSION, results)
     if not _is_done(output, stamp, {}):
         _write(output, results, PreparationReport(stem(output)), stamp, {}, None, audio="")
@@ -261,7 +272,8 @@ class _Shard:
     """A piece of work for one process."""
 
     cuts: list[dict[str, Any]]
-    speeds: tuple[float, ...]
+    speeds: list[tuple[float, ...]]
+    """Of each cut."""
     stem: Path
 
     @property
@@ -275,7 +287,11 @@ class _Shard:
 
     @property
     def seconds(self) -> float:
-        return sum(cut["duration"] / speed for cut in self.cuts for speed in self.speeds)
+        return sum(
+            cut["duration"] / speed
+            for cut, speeds in zip(self.cuts, self.speeds, strict=True)
+            for speed in speeds
+        )
 
     def is_done(self) -> bool:
         """Whether all of it is there, without failures."""
@@ -324,9 +340,9 @@ def _begin_worker() -> None:
 def _extract_shard(shard: _Shard) -> None:
     items: list[dict[str, Any]] = []
     with atomic_path(shard.archive) as partial, open(partial, "wb") as file:
-        for item in shard.cuts:
+        for item, speeds in zip(shard.cuts, shard.speeds, strict=True):
             cut = deserialize_item(item)
-            for speed in shard.speeds:
+            for speed in speeds:
                 copy = _at_speed(cut, speed)
                 try:
                     samples = read_audio(copy)

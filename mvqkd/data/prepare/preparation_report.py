@@ -25,6 +25,7 @@ class PreparationReport:
         self.name = name
         self._left_out: dict[str, dict[str, str]] = defaultdict(dict)
         self._changed: dict[str, dict[str, str]] = defaultdict(dict)
+        self._not_used: dict[str, list[str]] = defaultdict(list)
 
     def leave_out(self, utterance: str, kind: str, detail: str = "") -> None:
         """Note that an utterance is left out, and why: a kind that is counted, and details."""
@@ -33,6 +34,10 @@ class PreparationReport:
     def change(self, utterance: str, kind: str, detail: str = "") -> None:
         """Note that an utterance is kept, but not as it was."""
         self._changed[kind][utterance] = detail
+
+    def not_used(self, file: str, why: str) -> None:
+        """Note a file that belongs to no utterance."""
+        self._not_used[why].append(file)
 
     def check(self, *, strict: bool) -> None:
         """Log the counts.
@@ -44,6 +49,10 @@ class PreparationReport:
             logging.warning("%s: %s: %s", self.name, kind, _summary(utterances))
         for kind, utterances in sorted(self._left_out.items()):
             logging.warning("%s: left out, %s: %s", self.name, kind, _summary(utterances))
+        for why, files in sorted(self._not_used.items()):
+            logging.warning(
+                "%s: files not used, %s: %s", self.name, why, _summary(dict.fromkeys(files, ""))
+            )
         if strict and self._left_out:
             problems = "; ".join(
                 f"{kind}: {_summary(utterances)}"
@@ -61,7 +70,8 @@ class PreparationReport:
             path,
             {"name": self.name}
             | facts
-            | {"left_out": _table(self._left_out), "changed": _table(self._changed)},
+            | {"left_out": _table(self._left_out), "changed": _table(self._changed)}
+            | {"not_used": {why: sorted(files) for why, files in sorted(self._not_used.items())}},
         )
 
 

@@ -69,7 +69,7 @@ def prepare_tokenizer(
 
     Raises:
         UserError: the transcripts do not give that many tokens, or a model that was brought has
-            another number.
+            another number or cannot spell them.
     """
     stamp = fingerprint(texts, vocab_size)
     report_path = lang_dir / "bpe.report.json"
@@ -79,7 +79,7 @@ def prepare_tokenizer(
         logging.info("%s: done before, %d tokens", lang_dir, vocab_size)
         return Tokenizer.load(lang_dir)
     if outputs[1].is_file() and done.get("brought", not report_path.is_file()):
-        return _take(lang_dir, vocab_size)
+        return _take(lang_dir, vocab_size, texts)
     if done.get("fingerprint"):
         logging.warning(
             "%s is trained again, for other transcripts than before: models that were trained with "
@@ -95,7 +95,7 @@ def prepare_tokenizer(
     return tokenizer
 
 
-def _take(lang_dir: Path, vocab_size: int) -> Tokenizer:
+def _take(lang_dir: Path, vocab_size: int, texts: Sequence[str]) -> Tokenizer:
     """A model that was put there."""
     tokenizer = Tokenizer.load(lang_dir)
     if tokenizer.vocab_size != vocab_size:
@@ -104,6 +104,27 @@ def _take(lang_dir: Path, vocab_size: int) -> Tokenizer:
             remedy=f"put it into lang_bpe_{tokenizer.vocab_size}, with the same end if "
             f"{lang_dir.name} has one, and ask for as many",
             parameters=("vocab_size",),
+        )
+    unknown = [tokenizer.unknown(text) for text in texts]
+    if characters := sorted(set().union(*unknown)):
+        raise UserError(
+            f"{lang_dir / 'bpe.model'}, which was brought, cannot spell "
+            f"{sum(map(bool, unknown))} of {len(texts)} training transcripts: it does not have "
+            f"{' '.join(characters[:50])}",
+            remedy="bring a model of such transcripts, change them to what it has (case, "
+            "normalization), or delete it, and one is trained",
+            parameters=("text_normalization",),
+        )
+    changed = [text for text in texts if tokenizer.normalize(text) != text]
+    if changed:
+        logging.warning(
+            "%s changes %d of %d training transcripts: %r to %r. References are compared as it "
+            "spells them",
+            lang_dir / "bpe.model",
+            len(changed),
+            len(texts),
+            changed[0][:100],
+            tokenizer.normalize(changed[0])[:100],
         )
     write_tokens(tokenizer, lang_dir)
     write_json(lang_dir / "bpe.report.json", {"vocab_size": vocab_size, "brought": True})
@@ -128,7 +149,7 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
     Raises:
         UserError: a file is missing or damaged; or as above.
     """
-    index = open_index(cuts_path, lang_dir)
+    index, tokenizer = open_index(cuts_path, lang_dir), Tokenizer.load(lang_dir)
     report = PreparationReport(index.source.name)
     output = excluded_path(lang_dir, cuts_path)
     lines: list[str] = []
@@ -137,8 +158,9 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
         zip(index.ids, encoder_frames(index.num_frames).tolist(), strict=True)
     ):
         utterance, tokens = name.decode(), index.tokens(i)
-        if (tokens == UNK).any():
-            report.change(utterance, "characters that the training transcripts do not have")
+        if (tokens == UNK).any() and (unknown := tokenizer.unknown(transcript(index.cut(i)))):
+            kind = "characters that bpe.model does not have"
+            report.change(utterance, kind, " ".join(sorted(unknown)))
         repeats = int((tokens[1:] == tokens[:-1]).sum())
         if num_frames < max(1, len(tokens)):
             detail = f"{len(tokens)} tokens in {num_frames} encoder frames"

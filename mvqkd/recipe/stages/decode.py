@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def decode_experiment(
     device: str | None = None,
     num_workers: int = 1,
     force: bool = False,
+    left_out: Mapping[str, Mapping[str, int]] | None = None,
 ) -> None:
     """Decode each set with each method; what is there with the same settings is kept.
 
@@ -98,6 +99,7 @@ def decode_experiment(
         device: `cpu` or `cuda`; None: `cuda` where there is a GPU.
         num_workers: processes that read features.
         force: decode again whatever is there.
+        left_out: for each set, how many utterances of the corpus are not in it, by reason.
 
     Raises:
         UserError: weights, manifests or settings that do not go together.
@@ -110,11 +112,14 @@ def decode_experiment(
         suffix = weights.suffix + chunks.suffix + _search_suffix(config, method)
         for name, cuts in sets.items():
             settings = _settings(config, method, chunks, weights, cuts, lang_dir)
+            missing = dict((left_out or {}).get(name, {}))
             path = exp_dir / method / f"result-{name}-{suffix}.json"
             saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             if saved.get("settings") == settings and not force:
                 logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
                 logging.info("kept %s; --force decodes again", path)
+                if left_out is not None and saved.get("left_out") != missing:
+                    write_json(path, saved | {"left_out": missing})
                 continue
             path.unlink(missing_ok=True)
             model = weights.model(place)
@@ -146,6 +151,11 @@ def decode_experiment(
                     "method": method,
                     "suffix": suffix,
                     "settings": settings,
+                    "left_out": missing,
+                    "references_changed": sum(
+                        tokenizer.normalize(utterance.text).split() != utterance.text.split()
+                        for utterance in found
+                    ),
                     **_measures(scored, characters, timing),
                     **_circumstances(model, place),
                 },
@@ -222,7 +232,7 @@ def _write_files(
     scored = score(
         Transcript(
             utterance.id,
-            utterance.text.split(),
+            tokenizer.normalize(utterance.text).split(),
             tokenizer.decode(utterance.hypotheses[0].tokens).split(),
         )
         for utterance in found

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from mvqkd.data.folder import DataFolder
+from mvqkd.data.prepare.preparation_report import read_report
 from mvqkd.data.splits import expand_splits
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import differences, load_config
 from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.remedies import run_command
 from mvqkd.recipe.run_folder import lang_name
+from mvqkd.storage.jsonl import stem
 
 
 def decoding_inputs(
@@ -68,6 +70,28 @@ def decoding_inputs(
     hours = trained.data.labelled_hours
     lang_dir = data.lang(vocab_size, hours) if name is None else data.root / name
     return loaded.config.decoding, {split: data.cuts(split) for split in chosen}, lang_dir
+
+
+def left_out(data_dir: Path, splits: Iterable[str]) -> dict[str, dict[str, int]]:
+    """For each split, how many utterances the corpus has that are not decoded, by reason.
+
+    Args:
+        data_dir: prepared data.
+        splits: their names.
+    """
+    data = DataFolder(data_dir)
+    found = {}
+    for split in splits:
+        cuts = data.cuts(split)
+        reports = [data.report(split), cuts.with_name(f"{stem(cuts)}.report.json")]
+        reasons: dict[str, int] = {}
+        for report in map(read_report, reports):
+            for kind, entry in report.get("left_out", {}).items():
+                if kind == "too long" and report.get("max_seconds"):
+                    kind = f"longer than {report['max_seconds']:g} s"
+                reasons[kind] = reasons.get(kind, 0) + entry["count"]
+        found[split] = reasons
+    return found
 
 
 def complete_names(argv: Sequence[str] | None = None) -> list[str]:

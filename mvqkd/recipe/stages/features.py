@@ -48,13 +48,15 @@ def compute_features(
                 if on_the_fly:
                     store_cuts(cuts, data.cuts(split), speeds=speeds)
                     continue
+                report = read_report(data.report(split))
                 store_features(
                     cuts,
                     data.cuts(split),
                     speeds=speeds,
                     num_jobs=num_jobs,
                     strict=strict,
-                    audio=read_report(data.report(split)).get("fingerprint", ""),
+                    # One of an older version has one fingerprint for all.
+                    audio=report.get("audio", report.get("fingerprint", "")),
                 )
         if musan:
             # Always stored: noise is read many times.

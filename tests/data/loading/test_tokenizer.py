@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import pickle
 import re
 from pathlib import Path
 
 import pytest
+import sentencepiece
 
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
 from mvqkd.errors import UserError
@@ -62,3 +64,67 @@ def test_load_refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "bpe.model").write_bytes(b"no model")
     with pytest.raises(UserError, match="not a sentencepiece model"):
         Tokenizer.load(tmp_path)
+
+
+def rich(tmp_path: Path, rule: str) -> Tokenizer:
+    """A model that normalizes as the rule says, as it may be brought."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(RICH),
+        model_writer=model,
+        vocab_size=70,
+        model_type="bpe",
+        character_coverage=1.0,
+        normalization_rule_name=rule,
+        user_defined_symbols=["<blk>", "<sos/eos>"],
+        unk_id=2,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    return Tokenizer(model.getvalue())
+
+
+RICH = ["½ … ﬁne ＡＢ Ⅷ", "می‌خواهم کتاب", "น้ำ ทำ", "cafe\u0301 caf\u00e9", "x\u00a0y z\u200bw"] * 3
+"""English, Persian with a joiner, Thai, both compositions of an accent, odd spaces."""
+
+
+def test_text_survives_in_any_script(tmp_path: Path) -> None:
+    """A perfect recognizer has no errors: identity, unless a model normalizes, on both sides."""
+    ours = train_tokenizer(RICH, 70, tmp_path)
+    for text in RICH:
+        assert ours.decode(ours.encode(text)) == ours.normalize(text) == text
+    brought = rich(tmp_path, "nmt_nfkc")
+    for text in RICH:
+        spelled = brought.normalize(text)
+        assert brought.decode(brought.encode(text)) == spelled
+    assert brought.normalize("½ …") == "1⁄2 ..."  # on the side of the references, too
+    assert brought.normalize("می‌خواهم") != "می‌خواهم"
+
+
+def test_unk_in_transcripts_is_one_token(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer([*TEXTS, "THE <unk> SAT"], 40, tmp_path)
+    assert not {"<", ">", "u", "k"} & set("".join(tokenizer.tokens[3:]))
+    the, sat = tokenizer.encode("THE"), tokenizer.encode("SAT")
+    for text in ("THE <unk> SAT", "THE<unk>SAT"):
+        assert tokenizer.encode(text) == [*the, 2, *sat]
+        assert tokenizer.decode(tokenizer.encode(text)) == tokenizer.normalize(text)
+        assert tokenizer.normalize(text) == "THE <unk> SAT"
+        assert tokenizer.unknown(text) == set()
+    assert tokenizer.encode("<unk>") == [2]
+    assert tokenizer.decode([2, 2, *the]) == "<unk> <unk> THE"
+
+
+@pytest.mark.parametrize("token", ["<blk>", "<sos/eos>"])
+def test_tokens_that_are_no_text_are_refused(tmp_path: Path, token: str) -> None:
+    tokenizer = train_tokenizer(TEXTS, 40, tmp_path)
+    with pytest.raises(UserError, match=f"A {token} DOG.*has {token}"):
+        tokenizer.encode(f"A {token} DOG")
+
+
+def test_unknown_characters_are_named(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS, 40, tmp_path)
+    assert tokenizer.unknown("THE CAT") == set()
+    assert tokenizer.unknown("the ŽLUŤ CAT") == {"t", "h", "e", "Ž", "Ť"} | (
+        set("LU") - set("".join(TEXTS))
+    )

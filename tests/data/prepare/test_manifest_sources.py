@@ -14,7 +14,8 @@ import soundfile
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
 
 from mvqkd.data.prepare.audio_files import Fault, probe_recording
-from mvqkd.data.prepare.manifests import prepare_musan
+from mvqkd.data.prepare.fbank import noise_cuts
+from mvqkd.data.prepare.noises import prepare_musan
 from mvqkd.errors import UserError
 from mvqkd.storage.jsonl import read_items
 from tests.data.prepare.manifests import ids, report, run
@@ -134,8 +135,32 @@ def test_musan(tmp_path: Path, make_speech: MakeSpeech) -> None:
         for item in read_items(path)
     }
     assert found == {"music-1", "speech-1", "noise-1"}
-    with pytest.raises(UserError, match=r"no \*.wav\n.*folder that has MUSAN"):
+    with pytest.raises(UserError, match=r"has no audio\n.*folder that has MUSAN"):
         prepare_musan(tmp_path / "out", tmp_path / "out", num_jobs=1, strict=False)
+
+
+def test_noises_of_equal_names(tmp_path: Path) -> None:
+    """Each is used, links and other suffixes too, and their windows have ids of their own."""
+    for kind, number in (("music", 1), ("speech", 2), ("noise", 3)):
+        for n, folder in enumerate(("a", "b")):
+            home = tmp_path / "noises" / kind / folder
+            home.mkdir(parents=True)
+            value = number / 10 + n / 100
+            soundfile.write(home / "0001.WAV", np.full(16000, value), 16000, format="WAV")
+    soundfile.write(tmp_path / "own.flac", np.full(16000, 0.4), 16000)
+    (tmp_path / "noises/noise/own.flac").symlink_to(tmp_path / "own.flac")
+    prepare_musan(tmp_path / "noises", tmp_path / "out", num_jobs=1, strict=True)
+    cuts = noise_cuts(tmp_path / "out")
+    found = {cut.id: round(float(cut.load_audio()[0, 0]), 2) for cut in cuts}
+    assert found == {
+        "music-a-0001.WAV-0": 0.1,
+        "music-b-0001.WAV-0": 0.11,
+        "noise-a-0001.WAV-0": 0.3,
+        "noise-b-0001.WAV-0": 0.31,
+        "own-0": 0.4,
+        "speech-a-0001.WAV-0": 0.2,
+        "speech-b-0001.WAV-0": 0.21,
+    }
 
 
 def test_parts_without_transcripts(corpus: Path, tmp_path: Path, make_speech: MakeSpeech) -> None:

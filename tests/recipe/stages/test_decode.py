@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import Any
 
 import kaldialign
 import pytest
+import sentencepiece
 import torch
 
 from mvqkd.checkpoints.files import save_checkpoint
 from mvqkd.data.loading.batch import Batch, collate
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
+from mvqkd.decoding.hypothesis import Hypothesis
+from mvqkd.decoding.split import Recognized
 from mvqkd.errors import UserError
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.recipe.build import build_student, describe_model
@@ -206,3 +210,43 @@ def test_chunks() -> None:
     for odd in ({"chunk_size": 5}, {"left_context": 33}):
         with pytest.raises(UserError, match="pairs of frames"):
             choose_chunks(DecodingConfig(**odd), half_rate)
+
+
+def test_what_is_left_out_and_respelled_is_in_the_results(
+    run: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    def results() -> list[dict[str, Any]]:
+        paths = sorted((tmp_path / "exp").glob("*/result-dev-*.json"))
+        return [json.loads(path.read_text()) for path in paths]
+
+    run(CONFIG)
+    (result,) = results()
+    assert (result["left_out"], result["references_changed"]) == ({}, 0)
+    run(CONFIG, left_out={"dev": {"longer than 40 s": 2}})  # decoded before
+    (other,) = results()
+    assert other == result | {"left_out": {"longer than 40 s": 2}}
+
+
+def test_a_perfect_recognizer_has_no_errors_with_a_model_that_normalizes(tmp_path: Path) -> None:
+    """References are compared as the model spells them."""
+    model = io.BytesIO()
+    texts = ["½ … می‌خواهم", "A ﬁne DAY"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 3),
+        model_writer=model,
+        vocab_size=30,
+        model_type="bpe",
+        user_defined_symbols=["<blk>", "<sos/eos>"],
+        unk_id=2,
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    tokenizer = Tokenizer(model.getvalue())
+    found = [
+        Recognized(name, text, [Hypothesis(tokenizer.encode(text), [], 0.0)])
+        for name, text in zip("ab", texts, strict=True)
+    ]
+    result = tmp_path / "result-dev-x.json"
+    scored = decode._write_files(result, found, tokenizer, "dev", "greedy_search", 0)
+    assert scored.total.errors == 0 and scored.total.words == 7

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from mvqkd.data.folder import DataFolder
+from mvqkd.data.prepare.preparation_report import PreparationReport
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import save_config
 from mvqkd.recipe.config.schema import DataConfig, DecodingConfig, ExperimentConfig
-from mvqkd.recipe.stages.decode_options import complete_names, decoding_inputs
+from mvqkd.recipe.stages.decode_options import complete_names, decoding_inputs, left_out
 
 SPLITS = {"train": ["train-a"], "dev": ["dev-a"], "test": ["test-a", "test-b"]}
 
@@ -75,3 +76,18 @@ def test_what_was_trained_cannot_be_changed(exp, data):
 )
 def test_names_of_settings_need_no_section(argv, completed):
     assert complete_names(argv) == completed
+
+
+def test_what_the_test_sets_lack_is_counted_by_reason(data):
+    report = PreparationReport("test-a")
+    for number in range(3):
+        report.leave_out(f"long-{number}", "too long", "41.000 s")
+    report.leave_out("silent", "transcript empty")
+    report.write(data.report("test-a"), max_seconds=40.0)
+    unreadable = PreparationReport("test-a")
+    unreadable.leave_out("gone", "audio unreadable")
+    unreadable.write(data.fbank / "x_cuts_test-a.report.json")
+    assert left_out(data.root, ["test-a", "test-b"]) == {
+        "test-a": {"longer than 40 s": 3, "transcript empty": 1, "audio unreadable": 1},
+        "test-b": {},
+    }
