@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import shlex
@@ -26,6 +27,9 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     and exits with status 1, an interruption by Ctrl-C with 130; everything else is a defect and
     keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of an ASCII terminal: transcripts are not
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )

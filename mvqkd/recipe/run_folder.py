@@ -84,7 +84,7 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
             weights mean, or was fed with other data; or it has no checkpoint to go on from.
     """
     config_path, data_path = exp_dir / _CONFIG, exp_dir / _DATA
-    if not config_path.is_file():
+    if not config_path.is_file() or not has_weights(exp_dir):
         return False
     before = load_config(config_path).config
     changed = differences(before, experiment)
@@ -111,6 +111,12 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
         return True
     _refuse_lost_checkpoints(exp_dir)
     return False
+
+
+def has_weights(exp_dir: Path) -> bool:
+    """Whether a training left anything in its folder that another configuration would spoil; one
+    that failed before its first checkpoint has not."""
+    return any(exp_dir.glob("*.pt"))
 
 
 def _refuse_lost_checkpoints(exp_dir: Path) -> None:
@@ -203,7 +209,7 @@ def write_distillation(exp_dir: Path, descriptions: dict[str, dict[str, Any]]) -
     Raises:
         UserError: the folder's training began with codes of another quantizer.
     """
-    before = read_distillation(exp_dir)
+    before = read_distillation(exp_dir) if has_weights(exp_dir) else {}
     for name, description in descriptions.items():
         was, now = (
             before.get(name, description).get("quantizer_id"),

@@ -42,6 +42,17 @@ def test_status_and_last_words(work: str, status: int, words: str, launched: boo
     assert words in result.stdout + result.stderr
 
 
+def test_an_ascii_terminal_gets_every_transcript() -> None:
+    program = (
+        "from mvqkd.recipe.program import run_program\nrun_program(lambda: print('caf\\u00e9'))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, env=environment, timeout=60
+    )
+    assert (result.returncode, result.stdout) == (0, b"caf\\xe9\n")
+
+
 def test_a_process_of_torchrun_leaves_its_threads_behind() -> None:
     program = (
         "import threading\n"

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ from mvqkd.recipe.run_folder import (
     describe_data,
     lang_name,
     write_distillation,
-    write_folder,
 )
+from mvqkd.recipe.run_folder import write_folder as begin_folder
 from mvqkd.storage.jsonl import read_items, write_items
 from tests.data.conftest import prepare, write_part
 
@@ -44,6 +45,12 @@ def data(prepared: Path, tmp_path: Path) -> Path:
 def describe(data: Path, **more: list[Path]) -> dict:
     fbank = data / "fbank"
     return describe_data([fbank / TRAIN], [fbank / DEV], data / "lang_bpe_30", **more)
+
+
+def write_folder(exp: Path, *arguments: Any) -> None:
+    """Of a training that came to a checkpoint."""
+    begin_folder(exp, *arguments)
+    (exp / "checkpoint-1.pt").touch()
 
 
 def other_speeds(data: Path) -> None:
@@ -100,6 +107,18 @@ def test_trainings_from_before_fingerprints_go_on_and_get_them(data: Path, tmp_p
         check_folder(exp, experiment, describe(data))
 
 
+def test_a_training_that_failed_before_its_first_checkpoint_blocks_nothing(
+    data: Path, tmp_path: Path
+) -> None:
+    wrong, right = ExperimentConfig(), ExperimentConfig()
+    wrong.model.dim = 8
+    begin_folder(tmp_path, wrong, describe(data), data / "lang_bpe_30")
+    assert not check_folder(tmp_path, right, describe(data))
+    (tmp_path / "checkpoint-1.pt").touch()
+    with pytest.raises(UserError, match=r"model\.dim: 8 -> 256"):
+        check_folder(tmp_path, right, describe(data))
+
+
 def test_unlabelled_splits_cannot_come_or_go(data: Path, tmp_path: Path) -> None:
     alone, experiment = describe(data), ExperimentConfig()
     more = describe(data, unlabelled_cuts=[data / "fbank" / DEV])
@@ -125,6 +144,7 @@ def test_epochs_are_not_trained_over_when_checkpoints_are_lost(
 ) -> None:
     exp, experiment = tmp_path / "exp", ExperimentConfig()
     write_folder(exp, experiment, describe(data), data / "lang_bpe_30")
+    (exp / "checkpoint-1.pt").unlink()
     for name in files:
         (exp / name).touch()
     if not lost:
@@ -137,7 +157,7 @@ def test_epochs_are_not_trained_over_when_checkpoints_are_lost(
 
 def test_a_finished_training_without_checkpoints_gets_no_longer(data: Path, tmp_path: Path) -> None:
     exp, experiment = tmp_path / "exp", ExperimentConfig()
-    write_folder(exp, experiment, describe(data), data / "lang_bpe_30")
+    begin_folder(exp, experiment, describe(data), data / "lang_bpe_30")
     for name in ("epoch-1.pt", "epoch-2.pt", "pretrained.pt"):
         (exp / name).touch()
     experiment.training.num_epochs += 1
@@ -165,6 +185,7 @@ def old_training(exp: Path, data: Path, teacher: str) -> None:
     (exp / "config.yaml").write_text(f"distillation: {options}\n")
     (exp / "data.json").write_text(json.dumps({**describe(data), "teacher": teacher}))
     (exp / "teaching.json").write_text(json.dumps({"quantizer_id": "1234"}))
+    (exp / "checkpoint-1.pt").touch()
 
 
 def test_a_training_of_version_0_1_0_goes_on(data: Path, tmp_path: Path) -> None:
@@ -200,7 +221,9 @@ def test_what_each_loss_learns_from_is_kept(tmp_path: Path) -> None:
         "codes": {"quantizer_id": "1234", "bytes_per_hour": 8.0},
         "embeddings": {"layer": 3, "bytes_per_hour": 9.0},
     }
-    write_distillation(tmp_path, both)
+    write_distillation(tmp_path, {**both, "codes": {"quantizer_id": "0"}})
+    write_distillation(tmp_path, both)  # there were no weights yet
+    (tmp_path / "checkpoint-1.pt").touch()
     write_distillation(tmp_path, both)
     assert read_distillation(tmp_path) == both
     with pytest.raises(UserError, match="quantizer 1234, these are of 5678"):
