@@ -50,6 +50,9 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             remedy = "make room, or give the permission; the same command goes on"
             print(f"error: {UserError(str(error), remedy=remedy)}", file=sys.stderr)
+        elif _is_out_of_memory(error):
+            print(f"error: {_OUT_OF_MEMORY}", file=sys.stderr)
+            print(f"  ({' '.join(str(error).split())[:300]})", file=sys.stderr)
         elif "TORCHELASTIC_RUN_ID" in os.environ:
             traceback.print_exc()
         else:
@@ -58,6 +61,19 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _leave_at_once(status)
     sys.exit(status)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of Python, of torch on a CPU or on a GPU; torch need not be imported for the question."""
+    kind = type(error).__name__
+    return kind in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator" in str(error)
+
+
+_OUT_OF_MEMORY = UserError(
+    "there is not enough memory",
+    remedy="smaller batches (--data.batch_duration, --decoding.max_duration), fewer processes "
+    "(--nj, --data.num_workers) or a smaller model",
+)
 
 
 def _leave_at_once(status: int) -> NoReturn:
