@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.checkpoints.epochs import needed_epochs
-from mvqkd.checkpoints.files import epoch_path, epochs, load_checkpoint
+from mvqkd.checkpoints.files import epoch_path, epochs, last_epoch, load_checkpoint
 from mvqkd.errors import UserError
 
 StateDict = dict[str, Tensor]
@@ -93,9 +93,7 @@ def average_epochs(
     """
     exp_dir = Path(exp_dir)
     available = epochs(exp_dir)
-    if not available:
-        raise UserError(f"{exp_dir} has no epoch-N.pt", step="training")
-    epoch = available[-1] if epoch == -1 else epoch
+    epoch = last_epoch(exp_dir) if epoch == -1 or not available else epoch
     if not 1 <= avg <= epoch:
         raise UserError(
             f"cannot average {avg} epochs up to epoch {epoch}",

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mvqkd.errors import UserError
 from mvqkd.evaluation.bootstrap import Difference, speakers, wer_difference
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.evaluation.wer import Score, score, spelled
+from mvqkd.storage.files import file_digest, read_commented, read_json
 
 
 @dataclass
@@ -98,7 +100,7 @@ def read_distillation(folder: Path) -> dict[str, dict[str, Any]]:
     for name in ("distillation.json", "teaching.json"):
         path = folder / name
         if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             return found if name == "distillation.json" else {_kind(found): found}
     return {}
 
@@ -154,7 +156,7 @@ def _rates(ours: Score, theirs: Score, blocks: Sequence[str] | None) -> Rates:
 def _read(folder: Path) -> Experiment:
     results = []
     for path in folder.glob("*/result-*.json"):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path, remedy="delete it", step="decoding")
         results.append({**result, "path": path})
     results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
     environment = folder / "environment.json"
@@ -162,11 +164,21 @@ def _read(folder: Path) -> Experiment:
         name=folder.name,
         folder=folder,
         results=results,
-        starts=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else [],
+        starts=read_json(environment) if environment.is_file() else [],
         metrics=_read_lines(folder / "log" / "metrics.jsonl"),
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        config=_read_config(folder / "config.yaml"),
         distillation=read_distillation(folder),
     )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(read_commented(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {error}", remedy="put a copy of it back") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} has no values", remedy="put a copy of it back")
+    return config
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -187,4 +199,12 @@ def by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _recogs(result: dict[str, Any]) -> Path:
     path: Path = result["path"]
-    return path.with_name(f"recogs{path.stem.removeprefix('result')}.txt")
+    recogs = path.with_name(f"recogs{path.stem.removeprefix('result')}.txt")
+    known = result.get("recogs_sha256")  # not of earlier versions
+    if known and recogs.is_file() and file_digest(recogs) != known:
+        raise UserError(
+            f"{recogs} is damaged: it is not what {path.name} is of",
+            remedy=f"delete {path}",
+            step="decoding",
+        )
+    return recogs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,15 @@ from typing import Any
 from mvqkd.errors import UserError
 from mvqkd.storage.files import atomic_path
 
+DAMAGED = "put a copy of it back; if a stage made it, delete it and run that stage again"
+"""What to do about a manifest that is damaged: it may be of a corpus."""
+
 
 def read_lines(path: str | Path) -> Iterator[bytes]:
     """The lines of a `.jsonl` or `.jsonl.gz`.
+
+    The checksum of a `.gz` stands at its end: it is read to there before the first line is given,
+    as nothing shall come of damaged ones.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -23,13 +30,17 @@ def read_lines(path: str | Path) -> Iterator[bytes]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
+            if path.suffix == ".gz":
+                if not file.read(1) and not path.stat().st_size:
+                    raise EOFError("it is empty")
+                while file.read(2**20):
+                    pass
+                file.seek(0)
             yield from file
     except FileNotFoundError:
         raise UserError(f"{path} is missing", remedy="run the stage that makes it") from None
-    except (OSError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", remedy="delete it and run its stage again"
-        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}", remedy=DAMAGED) from None
 
 
 def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -42,7 +53,7 @@ def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error}") from None
+            raise UserError(f"{path}, line {number} is not JSON: {error}", remedy=DAMAGED) from None
 
 
 def write_items(path: str | Path, items: Iterable[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ import sentencepiece
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import UNK
-from mvqkd.storage.files import atomic_path, write_text
+from mvqkd.storage.files import atomic_path, read_json, write_text
 
 SPECIAL_TOKENS = ("<blk>", "<sos/eos>", "<unk>")
 """Ids 0, 1 and 2, see `mvqkd.geometry`."""
@@ -43,18 +44,18 @@ class Tokenizer:
         path = Path(lang_dir) / "bpe.model"
         if not path.is_file():
             raise UserError(f"{path} is missing", step="tokens")
+        model = path.read_bytes()
+        _compare_with_reports(path, model)
         try:
-            tokenizer = cls(path.read_bytes())
-        except RuntimeError as error:
+            tokenizer = cls(model)
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{path} is not a sentencepiece model: {error}",
-                remedy="delete it",
-                step="tokens",
+                f"{path} is not a sentencepiece model: {error}", remedy="put one in its place"
             ) from None
         if tuple(tokenizer.tokens[:3]) != SPECIAL_TOKENS:
             raise UserError(
                 f"{path} begins with the tokens {tokenizer.tokens[:3]}, not {list(SPECIAL_TOKENS)}",
-                remedy="delete it, or take one from an icefall recipe",
+                remedy="take one from an icefall recipe, or move it away to train one",
                 step="tokens",
             )
         return tokenizer
@@ -71,6 +72,20 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; blanks and `<sos/eos>` are omitted, `<unk>` becomes ` ⁇ `."""
         return self._processor.decode([int(i) for i in ids if i >= UNK])
+
+
+def _compare_with_reports(path: Path, model: bytes) -> None:
+    """Refuse another model than the one that a file beside it is of."""
+    for name in ("bpe.report.json", "data.json"):  # of stage 3, of a training
+        report = path.with_name(name)
+        known = read_json(report).get("bpe_model_sha256") if report.is_file() else None
+        if known and hashlib.sha256(model).hexdigest() != known:
+            raise UserError(
+                f"{path} is damaged, or is another model than the one that {name} is of",
+                remedy="put a copy of that one back"
+                + (f"; or delete {report}, to take it as it is" if name != "data.json" else ""),
+                step="tokens",
+            )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path) -> Tokenizer:

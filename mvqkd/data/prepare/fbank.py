@@ -12,6 +12,7 @@ import logging
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +34,7 @@ from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract, fbank
-from mvqkd.features.reading import read_audio
+from mvqkd.features.reading import CHECKSUM, read_audio
 from mvqkd.geometry import FRAME_SHIFT, NUM_BINS, SAMPLE_RATE, num_features
 from mvqkd.runtime.workers import end_with_parent
 from mvqkd.storage.files import atomic_path
@@ -334,13 +335,17 @@ def _extract_shard(shard: _Shard) -> None:
                     items.append({"id": copy.id, "problem": error.problem})
                 else:
                     # Not of the cut itself: lhotse warns of copies of cuts with features.
-                    features = _store(extract(samples), copy, file, shard.archive)
-                    items.append(fastcopy(copy, features=features).to_dict())
+                    features, checksum = _store(extract(samples), copy, file, shard.archive)
+                    custom = {**(copy.custom or {}), CHECKSUM: checksum}
+                    items.append(fastcopy(copy, features=features, custom=custom).to_dict())
     write_items(shard.manifest, items)  # last: its presence says that the archive is whole
 
 
-def _store(features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive: Path) -> Features:
-    """Append features to an archive in lhotse's `lilcom_chunky` format."""
+def _store(
+    features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive: Path
+) -> tuple[Features, int]:
+    """Append features to an archive in lhotse's `lilcom_chunky` format; also returns the CRC-32 of
+    their bytes."""
     expected = (num_features(round(cut.duration * SAMPLE_RATE)), NUM_BINS)
     if features.shape != expected or not np.isfinite(features).all():
         raise RuntimeError(f"features of {cut.id}: shape {features.shape} or values are wrong")
@@ -349,7 +354,7 @@ def _store(features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive:
         features, tick_power=_TICK_POWER, chunk_size=CHUNKY_FORMAT_CHUNK_SIZE
     )
     sizes = [file.write(chunk) for chunk in chunks]
-    return Features(
+    stored = Features(
         type="kaldi-fbank",
         num_frames=len(features),
         num_features=NUM_BINS,
@@ -363,3 +368,4 @@ def _store(features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive:
         recording_id=cut.recording_id,
         channels=cut.channel,
     )
+    return stored, zlib.crc32(b"".join(chunks))

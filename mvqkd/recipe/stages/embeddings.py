@@ -169,7 +169,7 @@ def extract_embeddings(
         wanted = {cuts.ids[number]: int(frames[number]) for number in shards[shard]}
         for layer, info in infos.items():
             store = EmbeddingStore(paths[layer][shard])
-            found = {utterance: len(store[utterance]) for utterance in store}
+            found = {utterance: store.num_frames(utterance) for utterance in store}
             if not same_source(store.info, info) or found != wanted or store.dtype != dtype:
                 raise UserError(
                     f"{store.path} is of another teacher or other utterances",

@@ -4,7 +4,6 @@ report."""
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from mvqkd.quantization.weights import Weighting
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.quantizer_report import describe
 from mvqkd.recipe.teacher_files import uses
-from mvqkd.storage.files import file_digest, write_json, write_text
+from mvqkd.storage.files import file_digest, read_json, write_json, write_text
 
 _ENOUGH_FRAMES = 100_000
 _PROBED = 1000
@@ -132,7 +131,7 @@ def train_quantizer(
             )
         logging.info("%s is trained already", output)
     if output.is_file() and report_path.is_file():
-        report = json.loads(report_path.read_text())
+        report = read_json(report_path, remedy="delete it", step="quantizer")
     else:
         store.require_finite()  # not after the training
         facts: dict[str, Any] = {"frames": None, "seconds": None}

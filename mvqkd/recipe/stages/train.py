@@ -86,7 +86,7 @@ def _train(
     device: str | None,
 ) -> bool:
     # Imported late: a wrong option or finished training is reported without waiting for torch.
-    from mvqkd.checkpoints.files import steps
+    from mvqkd.checkpoints.files import restore_epochs, steps
     from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
     from mvqkd.data.loading.tokenizer import Tokenizer
     from mvqkd.recipe import build
@@ -104,6 +104,7 @@ def _train(
         opened = _open_losses(inputs, unlabelled, world)
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:
+            restore_epochs(exp_dir)
             if opened:  # may refuse: first
                 write_distillation(
                     exp_dir, {name: loss.description for name, loss in opened.items()}

@@ -161,7 +161,7 @@ def test_what_is_wrong_in_a_base_is_reported_with_the_line_of_the_base(tmp_path)
 def test_a_file_that_is_no_text_is_named(tmp_path):
     path = tmp_path / "binary.yaml"
     path.write_bytes(b"\xff\xfe\xfd")
-    with pytest.raises(UserError, match="no YAML") as error:
+    with pytest.raises(UserError, match="no text") as error:
         load_config(path)
     assert str(path) in error.value.problem
 
