@@ -196,6 +196,8 @@ def read_commented(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged, or no text: {error}") from None
+    if not text:
+        raise UserError(f"{path} is empty", remedy="put a copy of it back")
     lines, comment, digest = text.rpartition(_COMMENT)
     if comment and digest.strip() != hashlib.sha256(lines.encode()).hexdigest():
         raise UserError(

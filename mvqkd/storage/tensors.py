@@ -13,7 +13,9 @@ from mvqkd.storage.files import atomic_path
 
 _MARK = b"mvqkd sha256 "
 _COMMENT = len(_MARK) + 64
+_END = 22  # bytes of an archive's end before its comment, whose length is in the last two
 _BLOCK = 2**20
+_SOMETHING_ELSE = ", or is no file of tensors and plain values"
 
 
 def save_tensors(path: str | Path, value: Any) -> None:
@@ -49,21 +51,25 @@ def load_tensors(
     """
     import torch
 
-    verify_tensors(path, remedy=remedy, step=step)
+    verify_tensors(path, remedy=remedy, step=step, legacy=True)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # bytes of anything end in errors of any kind
         # Not in torch's words, which advise to run what is in the file.
-        raise UserError(
-            f"{path} is damaged, or is no file of tensors and plain values",
-            remedy=remedy,
-            step=step,
-        ) from error
+        problem = f"{path} is damaged{_SOMETHING_ELSE}"
+        raise UserError(problem, remedy=remedy, step=step) from error
 
 
-def verify_tensors(path: str | Path, *, remedy: str | None = None, step: str | None = None) -> None:
+def verify_tensors(
+    path: str | Path, *, remedy: str | None = None, step: str | None = None, legacy: bool = False
+) -> None:
     """Compare a file of tensors with its digest; it is read once, and not loaded. Of a file without
     one, written by others or by an earlier version, the checksums of the records are verified.
+
+    Args:
+        path: the file.
+        remedy, step: of the error, see `UserError`.
+        legacy: take a file that is no archive for torch's format before 1.6, without checksums.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -72,32 +78,37 @@ def verify_tensors(path: str | Path, *, remedy: str | None = None, step: str | N
         raise UserError(f"{path} is missing", remedy=remedy, step=step)
     try:
         with open(path, "rb") as file:
-            wrong = _wrong(file)
+            wrong = _wrong(file, legacy)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}", remedy=remedy, step=step) from error
     if wrong:
         raise UserError(f"{path} is damaged{wrong}", remedy=remedy, step=step)
 
 
-def _wrong(file: BinaryIO) -> str | None:
+def _wrong(file: BinaryIO, legacy: bool) -> str | None:
     """What is wrong with a file, if anything is."""
     size = file.seek(0, 2)
-    if size > _COMMENT:
-        file.seek(-_COMMENT, 2)
-        comment = file.read()
-        if comment.startswith(_MARK):
-            digest = _digest(file, size - _COMMENT).encode()
-            return None if comment == _MARK + digest else ": its contents are not what was written"
+    file.seek(max(0, size - _COMMENT - _END))
+    tail = file.read()
+    if tail[_END:].startswith(_MARK):
+        digest = _digest(file, size - _COMMENT).encode()
+        return None if tail[_END:] == _MARK + digest else ": its contents are not what was written"
+    end = tail.rfind(b"PK\5\6")
+    if (
+        end >= 0
+        and int.from_bytes(tail[end + _END - 2 : end + _END], "little") + _END > len(tail) - end
+    ):
+        return ": it is truncated"
     file.seek(0)
-    if file.read(4) != b"PK\3\4":  # torch's format before 1.6, or something else
-        return None
+    if file.read(4) != b"PK\3\4":
+        return None if legacy else _SOMETHING_ELSE
     try:
         with zipfile.ZipFile(file) as archive:
             # `torch.serialization.set_crc32_options(False)` leaves them zero.
             checked = any(record.CRC for record in archive.infolist())
             bad = archive.testzip() if checked else None
     except Exception:  # zipfile raises many kinds on damaged bytes
-        return ", or is no file of tensors and plain values"
+        return _SOMETHING_ELSE
     return f": its record {bad} is not what was written" if bad else None
 
 
