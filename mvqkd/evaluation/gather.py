@@ -87,7 +87,17 @@ class Comparison(NamedTuple):
 
 
 def read_experiments(root: Path) -> list[Experiment]:
-    """Every folder of `root` with a `config.yaml`, the smallest student first."""
+    """Every folder of `root` with a `config.yaml`, the smallest student first.
+
+    Raises:
+        UserError: a file is damaged, or there are results without a `config.yaml`.
+    """
+    for path in sorted(root.glob("*/*/result-*.json")):
+        if not (config := path.parents[1] / "config.yaml").is_file():
+            raise UserError(
+                f"{config} is missing, the experiment that {path.name} is of",
+                remedy=f"put a copy of it back, or move {config.parent} away",
+            )
     found = [_read(path.parent) for path in sorted(root.glob("*/config.yaml"))]
     return sorted(found, key=lambda experiment: (experiment.parameters or 0, experiment.name))
 
@@ -160,14 +170,24 @@ def _read(folder: Path) -> Experiment:
         results.append({**result, "path": path})
     results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
     environment = folder / "environment.json"
+    config = _read_config(folder / "config.yaml")
+    distillation = read_distillation(folder)
+    sections = (config.get("distillation") or {}).values()
+    taught = any(isinstance(section, dict) and section.get("weight") for section in sections)
+    for name, missing in (
+        ("environment.json", not environment.is_file()),
+        ("distillation.json", taught and not distillation),
+    ):
+        if missing:
+            logging.warning("%s is missing: its facts are not known", folder / name)
     return Experiment(
         name=folder.name,
         folder=folder,
         results=results,
         starts=read_json(environment) if environment.is_file() else [],
         metrics=_read_lines(folder / "log" / "metrics.jsonl"),
-        config=_read_config(folder / "config.yaml"),
-        distillation=read_distillation(folder),
+        config=config,
+        distillation=distillation,
     )
 
 

@@ -322,6 +322,8 @@ class RaggedStore:
                 small = {name: file[name][:] for name in ("ids", "offsets", BLOCKS) if name in file}
                 facts = _facts(file, rows.shape, rows.dtype)
                 digest = file.attrs.get(DIGEST)
+                # Either of the two without the other is damage.
+                written = not (digest or BLOCKS in small) or digest == digest_of(facts, small)
                 shape, dtype, position = rows.shape, rows.dtype, rows.id.get_offset()
             ids = [raw.decode() for raw in small["ids"]]
             offsets = small["offsets"]
@@ -344,8 +346,7 @@ class RaggedStore:
             ) from error
         if not whole:
             raise self._damaged(path, f"offsets, ids and {self._dataset} do not fit together")
-        # Either of the two without the other is damage.
-        if (digest or BLOCKS in small) and digest != digest_of(facts, small):
+        if not written:
             raise self._damaged(path, "its ids, offsets or attributes are not what was written")
         attributes = {name: value for name, value in facts.items() if name not in _SHAPE}
         if self._rows and attributes != self.attributes:

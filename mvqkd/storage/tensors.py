@@ -94,10 +94,8 @@ def _wrong(file: BinaryIO, legacy: bool) -> str | None:
         digest = _digest(file, size - _COMMENT).encode()
         return None if tail[_END:] == _MARK + digest else ": its contents are not what was written"
     end = tail.rfind(b"PK\5\6")
-    if (
-        end >= 0
-        and int.from_bytes(tail[end + _END - 2 : end + _END], "little") + _END > len(tail) - end
-    ):
+    length = int.from_bytes(tail[end + _END - 2 : end + _END], "little")
+    if end >= 0 and end + _END + length > len(tail):
         return ": it is truncated"
     file.seek(0)
     if file.read(4) != b"PK\3\4":

@@ -114,7 +114,7 @@ def decode_experiment(
             saved = {}
             if path.is_file():
                 saved = read_json(path, remedy="delete it", step="decoding")
-            if saved.get("settings") == settings and not force:
+            if saved.get("settings") == settings and not force and _is_whole(path, saved):
                 logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
                 logging.info("kept %s; --force decodes again", path)
                 continue
@@ -151,6 +151,13 @@ def decode_experiment(
                 characters.wer,
                 timing.real_time_factor,
             )
+
+
+def _is_whole(path: Path, saved: dict[str, Any]) -> bool:
+    """Whether the transcripts that a result is of are there; of earlier versions, it is assumed."""
+    recogs = _beside(path, "recogs")
+    known = saved.get("recogs_sha256")
+    return known is None or (recogs.is_file() and file_digest(recogs) == known)
 
 
 def _search_suffix(config: DecodingConfig, method: str) -> str:
