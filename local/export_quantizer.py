@@ -48,7 +48,7 @@ def main() -> None:
         )
     except ValueError as error:
         raise UserError(
-            str(error), remedy="train one with --num-codebooks 2, 4, 8, ... and no --weighting"
+            str(error), remedy="train one with 2, 4, 8, ... codebooks and without weighting"
         ) from error
     save_tensors(options.output, state)
     logging.info("%s: id %s", options.output, quantizer.id)

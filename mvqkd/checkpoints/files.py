@@ -89,7 +89,8 @@ def remove_partial(exp_dir: Path) -> None:
 
 def _numbers(exp_dir: Path, kind: str) -> list[int]:
     pattern = re.compile(rf"{kind}-(\d+)\.pt")
-    matches = (pattern.fullmatch(path.name) for path in exp_dir.glob(f"{kind}-*.pt"))
+    files = (path for path in exp_dir.glob(f"{kind}-*.pt") if path.is_file())
+    matches = (pattern.fullmatch(path.name) for path in files)
     return sorted(int(match[1]) for match in matches if match)
 
 

@@ -85,15 +85,17 @@ def writing(path: Path, *, probe: Path | None = None) -> Iterator[None]:
         raise cannot_write(refused, path) from error
     finally:
         if probe is not None:
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(OSError):  # the one that is told of comes first
                 probe.unlink()
 
 
 def cannot_write(error: OSError, path: str | Path | None = None) -> UserError:
-    """One of `REFUSALS` in words; `path` is what was to be written, else the error names it."""
-    place = error.filename if path is None else path
-    reason = error.strerror or str(error)
-    problem = f"{place} cannot be written: {reason}" if place else reason
+    """One of `REFUSALS` in words; `path` is what was to be written, where that is known."""
+    reason = os.strerror(error.errno or 0)  # the error's own words may be HDF5's, of many lines
+    if path is not None:
+        problem = f"{path} cannot be written: {reason}"
+    else:
+        problem = f"{error.filename}: {reason}" if error.filename else reason
     return UserError(problem, remedy=REFUSALS[error.errno or 0])
 
 

@@ -24,8 +24,7 @@ import h5py
 import numpy as np
 
 from mvqkd.errors import UserError
-from mvqkd.storage.checksums import BLOCKS, DIGEST, block_checksum, digest_of
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.hdf5 import BLOCKS, DIGEST, block_checksum, create_hdf5, digest_of
 
 Attribute = str | int | float
 # Errors in opening a file that say nothing about what is in it.
@@ -74,9 +73,9 @@ class RaggedWriter:
         self._attributes = attributes
 
     def __enter__(self) -> RaggedWriter:
+        size = self._shape[0] * self._shape[1] * self._dtype.itemsize
         with ExitStack() as stack:
-            partial = stack.enter_context(atomic_path(self.path))
-            self._file = stack.enter_context(h5py.File(partial, "w"))
+            self._file = stack.enter_context(create_hdf5(self.path, size))
             stack.push(self._finish)
             self._open_files = stack.pop_all()
         self._file.attrs.update(self._attributes)
@@ -230,7 +229,7 @@ class RaggedStore:
             if value is not None and found != value:
                 raise UserError(
                     f"{self._dataset} in {self.path} have {name} {found}, not {value}",
-                    remedy=f"ask for {found}, or remove {self.path}",
+                    remedy=f"ask for {found}, or move {self.path} away",
                     step=self._step,
                     parameters=(name,),
                 )
@@ -301,7 +300,7 @@ class RaggedStore:
             if counts.setdefault(name, count) != count:
                 raise UserError(
                     f"{self.path} has {file.name} beside the {counts[name]} shards of {name}",
-                    remedy="remove the files of the other run",
+                    remedy="move the files of the other run away",
                 )
         wanted = [
             shard_path(self.path, name, index, count)
@@ -358,7 +357,7 @@ class RaggedStore:
             raise UserError(
                 f"{path} is of another run than the shards before it: they differ in "
                 f"{', '.join(differing)}",
-                remedy="remove the shards of the other run",
+                remedy="move the shards of the other run away",
             )
         self.attributes = attributes
         shard = len(self._rows)
@@ -371,7 +370,7 @@ class RaggedStore:
             if utterance in self._places:
                 raise UserError(
                     f"{path} has utterance {utterance}, which another shard has too",
-                    remedy="remove the shards of the other run",
+                    remedy="move the shards of the other run away",
                 )
             self._places[utterance] = (shard, index)
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from mvqkd.runtime.distributed import World
-from mvqkd.storage.files import write_text
+from mvqkd.storage.files import write_text, writing
 from mvqkd.training.sums import LossSums
 from mvqkd.training.update import Update
 
@@ -97,8 +97,9 @@ class MetricsLog:
             finite = not isinstance(value, float) or math.isfinite(value)
             line[name] = value if finite else None
         self.lines.append(line)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float) and name not in ("step", "epoch"):
                 self._board.add_scalar(f"{kind}/{name}", value, values["step"])

@@ -176,7 +176,7 @@ def test_a_quantizer_made_elsewhere_is_measured_and_kept(
     with pytest.raises(UserError, match="with other options"):
         run("train_quantizer", *command[:-3], tmp_path / "q.pt", *command[-2:])
 
-    with pytest.raises(UserError, match="trains nothing"):
+    with pytest.raises(UserError, match="is not trained"):
         run("train_quantizer", *command, "--num-steps", 5)
     output = ["--output", tmp_path / "other.pt"]
     with pytest.raises(UserError, match="of num_codebooks 2,"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from mvqkd.storage.checksums import BLOCKS, DIGEST
+from mvqkd.storage.hdf5 import BLOCKS, DIGEST
 
 
 def without_digests(path: Path) -> None:

@@ -23,8 +23,14 @@ from numpy.typing import NDArray
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE, num_features
-from mvqkd.storage.checksums import BLOCKS, DIGEST, block_checksum, block_checksums, digest_of
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.hdf5 import (
+    BLOCKS,
+    DIGEST,
+    block_checksum,
+    block_checksums,
+    create_hdf5,
+    digest_of,
+)
 from mvqkd.storage.jsonl import fingerprint, read_lines, stem
 
 _SMALL = ("ids", "line_offsets", "seconds", "num_frames", "tokens", "token_offsets", BLOCKS)
@@ -211,7 +217,7 @@ def _offsets(lens: list[int]) -> NDArray[np.int64]:
 def _write(path: Path, arrays: dict[str, NDArray[Any]], stamp: str) -> None:
     checksums = block_checksums(arrays["lines"], arrays["line_offsets"])
     arrays = {**arrays, BLOCKS: checksums}
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    with create_hdf5(path, sum(array.nbytes for array in arrays.values())) as file:
         file.attrs["stamp"] = stamp
         file.attrs[DIGEST] = digest_of({"stamp": stamp}, {name: arrays[name] for name in _SMALL})
         for name, array in arrays.items():

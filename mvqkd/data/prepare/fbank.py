@@ -37,7 +37,7 @@ from mvqkd.features.fbank import extract, fbank
 from mvqkd.features.reading import CHECKSUM, read_audio
 from mvqkd.geometry import FRAME_SHIFT, NUM_BINS, SAMPLE_RATE, num_features
 from mvqkd.runtime.workers import end_with_parent
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.files import atomic_path, make_folder
 from mvqkd.storage.jsonl import fingerprint, read_items, stem, write_items
 
 _VERSION = 1
@@ -163,7 +163,7 @@ def store_features(
         # First: a run that is killed goes on with the new ones.
         _report_path(output).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     shards = [
         _Shard(items[first : first + _SHARD_SIZE], tuple(speeds), folder / f"{number:06d}")
         for number, first in enumerate(range(0, len(items), _SHARD_SIZE))

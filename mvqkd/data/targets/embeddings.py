@@ -133,7 +133,7 @@ class EmbeddingStore(TeacherFrameStore):
         if not np.isfinite(embeddings).all():
             raise UserError(
                 f"{self.path}: the embeddings of utterance {utterance} have NaN or infinity",
-                remedy=f"remove {self.path}",
+                remedy=f"put a copy of {self.path} back, or move it away",
                 step=_DATASET,
             )
         return embeddings

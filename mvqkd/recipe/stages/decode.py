@@ -116,7 +116,7 @@ def decode_experiment(
                 saved = read_json(path, remedy="delete it", step="decoding")
             if saved.get("settings") == settings and not force and _is_whole(path, saved):
                 logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
-                logging.info("kept %s; --force decodes again", path)
+                logging.info("kept %s; local/decode.py --force decodes again", path)
                 continue
             path.unlink(missing_ok=True)
             model = weights.model(place)
