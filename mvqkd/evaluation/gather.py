@@ -16,6 +16,7 @@ from mvqkd.evaluation.bootstrap import Difference, speakers, wer_difference
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.evaluation.wer import Score, score, spelled
 from mvqkd.storage.files import file_digest, read_commented, read_json
+from mvqkd.storage.jsonl import read_log
 
 
 @dataclass
@@ -185,7 +186,7 @@ def _read(folder: Path) -> Experiment:
         folder=folder,
         results=results,
         starts=read_json(environment) if environment.is_file() else [],
-        metrics=_read_lines(folder / "log" / "metrics.jsonl"),
+        metrics=read_log(folder / "log" / "metrics.jsonl"),
         config=config,
         distillation=distillation,
     )
@@ -199,17 +200,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path} has no values", remedy="put a copy of it back")
     return config
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics file; a last one that is still being written is skipped."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

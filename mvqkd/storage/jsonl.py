@@ -13,6 +13,7 @@ from typing import Any
 from mvqkd.errors import UserError
 from mvqkd.storage.files import atomic_path
 
+_CHECKSUM = "crc32"
 DAMAGED = "put a copy of it back; if a stage made it, delete it and run that stage again"
 """What to do about a manifest that is damaged: it may be of a corpus."""
 
@@ -67,6 +68,28 @@ def write_items(path: str | Path, items: Iterable[dict[str, Any]]) -> None:
     ):
         for item in items:
             file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+
+
+def log_line(values: dict[str, Any]) -> str:
+    """A line of a log of JSON lines, with its CRC-32 as `crc32`, for `read_log`."""
+    checksum = zlib.crc32(json.dumps(values).encode())
+    return json.dumps({**values, _CHECKSUM: checksum}) + "\n"
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a log; a damaged one, or one that a killed process left half written, is left
+    out. Those of earlier versions have no checksum. Empty when there is no such file."""
+    path = Path(path)
+    lines = []
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            checksum = line.pop(_CHECKSUM, None)
+        except (ValueError, AttributeError, TypeError):
+            continue
+        if checksum in (None, zlib.crc32(json.dumps(line).encode())):
+            lines.append(line)
+    return lines
 
 
 def stem(path: Path) -> str:

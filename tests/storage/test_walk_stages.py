@@ -139,6 +139,7 @@ READERS: dict[str, list[Callable[[Path], object]]] = {
     "exp/student/data.json": [train, decode],
     "exp/student/distillation.json": [train],
     "exp/student/environment.json": [train],
+    "exp/student/log/metrics.jsonl": [train],
     "exp/student/epoch-2.pt": [train, again],
     "exp/student/epoch-1.pt": [train, again],
     "exp/student/pretrained.pt": [train, again],

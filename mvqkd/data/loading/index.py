@@ -2,8 +2,8 @@
 
 A `*.jsonl.gz` can only be read from its beginning, and a million cuts as Python objects take
 gigabytes in every worker. The index holds the cuts' JSON lines, durations and tokens as plain
-arrays that are memory-mapped: opening it is instantaneous, and the operating system keeps one copy
-for all workers and ranks.
+arrays that are memory-mapped: opening it takes some tenths of a second for a million cuts, and the
+operating system keeps one copy for all workers and ranks.
 """
 
 from __future__ import annotations
