@@ -110,7 +110,9 @@ def average_epochs(
             parameters=("epoch", "avg", "keep_epochs"),
         )
     if use_averaged_model:
-        states = [load_checkpoint(epoch_path(exp_dir, n), mmap=True) for n in needed]
+        files = [epoch_path(exp_dir, n) for n in needed]
+        kept = ("average", "average_count")
+        states = [load_checkpoint(file, needs=kept, mmap=True) for file in files]
         end = states[-1]
         if len(states) == 1:
             mean = end["average"]
@@ -122,7 +124,8 @@ def average_epochs(
     else:
         mean = {}
         for n in needed:
-            for name, value in load_checkpoint(epoch_path(exp_dir, n), mmap=True)["model"].items():
+            state = load_checkpoint(epoch_path(exp_dir, n), needs=("model",), mmap=True)
+            for name, value in state["model"].items():
                 if value.is_floating_point():
                     mean[name] = mean.get(name, 0.0) + value.double() / avg
                 else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,14 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     save_tensors(path, state)
 
 
-def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path, *, needs: Sequence[str] = (), mmap: bool = False
+) -> dict[str, Any]:
     """Read a checkpoint to the CPU, verified.
 
     Args:
         path: the file.
+        needs: names of what has to be there.
         mmap: read tensors when they are used; the file must not change meanwhile.
 
     Raises:
@@ -46,8 +50,11 @@ def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
         state = load_tensors(path, mmap=mmap)
     except UserError as error:
         raise UserError(error.problem, remedy=_remedy(path)) from error
-    if not isinstance(state, dict):
-        raise UserError(f"{path} is no file of weights", remedy="name one that a training wrote")
+    if not isinstance(state, dict) or not set(needs) <= state.keys():
+        raise UserError(
+            f"{path} is no file of weights, or not of this kind",
+            remedy="name one that a training wrote",
+        )
     return upgrade(state, path)
 
 
@@ -106,7 +113,8 @@ def last_epoch(exp_dir: Path) -> int:
     ended = max((epoch - 1 for epoch, _ in _places(exp_dir, steps(exp_dir)[-1:])), default=0)
     if (exp_dir / PRETRAINED).is_file():
         with suppress(UserError):  # it is not what is asked for
-            ended = max(ended, load_checkpoint(exp_dir / PRETRAINED, mmap=True).get("epoch", 0))
+            pretrained = load_checkpoint(exp_dir / PRETRAINED, needs=("epoch",), mmap=True)
+            ended = max(ended, pretrained["epoch"])
     if ended > available[-1]:
         raise UserError(
             f"{epoch_path(exp_dir, ended)}, the last epoch, is missing",

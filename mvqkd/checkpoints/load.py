@@ -58,8 +58,15 @@ def load_model(
         state = load_checkpoint(file)
         weights = weights_of(state, file)
         description = _description_of(state, file)
-    model = build_model(description)
-    model.load_state_dict(weights)
+    try:
+        model = build_model(description)
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path}: its weights are not of the model that it describes: {reason}",
+            remedy="name a file that a training of this package wrote",
+        ) from error
     return model.eval().to(device)
 
 
@@ -75,7 +82,7 @@ def weights_of(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
         for name, value in state.get("objective", {}).items()
         if name.startswith(MODEL)
     }
-    if not weights:
+    if not weights or not isinstance(weights, dict):
         raise UserError(
             f"{path} has no weights of a model",
             remedy="name the folder of an experiment, its pretrained.pt or an epoch-N.pt",

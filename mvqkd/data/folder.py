@@ -104,7 +104,10 @@ class DataFolder:
             UserError: stage 1 did not run, did not prepare such splits or none for training or dev;
                 or as of `choose_splits`.
         """
-        record, given = self._known()["splits"], patterns or {}
+        known, given = self._known(), patterns or {}
+        record = known.get("splits")
+        if record is None:
+            raise UserError(f"{self._path} does not record the splits", step="manifests")
         prepared = [name for role in ROLES for name in record[role]]
         wanted = {role: list(given.get(role, ())) or record[role] for role in ROLES}
         found = choose_splits(wanted, prepared, self._path, remedy="prepare others")
@@ -132,8 +135,8 @@ class DataFolder:
             UserError: as above.
         """
         record = self._read()
-        if record is not None and record["corpus"] != self._corpus_name(corpus_dir):
-            other = self.root / record["corpus"]
+        if record is not None and record.get("corpus") != self._corpus_name(corpus_dir):
+            other = self.root / str(record.get("corpus"))
             raise UserError(
                 f"{self.root} has been prepared from another corpus, {other}",
                 remedy=f"take another folder, or rm -r {self.manifests} {self._path} and "

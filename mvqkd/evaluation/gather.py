@@ -15,7 +15,7 @@ from mvqkd.errors import UserError
 from mvqkd.evaluation.bootstrap import Difference, speakers, wer_difference
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.evaluation.wer import Score, score, spelled
-from mvqkd.storage.files import file_digest, read_commented, read_json
+from mvqkd.storage.files import file_digest, read_commented, read_json, read_json_list
 from mvqkd.storage.jsonl import read_log
 
 
@@ -167,7 +167,8 @@ def _rates(ours: Score, theirs: Score, blocks: Sequence[str] | None) -> Rates:
 def _read(folder: Path) -> Experiment:
     results = []
     for path in folder.glob("*/result-*.json"):
-        result = read_json(path, remedy="delete it", step="decoding")
+        needs = ("set", "method", "suffix", "time", "wer")
+        result = read_json(path, needs=needs, remedy="delete it", step="decoding")
         results.append({**result, "path": path})
     results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
     environment = folder / "environment.json"
@@ -185,7 +186,7 @@ def _read(folder: Path) -> Experiment:
         name=folder.name,
         folder=folder,
         results=results,
-        starts=read_json(environment) if environment.is_file() else [],
+        starts=read_json_list(environment) if environment.is_file() else [],
         metrics=read_log(folder / "log" / "metrics.jsonl"),
         config=config,
         distillation=distillation,

@@ -20,7 +20,7 @@ from mvqkd.evaluation.gather import read_distillation
 from mvqkd.recipe.config.load import differences, load_config, save_config
 from mvqkd.recipe.config.schema import ExperimentConfig
 from mvqkd.recipe.program import this_command
-from mvqkd.storage.files import atomic_path, read_json, write_json
+from mvqkd.storage.files import atomic_path, read_json, read_json_list, write_json
 
 _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
 
@@ -244,7 +244,7 @@ def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:
 
     path = exp_dir / "environment.json"
     remedy = "put a copy of it back; or delete it, which tells nothing but of earlier starts"
-    starts = read_json(path, remedy=remedy) if path.is_file() else []
+    starts = read_json_list(path, remedy=remedy) if path.is_file() else []
     commit, dirty = code_version()
     start = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

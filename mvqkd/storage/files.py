@@ -7,7 +7,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -134,23 +134,47 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(
-    path: str | Path, *, remedy: str = "put a copy of it back", step: str | None = None
-) -> Any:
-    """What `write_json` wrote, or such JSON without a digest.
+    path: str | Path,
+    *,
+    needs: Sequence[str] = (),
+    remedy: str = "put a copy of it back",
+    step: str | None = None,
+) -> dict[str, Any]:
+    """The object that `write_json` wrote, or one without a digest.
 
     Args:
         path: the file.
+        needs: names of values that have to be there.
         remedy, step: of the error, see `UserError`.
 
     Raises:
         UserError: the file is missing or damaged, or its values are not those that were written.
     """
-    path = Path(path)
-    if not path.is_file():
+    with _named(path, remedy, step) as text:
+        value = _opened(json.loads(text))
+        if lacking := [name for name in needs if name not in value]:
+            raise ValueError(f"it has no {', '.join(lacking)}")
+        return value
+
+
+def read_json_list(
+    path: str | Path, *, remedy: str = "put a copy of it back", step: str | None = None
+) -> list[dict[str, Any]]:
+    """The list of objects that `write_json` wrote; arguments and errors as those of `read_json`."""
+    with _named(path, remedy, step) as text:
+        items = json.loads(text)
+        if not isinstance(items, list):
+            raise ValueError("no JSON list")
+        return [_opened(item) for item in items]
+
+
+@contextmanager
+def _named(path: str | Path, remedy: str, step: str | None) -> Iterator[str]:
+    """Yield the text of a file; what is wrong with it is said with its name."""
+    if not Path(path).is_file():
         raise UserError(f"{path} is missing", remedy=remedy, step=step)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return [_opened(item) for item in value] if isinstance(value, list) else _opened(value)
+        yield Path(path).read_text(encoding="utf-8")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}", remedy=remedy, step=step) from None
 

@@ -6,13 +6,14 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mvqkd.errors import UserError
 from mvqkd.storage.files import atomic_path
 
+_T = TypeVar("_T")
 _CHECKSUM = "crc32"
 DAMAGED = "put a copy of it back; if a stage made it, delete it and run that stage again"
 """What to do about a manifest that is damaged: it may be of a corpus."""
@@ -55,6 +56,22 @@ def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError as error:
             raise UserError(f"{path}, line {number} is not JSON: {error}", remedy=DAMAGED) from None
+
+
+def read_built(path: str | Path, build: Callable[[dict[str, Any]], _T]) -> Iterator[_T]:
+    """What `build` makes of the objects of a `.jsonl` or `.jsonl.gz`.
+
+    Raises:
+        UserError: the file is missing or damaged, or `build` cannot make anything of an object.
+    """
+    for number, item in enumerate(read_items(path), 1):
+        try:
+            built = build(item)
+        except Exception as error:  # of things that are something else
+            raise UserError(
+                f"{path}, line {number} is something else: {error!r}", remedy=DAMAGED
+            ) from error
+        yield built
 
 
 def write_items(path: str | Path, items: Iterable[dict[str, Any]]) -> None:

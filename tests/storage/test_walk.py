@@ -3,6 +3,8 @@ functions that read it."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -326,3 +328,39 @@ def test_damage_is_named_or_changes_nothing(root: Path, name: str) -> None:
 def test_the_checkpoint_is_what_it_was(root: Path) -> None:
     """The walk has put everything back."""
     assert load_checkpoint(root / "exp/baseline/checkpoint-8.pt")["progress"]["epoch"] == 3
+
+
+def _tensors(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+STRANGE = {
+    ".json": [b"{}", b"[]", b"null", b"5", b'{"digest": 5}', b"[[]]", b"\xff", b'{"cuts": 5}'],
+    ".yaml": [b"[]", b"null", b"{", b"a: b", b"\xff", b"model: 5", b"distillation: [1]"],
+    ".gz": [gzip.compress(x) for x in (b"{}\n", b"[]\n", b"null\n", b'{"id": 5}\n', b"\xff\n")],
+    ".txt": [b"\xff", b"\n\n", b"x", b"x\ty\tz\n"],
+    ".pt": [_tensors(x) for x in ({}, [], {"model": 5}, {"description": 5}, {"format": 5}, 5)],
+    ".h5": [b"\x89HDF\r\n\x1a\n" + bytes(200), b"x" * 5000],
+    ".model": [b"\xff" * 50],
+    ".lca": [b"L" * 100],
+}
+"""Contents that are well formed, or nearly, and of something else."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_other_contents_are_refused_or_taken_and_no_defect(root: Path, name: str) -> None:
+    kind = KINDS[name]
+    (path,) = root.glob(kind.pattern)
+    saved = {file: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+    found = []
+    for content in STRANGE[path.suffix]:
+        for file, before in saved.items():
+            file.write_bytes(before)
+        words = outcome(path, content, lambda: kind.read(root), None)
+        if words.startswith("WRONG") and not words.endswith(("another result", "same")):
+            found.append((content[:20], words))
+    for file, before in saved.items():
+        file.write_bytes(before)
+    assert not found

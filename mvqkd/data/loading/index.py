@@ -170,7 +170,7 @@ def _read(source: Path, tokenizer: Tokenizer | None) -> dict[str, NDArray[Any]]:
             seconds.append(cut["duration"])
             num_frames.append(_frames(cut))
             text = transcript(cut)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{source}, line {len(line_lens) + 1} is not a cut with a duration: {error!r}",
                 remedy="it must be a lhotse manifest of MonoCuts",

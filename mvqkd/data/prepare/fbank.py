@@ -38,7 +38,7 @@ from mvqkd.features.reading import CHECKSUM, read_audio
 from mvqkd.geometry import FRAME_SHIFT, NUM_BINS, SAMPLE_RATE, num_features
 from mvqkd.runtime.workers import end_with_parent
 from mvqkd.storage.files import atomic_path, make_folder
-from mvqkd.storage.jsonl import fingerprint, read_items, stem, write_items
+from mvqkd.storage.jsonl import fingerprint, read_built, read_items, stem, write_items
 
 _VERSION = 1
 _SHARD_SIZE = 200
@@ -58,10 +58,9 @@ def manifest_cuts(data: DataFolder, split: str) -> list[MonoCut]:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path} is missing", step="manifests")
-    recordings = {item["id"]: Recording.from_dict(item) for item in read_items(paths[0])}
+    recordings = {item.id: item for item in read_built(paths[0], Recording.from_dict)}
     cuts = []
-    for item in read_items(paths[1]):
-        segment = SupervisionSegment.from_dict(item)
+    for segment in read_built(paths[1], SupervisionSegment.from_dict):
         recording = recordings.get(segment.recording_id)
         if recording is None:
             raise UserError(
@@ -104,7 +103,7 @@ def noise_cuts(
         )
     cuts = []
     for path in paths:
-        for recording in map(Recording.from_dict, read_items(path)):
+        for recording in read_built(path, Recording.from_dict):
             starts = np.arange(0.0, recording.duration, seconds)
             for number, start in enumerate(starts.tolist()):
                 duration = min(seconds, recording.duration - start)

@@ -17,7 +17,7 @@ from mvqkd.data.prepare.preparation_report import PreparationReport
 from mvqkd.errors import UserError
 from mvqkd.geometry import UNK, encoder_frames
 from mvqkd.storage.files import file_digest, read_json, write_json, write_text
-from mvqkd.storage.jsonl import fingerprint, read_items
+from mvqkd.storage.jsonl import fingerprint, read_built, read_items
 
 
 def all_transcripts(supervisions: Sequence[Path]) -> list[str]:
@@ -32,7 +32,7 @@ def all_transcripts(supervisions: Sequence[Path]) -> list[str]:
     for path in supervisions:
         if not path.is_file():
             raise UserError(f"{path} is missing", step="manifests")
-    return [item["text"] for path in supervisions for item in read_items(path)]
+    return [text for path in supervisions for text in read_built(path, lambda item: item["text"])]
 
 
 def labelled_transcripts(cuts: Sequence[Path], hours: float) -> list[str]:
