@@ -78,14 +78,19 @@ def _compare_with_reports(path: Path, model: bytes) -> None:
     """Refuse another model than the one that a file beside it is of."""
     for name in ("bpe.report.json", "data.json"):  # of stage 3, of a training
         report = path.with_name(name)
-        known = read_json(report).get("bpe_model_sha256") if report.is_file() else None
-        if known and hashlib.sha256(model).hexdigest() != known:
-            raise UserError(
-                f"{path} is damaged, or is another model than the one that {name} is of",
-                remedy="put a copy of that one back"
-                + (f"; or delete {report}, to take it as it is" if name != "data.json" else ""),
-                step="tokens",
-            )
+        facts = read_json(report) if report.is_file() else {}
+        known = facts.get("bpe_model_sha256")
+        if known is None or hashlib.sha256(model).hexdigest() == known:
+            continue
+        remedy = "put a copy of that one back"
+        if name != "data.json":
+            remedy = "delete it" if "fingerprint" in facts else remedy
+            remedy += f"; or delete {report}, if another was put there on purpose"
+        raise UserError(
+            f"{path} is damaged, or is another model than the one that {name} is of",
+            remedy=remedy,
+            step="tokens" if name != "data.json" else None,
+        )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path) -> Tokenizer:
