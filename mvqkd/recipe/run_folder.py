@@ -210,8 +210,9 @@ def write_folder(
     save_config(experiment, path)
     write_json(exp_dir / _DATA, data)
     for name in ("bpe.model", "tokens.txt"):
-        with atomic_path(exp_dir / name) as partial:
-            shutil.copyfile(lang_dir / name, partial)
+        if (lang_dir / name).is_file():  # tokens.txt follows from the model
+            with atomic_path(exp_dir / name) as partial:
+                shutil.copyfile(lang_dir / name, partial)
 
 
 def write_distillation(exp_dir: Path, descriptions: dict[str, dict[str, Any]]) -> None:

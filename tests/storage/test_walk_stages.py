@@ -92,7 +92,8 @@ def train(root: Path, name: str = "student") -> object:
     exp = root / "exp" / name
     run("train", *options(root, "--exp-dir", exp, "--vocab-size", 30, "--device", "cpu"))
     weights = [load_checkpoint(exp / file)["model"] for file in ("epoch-2.pt", "pretrained.pt")]
-    return [{key: value.tolist() for key, value in state.items()} for state in weights]
+    values = [{key: value.tolist() for key, value in state.items()} for state in weights]
+    return values, (exp / "tokens.txt").read_text()
 
 
 def decode(root: Path, *more: object) -> object:
@@ -128,6 +129,7 @@ READERS: dict[str, list[Callable[[Path], object]]] = {
     "data/lang_bpe_30/tiny_cuts_train-tiny.index.h5": [tokens, anew],
     "data/lang_bpe_30/bpe.model": [tokens, anew, again],
     "data/lang_bpe_30/bpe.report.json": [tokens, anew],
+    "data/lang_bpe_30/tokens.txt": [tokens, anew],
     "data/lang_bpe_30/excluded_dev-a.txt": [tokens, anew],
     f"{TEACHER}/sample/layer-2/*.h5": [embeddings, quantizer],
     f"{TEACHER}/embeddings/layer-3/*dev-a*.h5": [embeddings, anew],
@@ -183,7 +185,7 @@ def test_damage_is_named_or_changes_nothing(
     for stage in READERS[pattern]:
         _put_back(root, copy)
         expected = stage(root)
-        for damage, content in damages(_one(copy, pattern).read_bytes(), pattern, flips=2):
+        for damage, content in damages(_one(copy, pattern).read_bytes(), pattern, flips=3):
             _put_back(root, copy)
             name = f"{getattr(stage, '__name__', 'anew')}, {damage}"
             found[name] = outcome(_one(root, pattern), content, lambda: stage(root), expected)  # noqa: B023

@@ -134,9 +134,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path)
 
 
 def write_tokens(tokenizer: Tokenizer, lang_dir: Path) -> None:
-    """Write `tokens.txt`: `<token> <id>` in each line."""
-    lines = "".join(f"{token} {i}\n" for i, token in enumerate(tokenizer.tokens))
-    write_text(lang_dir / "tokens.txt", lines)
+    """Write `tokens.txt`, see `tokens_text`."""
+    write_text(lang_dir / "tokens.txt", tokens_text(tokenizer))
+
+
+def tokens_text(tokenizer: Tokenizer) -> str:
+    """`<token> <id>` in each line."""
+    return "".join(f"{token} {i}\n" for i, token in enumerate(tokenizer.tokens))
 
 
 def _training_error(error: RuntimeError, vocab_size: int) -> UserError:

@@ -12,7 +12,7 @@ import numpy as np
 from mvqkd.data.loading.excluded import excluded_line, excluded_path
 from mvqkd.data.loading.index import open_index, transcript
 from mvqkd.data.loading.labelled import SPEED, choose_labelled
-from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer, write_tokens
+from mvqkd.data.loading.tokenizer import Tokenizer, tokens_text, train_tokenizer, write_tokens
 from mvqkd.data.prepare.preparation_report import PreparationReport
 from mvqkd.errors import UserError
 from mvqkd.geometry import UNK, encoder_frames
@@ -82,7 +82,10 @@ def prepare_tokenizer(
         done = read_json(report_path, remedy=remedy)
     if done.get("fingerprint") == stamp and all(path.is_file() for path in outputs):
         logging.info("%s: done before, %d tokens", lang_dir, vocab_size)
-        return Tokenizer.load(lang_dir)
+        tokenizer = Tokenizer.load(lang_dir)
+        if outputs[0].read_bytes() != tokens_text(tokenizer).encode():
+            write_tokens(tokenizer, lang_dir)
+        return tokenizer
     if outputs[1].is_file() and done.get("brought", not report_path.is_file()):
         return _take(lang_dir, vocab_size)
     if done.get("fingerprint"):

@@ -113,7 +113,8 @@ def decode_experiment(
             path = exp_dir / method / f"result-{name}-{suffix}.json"
             saved = {}
             if path.is_file():
-                saved = read_json(path, remedy="delete it", step="decoding")
+                needs = ("settings", "counts")
+                saved = read_json(path, needs=needs, remedy="delete it", step="decoding")
             if saved.get("settings") == settings and not force and _is_whole(path, saved):
                 logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
                 logging.info("kept %s; local/decode.py --force decodes again", path)
