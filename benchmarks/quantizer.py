@@ -41,7 +41,7 @@ from mvqkd.data.targets.embeddings import EmbeddingStore
 from mvqkd.quantization.counts import code_counts, code_entropy
 from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.quantization.predictability.measure import predictability, regression_error
-from mvqkd.storage.files import atomic_path, write_json
+from mvqkd.storage.files import atomic_path, read_json, write_json
 
 PARTS = ("train", "held_out", "other_speakers")
 
@@ -118,7 +118,7 @@ def claim(out: Path, data: Data | Gaussian, seed: int) -> None:
     path = out / "frames.json"
     if not path.exists() and not any(out.glob("*-*.json")):
         write_json(path, facts)
-    found = json.loads(path.read_text()) if path.exists() else None
+    found = read_json(path) if path.exists() else None
     if found != facts:
         sys.exit(f"{out} has results of {found}, not of {facts}: name another --output")
 

@@ -15,14 +15,12 @@ import argparse
 import logging
 from pathlib import Path
 
-import torch
-
 from mvqkd.data.targets.embeddings import EmbeddingFrames, EmbeddingStore
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.quantization.multi_quantization.exchange import to_multi_quantization
 from mvqkd.recipe.program import run_program
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.tensors import save_tensors
 
 
 def main() -> None:
@@ -50,10 +48,9 @@ def main() -> None:
         )
     except ValueError as error:
         raise UserError(
-            str(error), remedy="train one with --num-codebooks 2, 4, 8, ... and no --weighting"
+            str(error), remedy="train one with 2, 4, 8, ... codebooks and without weighting"
         ) from error
-    with atomic_path(options.output) as partial:
-        torch.save(state, partial)
+    save_tensors(options.output, state)
     logging.info("%s: id %s", options.output, quantizer.id)
 
 

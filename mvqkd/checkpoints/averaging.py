@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.checkpoints.epochs import needed_epochs
-from mvqkd.checkpoints.files import epoch_path, epochs, load_checkpoint
+from mvqkd.checkpoints.files import epoch_path, epochs, last_epoch, load_checkpoint
 from mvqkd.errors import UserError
 
 StateDict = dict[str, Tensor]
@@ -93,9 +93,7 @@ def average_epochs(
     """
     exp_dir = Path(exp_dir)
     available = epochs(exp_dir)
-    if not available:
-        raise UserError(f"{exp_dir} has no epoch-N.pt", step="training")
-    epoch = available[-1] if epoch == -1 else epoch
+    epoch = last_epoch(exp_dir) if epoch == -1 or not available else epoch
     if not 1 <= avg <= epoch:
         raise UserError(
             f"cannot average {avg} epochs up to epoch {epoch}",
@@ -112,7 +110,9 @@ def average_epochs(
             parameters=("epoch", "avg", "keep_epochs"),
         )
     if use_averaged_model:
-        states = [load_checkpoint(epoch_path(exp_dir, n), mmap=True) for n in needed]
+        files = [epoch_path(exp_dir, n) for n in needed]
+        kept = ("average", "average_count")
+        states = [load_checkpoint(file, needs=kept, mmap=True) for file in files]
         end = states[-1]
         if len(states) == 1:
             mean = end["average"]
@@ -124,7 +124,8 @@ def average_epochs(
     else:
         mean = {}
         for n in needed:
-            for name, value in load_checkpoint(epoch_path(exp_dir, n), mmap=True)["model"].items():
+            state = load_checkpoint(epoch_path(exp_dir, n), needs=("model",), mmap=True)
+            for name, value in state["model"].items():
                 if value.is_floating_point():
                     mean[name] = mean.get(name, 0.0) + value.double() / avg
                 else:

@@ -8,48 +8,53 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mvqkd.checkpoints.upgrade import upgrade
 from mvqkd.errors import UserError
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.tensors import load_tensors, save_tensors
 
 BEST = "best-valid-loss.pt"
 PRETRAINED = "pretrained.pt"
+MODEL = "model."
+"""Begins the names of the student's weights among those of an objective."""
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` atomically."""
-    # Given an open file, torch puts no file name into the archive: the same weights are the same
-    # bytes.
-    with atomic_path(path) as partial, open(partial, "wb") as file:
-        torch.save(state, file)
+    """Write `state` atomically; the same weights are the same bytes."""
+    save_tensors(path, state)
 
 
-def load_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint to the CPU.
+def load_checkpoint(
+    path: str | Path, *, needs: Sequence[str] = (), mmap: bool = False
+) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, verified.
 
     Args:
+        path: the file.
+        needs: names of what has to be there.
         mmap: read tensors when they are used; the file must not change meanwhile.
 
     Raises:
-        UserError: the file is missing or is no checkpoint of this kind.
+        UserError: the file is missing, damaged, or no checkpoint of this kind.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} is missing", step="training")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        if not isinstance(state, dict):
-            raise TypeError(f"it holds a {type(state).__name__}")
-    except Exception as error:  # torch raises many kinds; all mean a bad file here
+        state = load_tensors(path, mmap=mmap)
+    except UserError as error:
+        raise UserError(error.problem, remedy=_remedy(path)) from error
+    if not isinstance(state, dict) or not set(needs) <= state.keys():
         raise UserError(
-            f"{path} cannot be read: {error}", remedy="delete the file; training goes on without it"
-        ) from error
+            f"{path} is no file of weights, or not of this kind",
+            remedy="name one that a training wrote",
+        )
     return upgrade(state, path)
 
 
@@ -91,5 +96,87 @@ def remove_partial(exp_dir: Path) -> None:
 
 def _numbers(exp_dir: Path, kind: str) -> list[int]:
     pattern = re.compile(rf"{kind}-(\d+)\.pt")
-    matches = (pattern.fullmatch(path.name) for path in exp_dir.glob(f"{kind}-*.pt"))
+    files = (path for path in exp_dir.glob(f"{kind}-*.pt") if path.is_file())
+    matches = (pattern.fullmatch(path.name) for path in files)
     return sorted(int(match[1]) for match in matches if match)
+
+
+def last_epoch(exp_dir: Path) -> int:
+    """The last epoch that a training has come to the end of.
+
+    Raises:
+        UserError: no epoch has a file; or the last one's is missing, and another would pass for it.
+    """
+    available = epochs(exp_dir)
+    if not available:
+        raise UserError(f"{exp_dir} has no epoch-N.pt", step="training")
+    ended = max((epoch - 1 for epoch, _ in _places(exp_dir, steps(exp_dir)[-1:])), default=0)
+    if (exp_dir / PRETRAINED).is_file():
+        with suppress(UserError):  # it is not what is asked for
+            pretrained = load_checkpoint(exp_dir / PRETRAINED, needs=("epoch",), mmap=True)
+            ended = max(ended, pretrained["epoch"])
+    if ended > available[-1]:
+        raise UserError(
+            f"{epoch_path(exp_dir, ended)}, the last epoch, is missing",
+            remedy="put it back, or name another epoch",
+            parameters=("epoch",),
+            step="training",
+        )
+    return available[-1]
+
+
+def restore_epochs(exp_dir: Path) -> None:
+    """Write the `epoch-N.pt` that are missing after the last one there is, from the checkpoints at
+    the ends of those epochs."""
+    last = max(epochs(exp_dir), default=0)
+    for step in steps(exp_dir)[::-1]:
+        checkpoint = step_path(exp_dir, step)
+        epoch, epoch_step = _place(checkpoint)
+        if epoch - 1 <= last:
+            return
+        if epoch_step:
+            continue
+        path = epoch_path(exp_dir, epoch - 1)
+        state = load_checkpoint(checkpoint)
+        weights = {
+            name.removeprefix(MODEL): value
+            for name, value in state["objective"].items()
+            if name.startswith(MODEL)
+        }
+        kept = {name: state[name] for name in ("average", "average_count")}
+        place = {"epoch": epoch - 1, "step": step, "description": state["description"]}
+        save_checkpoint(path, {"model": weights, **kept, **place})
+        logging.warning("%s was missing: it is made again from %s", path, checkpoint)
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that is damaged."""
+    copy, exp_dir = "put a copy of it back", path.parent
+    known = re.fullmatch(r"(checkpoint|epoch)-(\d+)\.pt", path.name)
+    kind, number = (known[1], int(known[2])) if known else (path.name, 0)
+    before = [step for step in steps(exp_dir) if step < number]
+    if kind == "checkpoint" and before:
+        return f"{copy}, or delete it: the training, run again, goes on from step {before[-1]}"
+    places = _places(exp_dir, steps(exp_dir)) if kind in ("epoch", PRETRAINED) else []
+    # From the checkpoint at its end, or by training up to its end again.
+    again = (number + 1, 0) in places or (places and places[-1][0] <= number)
+    if (kind == PRETRAINED and places) or (number == max(epochs(exp_dir), default=0) and again):
+        return f"{copy}, or delete it: the training, run again, makes it of its checkpoint"
+    return f"{copy}, or take other weights"
+
+
+def _places(exp_dir: Path, of: list[int]) -> list[tuple[int, int]]:
+    """`_place` of the checkpoints of these steps that can be read."""
+    found = []
+    for step in of:
+        try:
+            found.append(_place(step_path(exp_dir, step)))
+        except UserError as error:
+            logging.warning("%s", error.problem)
+    return found
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Epoch in progress, and steps of it, of a checkpoint."""
+    progress = load_checkpoint(path, mmap=True).get("progress", {})
+    return progress.get("epoch", 0), progress.get("epoch_step", 0)

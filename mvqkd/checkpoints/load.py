@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from mvqkd.checkpoints.averaging import average_epochs
-from mvqkd.checkpoints.files import PRETRAINED, epoch_path, epochs, load_checkpoint
+from mvqkd.checkpoints.files import MODEL, PRETRAINED, epoch_path, last_epoch, load_checkpoint
 from mvqkd.errors import UserError
 from mvqkd.models.asr_model import AsrModel
 from mvqkd.models.build import build_model
-
-_MODEL = "model."
 
 
 def load_model(
@@ -47,7 +45,7 @@ def load_model(
     path = Path(path)
     if path.is_dir() and epoch is not None:
         weights = average_epochs(path, epoch=epoch, avg=avg, use_averaged_model=use_averaged_model)
-        last = epochs(path)[-1] if epoch == -1 else epoch
+        last = last_epoch(path) if epoch == -1 else epoch
         check_finite(weights, epoch_path(path, last))
         description = read_description(epoch_path(path, last))
     else:
@@ -62,8 +60,15 @@ def load_model(
         weights = weights_of(state, file)
         check_finite(weights, file)
         description = _description_of(state, file)
-    model = build_model(description)
-    model.load_state_dict(weights)
+    try:
+        model = build_model(description)
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path}: its weights are not of the model that it describes: {reason}",
+            remedy="name a file that a training of this package wrote",
+        ) from error
     return model.eval().to(device)
 
 
@@ -75,11 +80,11 @@ def weights_of(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
         UserError: there are no weights of a model in it.
     """
     weights = state.get("model") or {
-        name.removeprefix(_MODEL): value
+        name.removeprefix(MODEL): value
         for name, value in state.get("objective", {}).items()
-        if name.startswith(_MODEL)
+        if name.startswith(MODEL)
     }
-    if not weights:
+    if not weights or not isinstance(weights, dict):
         raise UserError(
             f"{path} has no weights of a model",
             remedy="name the folder of an experiment, its pretrained.pt or an epoch-N.pt",

@@ -12,7 +12,7 @@ from mvqkd.checkpoints.averaging import average_epochs
 from mvqkd.checkpoints.files import (
     PRETRAINED,
     epoch_path,
-    epochs,
+    last_epoch,
     load_checkpoint,
     save_checkpoint,
 )
@@ -26,8 +26,8 @@ def write_pretrained(exp_dir: Path, *, epoch: int, avg: int, use_averaged_model:
     The file is a dictionary: `model`, a float32 state dict; `description`, the training's; and the
     arguments.
     """
+    epoch = last_epoch(exp_dir) if epoch == -1 else epoch
     weights = average_epochs(exp_dir, epoch=epoch, avg=avg, use_averaged_model=use_averaged_model)
-    epoch = epochs(exp_dir)[-1] if epoch == -1 else epoch
     path = exp_dir / PRETRAINED
     save_checkpoint(
         path,

@@ -6,7 +6,6 @@ splits by role, and the size of the vocabulary. Only the standard library is imp
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from mvqkd.data.splits import ROLES, choose_splits
 from mvqkd.errors import UserError
-from mvqkd.storage.files import write_json
+from mvqkd.storage.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,10 @@ class DataFolder:
             UserError: stage 1 did not run, did not prepare such splits or none for training or dev;
                 or as of `choose_splits`.
         """
-        record, given = self._known()["splits"], patterns or {}
+        known, given = self._known(), patterns or {}
+        record = known.get("splits")
+        if record is None:
+            raise UserError(f"{self._path} does not record the splits", step="manifests")
         prepared = [name for role in ROLES for name in record[role]]
         wanted = {role: list(given.get(role, ())) or record[role] for role in ROLES}
         found = choose_splits(wanted, prepared, self._path, remedy="prepare others")
@@ -133,8 +135,8 @@ class DataFolder:
             UserError: as above.
         """
         record = self._read()
-        if record is not None and record["corpus"] != self._corpus_name(corpus_dir):
-            other = self.root / record["corpus"]
+        if record is not None and record.get("corpus") != self._corpus_name(corpus_dir):
+            other = self.root / str(record.get("corpus"))
             raise UserError(
                 f"{self.root} has been prepared from another corpus, {other}",
                 remedy=f"take another folder, or rm -r {self.manifests} {self._path} and "
@@ -175,7 +177,7 @@ class DataFolder:
     def _read(self) -> dict[str, Any] | None:
         """None when stage 1 did not come to its end."""
         if self._path.is_file():
-            return json.loads(self._path.read_text(encoding="utf-8"))
+            return read_json(self._path, remedy="delete it", step="manifests")
         return self._read_old()
 
     def _read_old(self) -> dict[str, Any] | None:
@@ -183,7 +185,7 @@ class DataFolder:
         path = self.manifests / "parts.json"
         if not path.is_file():
             return None
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_json(path, remedy="delete it", step="manifests")
         splits = {role: old[role] for role in ROLES}
         names = "|".join(re.escape(name) for names in splits.values() for name in names)
         found = (

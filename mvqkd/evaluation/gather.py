@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from mvqkd.errors import UserError
 from mvqkd.evaluation.bootstrap import Difference, speakers, wer_difference
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.evaluation.wer import Score, score, spelled
+from mvqkd.storage.files import file_digest, read_commented, read_json, read_json_list
+from mvqkd.storage.jsonl import read_log
 
 
 @dataclass
@@ -85,7 +88,17 @@ class Comparison(NamedTuple):
 
 
 def read_experiments(root: Path) -> list[Experiment]:
-    """Every folder of `root` with a `config.yaml`, the smallest student first."""
+    """Every folder of `root` with a `config.yaml`, the smallest student first.
+
+    Raises:
+        UserError: a file is damaged, or there are results without a `config.yaml`.
+    """
+    for path in sorted(root.glob("*/*/result-*.json")):
+        if not (config := path.parents[1] / "config.yaml").is_file():
+            raise UserError(
+                f"{config} is missing, the experiment that {path.name} is of",
+                remedy=f"put a copy of it back, or move {config.parent} away",
+            )
     found = [_read(path.parent) for path in sorted(root.glob("*/config.yaml"))]
     return sorted(found, key=lambda experiment: (experiment.parameters or 0, experiment.name))
 
@@ -98,7 +111,7 @@ def read_distillation(folder: Path) -> dict[str, dict[str, Any]]:
     for name in ("distillation.json", "teaching.json"):
         path = folder / name
         if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             return found if name == "distillation.json" else {_kind(found): found}
     return {}
 
@@ -154,30 +167,40 @@ def _rates(ours: Score, theirs: Score, blocks: Sequence[str] | None) -> Rates:
 def _read(folder: Path) -> Experiment:
     results = []
     for path in folder.glob("*/result-*.json"):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        needs = ("set", "method", "suffix", "time", "wer")
+        result = read_json(path, needs=needs, remedy="delete it", step="decoding")
         results.append({**result, "path": path})
     results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
     environment = folder / "environment.json"
+    config = _read_config(folder / "config.yaml")
+    distillation = read_distillation(folder)
+    sections = (config.get("distillation") or {}).values()
+    taught = any(isinstance(section, dict) and section.get("weight") for section in sections)
+    for name, missing in (
+        ("environment.json", not environment.is_file()),
+        ("distillation.json", taught and not distillation),
+    ):
+        if missing:
+            logging.warning("%s is missing: its facts are not known", folder / name)
     return Experiment(
         name=folder.name,
         folder=folder,
         results=results,
-        starts=json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else [],
-        metrics=_read_lines(folder / "log" / "metrics.jsonl"),
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        distillation=read_distillation(folder),
+        starts=read_json_list(environment) if environment.is_file() else [],
+        metrics=read_log(folder / "log" / "metrics.jsonl"),
+        config=config,
+        distillation=distillation,
     )
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics file; a last one that is still being written is skipped."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(read_commented(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {error}", remedy="put a copy of it back") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} has no values", remedy="put a copy of it back")
+    return config
 
 
 def by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -187,4 +210,12 @@ def by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _recogs(result: dict[str, Any]) -> Path:
     path: Path = result["path"]
-    return path.with_name(f"recogs{path.stem.removeprefix('result')}.txt")
+    recogs = path.with_name(f"recogs{path.stem.removeprefix('result')}.txt")
+    known = result.get("recogs_sha256")  # not of earlier versions
+    if known and recogs.is_file() and file_digest(recogs) != known:
+        raise UserError(
+            f"{recogs} is damaged: it is not what {path.name} is of",
+            remedy=f"delete {path}",
+            step="decoding",
+        )
+    return recogs

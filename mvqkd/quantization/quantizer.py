@@ -19,9 +19,10 @@ from mvqkd.quantization.frames import Frames, as_frames
 from mvqkd.quantization.multi_quantization.search import search_multi_quantization
 from mvqkd.quantization.search import default_effort, pairwise_costs, search, unary_costs
 from mvqkd.quantization.weights import ScaledFrames, Weighting, dimension_scales
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.tensors import load_tensors, save_tensors
 
 _FORMAT = "mvqkd.quantizer.1"
+_REMEDY = "put a copy of it back, or make it and the codes that it made anew"
 # Costs of single codes held at once, in numbers: small enough for a processor's cache level, large
 # enough to keep a GPU busy.
 _CHUNK_CPU, _CHUNK_GPU = 2**22, 2**25
@@ -305,20 +306,19 @@ class Quantizer(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write plain tensors and facts, whole or not at all."""
-        with atomic_path(path) as partial:
-            torch.save(
-                {
-                    "format": _FORMAT,
-                    "id": self.id,
-                    "mean": self.mean.cpu(),
-                    "centers": self.centers.cpu(),
-                    "guess": None if self.guess is None else tuple(x.cpu() for x in self.guess),
-                    "correction": None if self.correction is None else _on_cpu(self.correction),
-                    "scales": None if self.scales is None else self.scales.cpu(),
-                    "metadata": self.metadata,
-                },
-                partial,
-            )
+        save_tensors(
+            path,
+            {
+                "format": _FORMAT,
+                "id": self.id,
+                "mean": self.mean.cpu(),
+                "centers": self.centers.cpu(),
+                "guess": None if self.guess is None else tuple(x.cpu() for x in self.guess),
+                "correction": None if self.correction is None else _on_cpu(self.correction),
+                "scales": None if self.scales is None else self.scales.cpu(),
+                "metadata": self.metadata,
+            },
+        )
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> Quantizer:
@@ -338,18 +338,21 @@ class Quantizer(nn.Module):
         """
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise UserError(
-                f"{path} is not a quantizer ({_FORMAT})", remedy="remove it", step="quantizer"
+                f"{path} is not a quantizer ({_FORMAT})", remedy="name the file of a quantizer"
             )
         correction = state.get("correction")
-        return cls(
-            state["mean"],
-            state["centers"],
-            id=state["id"],
-            metadata=state["metadata"],
-            guess=state.get("guess"),
-            correction=Correction(**correction) if correction else None,
-            scales=state.get("scales"),
-        )
+        try:
+            return cls(
+                state["mean"],
+                state["centers"],
+                id=state["id"],
+                metadata=state["metadata"],
+                guess=state.get("guess"),
+                correction=Correction(**correction) if correction else None,
+                scales=state.get("scales"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is no whole quantizer: {error!r}", remedy=_REMEDY) from error
 
     def extra_repr(self) -> str:
         return (
@@ -372,19 +375,14 @@ class Quantizer(nn.Module):
 
 
 def read_tensors(path: str | Path) -> object:
-    """What `torch.save` wrote.
+    """What `torch.save` wrote, verified.
 
     Raises:
         UserError: the file is missing, damaged or something else.
     """
     if not Path(path).is_file():
         raise UserError(f"{path} is missing", step="quantizer")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes of anything end in errors of any kind
-        raise UserError(
-            f"{path} is damaged, or is no file of tensors", remedy="remove it", step="quantizer"
-        ) from error
+    return load_tensors(path, remedy=_REMEDY)
 
 
 def _on_cpu(module: nn.Module) -> dict[str, Tensor]:

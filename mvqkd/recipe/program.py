@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
@@ -15,9 +15,7 @@ from typing import NoReturn
 from mvqkd.errors import UserError
 from mvqkd.recipe.remedies import tell
 from mvqkd.runtime.interruption import EXIT_INTERRUPTED as EXIT_INTERRUPTED
-
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-"""Errors that are nobody's defect."""
+from mvqkd.storage.files import REFUSALS, cannot_write
 
 
 def run_program(main: Callable[[], None]) -> NoReturn:
@@ -33,6 +31,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
+    threading.excepthook = _end_of_thread
     status = 0
     try:
         main()
@@ -47,9 +46,8 @@ def run_program(main: Callable[[], None]) -> NoReturn:
             raise
         status = end.code
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            remedy = "make room, or give the permission; the same command goes on"
-            print(f"error: {UserError(str(error), remedy=remedy)}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            print(f"error: {tell(cannot_write(error))}", file=sys.stderr)
         elif _is_out_of_memory(error):
             print(f"error: {_OUT_OF_MEMORY}", file=sys.stderr)
             print(f"  ({' '.join(str(error).split())[:300]})", file=sys.stderr)
@@ -74,6 +72,13 @@ _OUT_OF_MEMORY = UserError(
     remedy="smaller batches (--data.batch_duration, --decoding.max_duration), fewer processes "
     "(--nj, --data.num_workers) or a smaller model",
 )
+
+
+def _end_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Of a thread that writes curves: the program hears of it when it writes the next time."""
+    error = arguments.exc_value
+    if not (isinstance(error, OSError) and error.errno in REFUSALS):
+        threading.__excepthook__(arguments)
 
 
 def _leave_at_once(status: int) -> NoReturn:

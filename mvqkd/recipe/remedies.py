@@ -32,6 +32,7 @@ OPTIONS = {
     "dtype": "--dtype",
     "epoch": "--decoding.epoch",
     "exp_dir": "--exp-dir",
+    "held_out": "--held-out",
     "keep_epochs": "--training.keep_epochs",
     "labelled_hours": "--data.labelled_hours",
     "layer": "--distillation.SECTION.teacher_layer",
@@ -40,10 +41,12 @@ OPTIONS = {
     "musan_dir": "--musan-dir",
     "num_codebooks": "--distillation.SECTION.quantizer.num_codebooks",
     "num_jobs": "--nj",
+    "num_steps": "--num-steps",
     "num_workers": "--data.num_workers",
     "output": "--output",
     "precision": "--training.precision",
     "rate_weight": "--distillation.SECTION.quantizer.rate_distortion_weight",
+    "source": "--import",
     "step_duration": "--data.step_duration",
     "step_tokens": "--data.step_tokens",
     "strict": "--strict",
@@ -56,6 +59,11 @@ OPTIONS = {
     "world_size": "--world-size",
 }
 """Options of programs by the names of parameters in the library."""
+
+OF_PROGRAMS = (
+    *("--device", "--dtype", "--held-out", "--import", "--min-seconds", "--num-steps", "--output"),
+)
+"""Those that programs have and `run.sh` has not, which passes none of them on."""
 
 
 def run_command(options: str) -> str:
@@ -72,7 +80,10 @@ def stage_command(step: str) -> str:
 def tell(error: UserError) -> str:
     """Problem and remedy, with commands that can be pasted and the options of parameters."""
     remedy = error.advice or ""
-    if options := ", ".join(OPTIONS[name] for name in error.parameters if name in OPTIONS):
+    known = [OPTIONS[name] for name in error.parameters if name in OPTIONS]
+    if "MVQKD_RUN" in os.environ:
+        known = [option for option in known if option not in OF_PROGRAMS]
+    if options := ", ".join(known):
         remedy += f" ({options})"
     if error.step:
         remedy += f"{'; ' if remedy else ''}{STEPS[error.step]}: {stage_command(error.step)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -21,7 +20,7 @@ from mvqkd.evaluation.gather import read_distillation
 from mvqkd.recipe.config.load import differences, load_config, save_config
 from mvqkd.recipe.config.schema import ExperimentConfig
 from mvqkd.recipe.program import this_command
-from mvqkd.storage.files import atomic_path, write_json
+from mvqkd.storage.files import atomic_path, read_json, read_json_list, write_json
 
 _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
 
@@ -47,6 +46,10 @@ _MAY_CHANGE = (
     "data.batch_tokens:",
     "data.pad_multiple:",
     "training.precision:",
+)
+_ANOTHER_FOLDER = (
+    "train in another folder, with run.sh: --variant NAME (--training.init begins with weights of "
+    "this one)"
 )
 _LENGTH = "training.num_epochs:"  # may grow
 _AVERAGING = ("decoding.epoch:", "decoding.avg:", "decoding.use_averaged_model:")
@@ -97,7 +100,7 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
             free += (f"distillation.{name}.",)
     different = [line for line in changed if not line.startswith(free)]
     if data_path.is_file():
-        different += _other_data(json.loads(data_path.read_text(encoding="utf-8")), data)
+        different += _other_data(_saved_data(exp_dir), data)
     if different:
         raise UserError(
             f"{exp_dir} holds a training with another configuration:\n    "
@@ -107,8 +110,18 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
             f"as they were, or delete {exp_dir} to begin anew",
         )
     out_of_date = any(line.startswith((*_AVERAGING, _LENGTH)) for line in changed)
+    # A folder may be cleared of epochs, but not have another in place of the last.
+    last = exp_dir / f"epoch-{before.training.num_epochs}.pt"
+    lost = not last.is_file() and any(exp_dir.glob("epoch-*.pt"))
     if (exp_dir / _PRETRAINED).is_file() and not out_of_date:
-        return True
+        if not lost:
+            return True
+        if any(exp_dir.glob("checkpoint-*.pt")):
+            return False
+        raise UserError(
+            f"{last} is missing, and {exp_dir} has no checkpoint-<step>.pt to make it again from",
+            remedy=f"put either back; or {_ANOTHER_FOLDER}",
+        )
     _refuse_lost_checkpoints(exp_dir)
     return False
 
@@ -127,8 +140,7 @@ def _refuse_lost_checkpoints(exp_dir: Path) -> None:
         raise UserError(
             f"{exp_dir} has {len(epochs)} epoch-N.pt, but no checkpoint-<step>.pt to go on from",
             remedy="put the newest one back; or decode these epochs, with run.sh: --stage 9; or "
-            "train in another folder, with run.sh: --variant NAME (--training.init begins with "
-            f"weights of this one); or delete {exp_dir} to begin anew",
+            f"{_ANOTHER_FOLDER}; or delete {exp_dir} to begin anew",
         )
 
 
@@ -158,8 +170,7 @@ def check_tokens_of(exp_dir: Path, lang_dir: Path) -> None:
     Raises:
         UserError: as above, or the model is missing.
     """
-    path = exp_dir / _DATA
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    saved = _saved_data(exp_dir)
     digest = _digest_of_tokens(lang_dir)
     if saved.get("bpe_model_sha256", digest) != digest:
         raise UserError(
@@ -171,9 +182,15 @@ def check_tokens_of(exp_dir: Path, lang_dir: Path) -> None:
 
 def lang_name(exp_dir: Path) -> str | None:
     """Name of the folder of the tokens of an experiment's training; None if it is not known."""
-    path = exp_dir / _DATA
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    saved = _saved_data(exp_dir)
     return saved.get("lang")
+
+
+def _saved_data(exp_dir: Path) -> dict[str, Any]:
+    """What `describe_data` said of a folder's training; empty if it is not known."""
+    path = exp_dir / _DATA
+    remedy = "put a copy of it back; or delete it, if the data are still those of the training"
+    return read_json(path, remedy=remedy) if path.is_file() else {}
 
 
 def _digest_of_tokens(lang_dir: Path) -> str:
@@ -199,8 +216,9 @@ def write_folder(
     save_config(experiment, path)
     write_json(exp_dir / _DATA, data)
     for name in ("bpe.model", "tokens.txt"):
-        with atomic_path(exp_dir / name) as partial:
-            shutil.copyfile(lang_dir / name, partial)
+        if (lang_dir / name).is_file():  # tokens.txt follows from the model
+            with atomic_path(exp_dir / name) as partial:
+                shutil.copyfile(lang_dir / name, partial)
 
 
 def write_distillation(exp_dir: Path, descriptions: dict[str, dict[str, Any]]) -> None:
@@ -232,7 +250,8 @@ def record_start(exp_dir: Path, world_size: int) -> dict[str, Any]:
     import torch  # not above: checking a folder need not wait for it
 
     path = exp_dir / "environment.json"
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    remedy = "put a copy of it back; or delete it, which tells nothing but of earlier starts"
+    starts = read_json_list(path, remedy=remedy) if path.is_file() else []
     commit, dirty = code_version()
     start = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -14,6 +14,7 @@ from mvqkd.errors import UserError
 from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig
 from mvqkd.recipe.remedies import run_command
 from mvqkd.storage.files import file_digest
+from mvqkd.storage.tensors import verify_tensors
 
 LossConfig = CodesConfig | EmbeddingsConfig
 
@@ -94,7 +95,7 @@ def resolve_teacher(uri: str, experiments: Path) -> str:
     `pretrained.pt`, or of the epoch's file where an epoch is named. Others are returned unchanged.
 
     Raises:
-        UserError: the experiment has no such file.
+        UserError: the experiment has no such file, or it is damaged.
     """
     scheme, _, rest = uri.partition(":")
     name, _, query = rest.partition("?")
@@ -108,6 +109,8 @@ def resolve_teacher(uri: str, experiments: Path) -> str:
             f"the teacher {uri} is not trained: {weights} is missing",
             remedy=f"train it first: {run_command(f'--exp {folder.name}')}",
         )
+    # A damaged file is not another teacher.
+    verify_tensors(weights, remedy="put a copy of it back, or train the teacher again")
     options = "&".join(part for part in (query, f"weights={file_digest(weights)[:8]}") if part)
     return f"mvqkd:{_one_spelling(folder)}?{options}"
 

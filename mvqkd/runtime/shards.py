@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mvqkd.errors import UserError
+from mvqkd.storage.files import make_folder
 from mvqkd.storage.locks import own_folder
 from mvqkd.storage.ragged import shard_path
 
@@ -99,7 +100,7 @@ def prepare_folder(folder: Path, names: Sequence[str]) -> list[Path]:
     Raises:
         UserError: the folder has shards of one of the names, of a run that divided it otherwise.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     counts = Counter(names)
     paths = [
         shard_path(folder, name, index, count)
@@ -113,7 +114,7 @@ def prepare_folder(folder: Path, names: Sequence[str]) -> list[Path]:
             raise UserError(
                 f"{folder} has {min(foreign).name}, which is none of the {count} shards of this "
                 "run: the cuts have changed",
-                remedy=f"remove {folder}/{name}-*, or name another folder",
+                remedy=f"move {folder}/{name}-* away, or name another folder",
                 parameters=("output",),
             )
     return paths

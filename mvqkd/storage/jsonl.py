@@ -5,16 +5,25 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mvqkd.errors import UserError
 from mvqkd.storage.files import atomic_path
 
+_T = TypeVar("_T")
+_CHECKSUM = "crc32"
+DAMAGED = "put a copy of it back; if a stage made it, delete it and run that stage again"
+"""What to do about a manifest that is damaged: it may be of a corpus."""
+
 
 def read_lines(path: str | Path) -> Iterator[bytes]:
     """The lines of a `.jsonl` or `.jsonl.gz`.
+
+    The checksum of a `.gz` stands at its end: it is read to there before the first line is given,
+    as nothing shall come of damaged ones.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -23,13 +32,17 @@ def read_lines(path: str | Path) -> Iterator[bytes]:
     opener: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
+            if path.suffix == ".gz":
+                if not file.read(1) and not path.stat().st_size:
+                    raise EOFError("it is empty")
+                while file.read(2**20):
+                    pass
+                file.seek(0)
             yield from file
     except FileNotFoundError:
         raise UserError(f"{path} is missing", remedy="run the stage that makes it") from None
-    except (OSError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", remedy="delete it and run its stage again"
-        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}", remedy=DAMAGED) from None
 
 
 def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -42,7 +55,23 @@ def read_items(path: str | Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error}") from None
+            raise UserError(f"{path}, line {number} is not JSON: {error}", remedy=DAMAGED) from None
+
+
+def read_built(path: str | Path, build: Callable[[dict[str, Any]], _T]) -> Iterator[_T]:
+    """What `build` makes of the objects of a `.jsonl` or `.jsonl.gz`.
+
+    Raises:
+        UserError: the file is missing or damaged, or `build` cannot make anything of an object.
+    """
+    for number, item in enumerate(read_items(path), 1):
+        try:
+            built = build(item)
+        except Exception as error:  # of things that are something else
+            raise UserError(
+                f"{path}, line {number} is something else: {error!r}", remedy=DAMAGED
+            ) from error
+        yield built
 
 
 def write_items(path: str | Path, items: Iterable[dict[str, Any]]) -> None:
@@ -56,6 +85,28 @@ def write_items(path: str | Path, items: Iterable[dict[str, Any]]) -> None:
     ):
         for item in items:
             file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
+
+
+def log_line(values: dict[str, Any]) -> str:
+    """A line of a log of JSON lines, with its CRC-32 as `crc32`, for `read_log`."""
+    checksum = zlib.crc32(json.dumps(values).encode())
+    return json.dumps({**values, _CHECKSUM: checksum}) + "\n"
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a log; a damaged one, or one that a killed process left half written, is left
+    out. Those of earlier versions have no checksum. Empty when there is no such file."""
+    path = Path(path)
+    lines = []
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            checksum = line.pop(_CHECKSUM, None)
+        except (ValueError, AttributeError, TypeError):
+            continue
+        if checksum in (None, zlib.crc32(json.dumps(line).encode())):
+            lines.append(line)
+    return lines
 
 
 def stem(path: Path) -> str:

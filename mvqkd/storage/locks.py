@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mvqkd.errors import UserError
+from mvqkd.storage.files import make_folder, writing
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def own_folder(folder: Path, *, work: str, wait: bool) -> Iterator[None]:
     Raises:
         UserError: another process holds it, and `wait` is false.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not os.access(folder, os.W_OK):  # finished, and read-only since: nobody writes there
         yield
         return
@@ -45,6 +46,7 @@ def own_folder(folder: Path, *, work: str, wait: bool) -> Iterator[None]:
                 ) from None
             logging.info("%s; waiting for its end", problem)
             fcntl.lockf(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        print(f"{os.getpid()} on {platform.node()}", file=file, flush=True)
+        with writing(folder / ".lock"):
+            file.truncate(0)
+            print(f"{os.getpid()} on {platform.node()}", file=file, flush=True)
         yield

@@ -5,6 +5,9 @@ A file holds one dataset of rows `(total_frames, columns)`, `offsets` (utterance
 (utterances,) UTF-8, and attributes. Rows lie contiguously, so that readers map them into memory:
 random access costs no HDF5 call, and worker processes share the pages. A folder of shards
 `<name>-00003-of-00012.h5`, of one or several names, reads as one file; nothing is ever merged.
+
+A CRC-32 of each utterance's rows, `crc32` (utterances,), is verified when they are read first, and
+a digest of everything else, an attribute, when the file is opened. Earlier versions wrote neither.
 """
 
 from __future__ import annotations
@@ -13,19 +16,20 @@ import errno
 import re
 import resource
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
 
 from mvqkd.errors import UserError
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.hdf5 import BLOCKS, DIGEST, block_checksum, create_hdf5, digest_of
 
 Attribute = str | int | float
 # Errors in opening a file that say nothing about what is in it.
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO}
+_SHAPE = ("rows_shape", "rows_type")  # among the facts of a file, not among its attributes
 _SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.h5")
 
 
@@ -62,14 +66,18 @@ class RaggedWriter:
         self.path = Path(path)
         self.ids: list[str] = []
         self.offsets = [0]
+        self._checksums: list[int] = []
         self._dataset = dataset
         self._shape = (rows, columns)
         self._dtype = np.dtype(dtype)
         self._attributes = attributes
 
     def __enter__(self) -> RaggedWriter:
-        self._atomic = atomic_path(self.path)
-        self._file = h5py.File(self._atomic.__enter__(), "w")
+        size = self._shape[0] * self._shape[1] * self._dtype.itemsize
+        with ExitStack() as stack:
+            self._file = stack.enter_context(create_hdf5(self.path, size))
+            stack.push(self._finish)
+            self._open_files = stack.pop_all()
         self._file.attrs.update(self._attributes)
         self._rows = self._file.create_dataset(
             self._dataset, shape=self._shape, dtype=self._dtype, fill_time="never"
@@ -90,26 +98,16 @@ class RaggedWriter:
         if end > self._shape[0]:
             raise ValueError(f"{utterance}: row {end} of {self._shape[0]} declared")
         self._rows[start:end] = array
+        self._checksums.append(block_checksum(array))
         self.ids.append(utterance)
         self.offsets.append(end)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        except BaseException as failure:
-            self._file.close()
-            self._atomic.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._file.close()
-        self._atomic.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._open_files.__exit__(*error)
 
-    def _finish(self) -> None:
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            return
         if self.offsets[-1] != self._shape[0]:
             raise ValueError(f"{self.offsets[-1]} rows written of {self._shape[0]} declared")
         if len(set(self.ids)) != len(self.ids):
@@ -118,8 +116,15 @@ class RaggedWriter:
         # and offsets cost a few bytes an utterance, which may have but some hundred bytes of codes.
         encoded = [utterance.encode() for utterance in self.ids]
         length = max(map(len, encoded), default=1)
-        self._pack("ids", np.array(encoded, dtype=f"S{length}"))
-        self._pack("offsets", np.array(self.offsets, dtype=np.int64))
+        small = {
+            "ids": np.array(encoded, dtype=f"S{length}"),
+            "offsets": np.array(self.offsets, dtype=np.int64),
+            BLOCKS: np.array(self._checksums, dtype=np.uint32),
+        }
+        for name, array in small.items():
+            self._pack(name, array)
+        facts = _facts(self._file, self._rows.shape, self._rows.dtype)
+        self._file.attrs[DIGEST] = digest_of(facts, small)
 
     def _pack(self, name: str, array: np.ndarray) -> None:
         self._file.create_dataset(
@@ -156,9 +161,13 @@ class RaggedStore:
         self._dataset = dataset
         self._step = step
         self._rows: list[np.ndarray] = []
-        self._spans: dict[str, tuple[int, int, int]] = {}
+        self._files: list[Path] = []
+        self._bounds: list[np.ndarray] = []
+        self._checksums: list[np.ndarray | None] = []
+        self._verified: list[np.ndarray] = []
+        self._places: dict[str, tuple[int, int]] = {}
         self.attributes: dict[str, Any] = {}
-        files = self._files()
+        files = self._find()
         _allow_open_files(len(files))
         for file in files:
             self._open(file)
@@ -170,32 +179,34 @@ class RaggedStore:
         return _reopen, (self.path, self._dataset, self._step)
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self._places)
 
     def __contains__(self, utterance: object) -> bool:
-        return utterance in self._spans
+        return utterance in self._places
 
     def __iter__(self) -> Iterator[str]:
         """Utterance ids, in the order of the file."""
-        return iter(self._spans)
+        return iter(self._places)
 
     def __getitem__(self, utterance: str) -> np.ndarray:
-        """The (frames, columns) rows of an utterance.
+        """The (frames, columns) rows of an utterance, verified when they are read first.
+
+        Raises:
+            UserError: it is not there, or not what was written.
+        """
+        shard, index = self._place(utterance)
+        self._verify(shard, index, index + 1)
+        start, end = self._bounds[shard][index : index + 2]
+        return self._rows[shard][start:end]
+
+    def num_frames(self, utterance: str) -> int:
+        """Rows of an utterance.
 
         Raises:
             UserError: it is not there.
         """
-        try:
-            shard, start, end = self._spans[utterance]
-        except KeyError:
-            raise UserError(
-                f"{self.path} has nothing for utterance {utterance}", step=self._step
-            ) from None
-        return self._rows[shard][start:end]
-
-    def num_frames(self, utterance: str) -> int:
-        """Rows of an utterance that is there."""
-        _, start, end = self._spans[utterance]
+        shard, index = self._place(utterance)
+        start, end = self._bounds[shard][index : index + 2].tolist()
         return end - start
 
     @property
@@ -218,7 +229,7 @@ class RaggedStore:
             if value is not None and found != value:
                 raise UserError(
                     f"{self._dataset} in {self.path} have {name} {found}, not {value}",
-                    remedy=f"ask for {found}, or remove {self.path}",
+                    remedy=f"ask for {found}, or move {self.path} away",
                     step=self._step,
                     parameters=(name,),
                 )
@@ -231,11 +242,43 @@ class RaggedStore:
 
     def blocks(self, frames: int = 65536) -> Iterator[np.ndarray]:
         """All rows in the order of the files, at most `frames` at a time."""
-        for rows in self._rows:
+        for shard, (rows, bounds) in enumerate(zip(self._rows, self._bounds, strict=True)):
             for start in range(0, len(rows), frames):
-                yield rows[start : start + frames]
+                end = min(start + frames, len(rows))
+                first = int(np.searchsorted(bounds, start, side="right")) - 1
+                self._verify(shard, first, int(np.searchsorted(bounds, end)))
+                yield rows[start:end]
 
-    def _files(self) -> list[Path]:
+    def _place(self, utterance: str) -> tuple[int, int]:
+        """Its shard, and its number there."""
+        if utterance not in self._places:
+            raise UserError(f"{self.path} has nothing for utterance {utterance}", step=self._step)
+        return self._places[utterance]
+
+    def _verify(self, shard: int, first: int, last: int) -> None:
+        """Compare utterances `first` to `last` - 1 of a shard with their checksums, unless that was
+        done before."""
+        checksums, verified = self._checksums[shard], self._verified[shard]
+        if checksums is None:
+            return
+        for index in np.flatnonzero(~verified[first:last]) + first:
+            start, end = self._bounds[shard][index : index + 2]
+            if block_checksum(self._rows[shard][start:end]) != checksums[index]:
+                names = (name for name, place in self._places.items() if place == (shard, index))
+                raise self._damaged(
+                    self._files[shard],
+                    f"the {self._dataset} of utterance {next(names)} are not what was written",
+                )
+            verified[index] = True
+
+    def _damaged(self, path: Path, reason: str) -> UserError:
+        return UserError(
+            f"{path} is damaged: {reason}",
+            remedy="put a copy of it back; or remove it, if it was made here",
+            step=self._step,
+        )
+
+    def _find(self) -> list[Path]:
         if self.path.is_file():
             return [self.path]
         if not self.path.is_dir():
@@ -257,7 +300,7 @@ class RaggedStore:
             if counts.setdefault(name, count) != count:
                 raise UserError(
                     f"{self.path} has {file.name} beside the {counts[name]} shards of {name}",
-                    remedy="remove the files of the other run",
+                    remedy="move the files of the other run away",
                 )
         wanted = [
             shard_path(self.path, name, index, count)
@@ -275,32 +318,36 @@ class RaggedStore:
         try:
             with h5py.File(path, "r") as file:
                 rows = file[self._dataset]
-                offsets = file["offsets"][:]
-                ids = [raw.decode() for raw in file["ids"][:]]
-                attributes = {key: _plain(value) for key, value in file.attrs.items()}
+                small = {name: file[name][:] for name in ("ids", "offsets", BLOCKS) if name in file}
+                facts = _facts(file, rows.shape, rows.dtype)
+                digest = file.attrs.get(DIGEST)
+                # Either of the two without the other is damage.
+                written = not (digest or BLOCKS in small) or digest == digest_of(facts, small)
                 shape, dtype, position = rows.shape, rows.dtype, rows.id.get_offset()
-        except (OSError, KeyError) as error:
+            ids = [raw.decode() for raw in small["ids"]]
+            offsets = small["offsets"]
+            whole = (
+                len(shape) == 2
+                and (position is not None or shape[0] == 0)
+                and len(offsets) == len(ids) + 1
+                and offsets[0] == 0
+                and offsets[-1] == shape[0]
+                and bool((np.diff(offsets) >= 0).all())
+            )
+            mapped = np.empty(shape, dtype)
+            if whole and shape[0]:
+                mapped = np.memmap(path, mode="r", dtype=dtype, shape=shape, offset=position)
+        except Exception as error:  # HDF5 raises many kinds on damaged bytes
             if getattr(error, "errno", None) in _NOT_THE_FILE:
                 raise UserError(f"{path} cannot be opened: {error}") from error
-            raise UserError(
-                f"{path} is truncated, or is no file of {self._dataset}: {error}",
-                remedy="remove it",
-                step=self._step,
+            raise self._damaged(
+                path, f"it is truncated, or is no file of {self._dataset}: {error}"
             ) from error
-        whole = (
-            len(shape) == 2
-            and (position is not None or shape[0] == 0)
-            and len(offsets) == len(ids) + 1
-            and offsets[0] == 0
-            and offsets[-1] == shape[0]
-            and bool((np.diff(offsets) >= 0).all())
-        )
         if not whole:
-            raise UserError(
-                f"{path}: offsets, ids and {self._dataset} do not fit together",
-                remedy="remove it",
-                step=self._step,
-            )
+            raise self._damaged(path, f"offsets, ids and {self._dataset} do not fit together")
+        if not written:
+            raise self._damaged(path, "its ids, offsets or attributes are not what was written")
+        attributes = {name: value for name, value in facts.items() if name not in _SHAPE}
         if self._rows and attributes != self.attributes:
             differing = sorted(
                 key
@@ -310,23 +357,28 @@ class RaggedStore:
             raise UserError(
                 f"{path} is of another run than the shards before it: they differ in "
                 f"{', '.join(differing)}",
-                remedy="remove the shards of the other run",
+                remedy="move the shards of the other run away",
             )
         self.attributes = attributes
         shard = len(self._rows)
-        self._rows.append(
-            np.memmap(path, mode="r", dtype=dtype, shape=shape, offset=position)
-            if shape[0]
-            else np.empty(shape, dtype)
-        )
-        bounds = offsets.tolist()
+        self._rows.append(mapped)
+        self._files.append(path)
+        self._bounds.append(offsets)
+        self._checksums.append(small.get(BLOCKS))
+        self._verified.append(np.zeros(len(ids), dtype=bool))
         for index, utterance in enumerate(ids):
-            if utterance in self._spans:
+            if utterance in self._places:
                 raise UserError(
                     f"{path} has utterance {utterance}, which another shard has too",
-                    remedy="remove the shards of the other run",
+                    remedy="move the shards of the other run away",
                 )
-            self._spans[utterance] = (shard, bounds[index], bounds[index + 1])
+            self._places[utterance] = (shard, index)
+
+
+def _facts(file: h5py.File, shape: tuple[int, ...], dtype: np.dtype) -> dict[str, Any]:
+    """Attributes of a file, but the digest, and of its rows."""
+    attributes = {key: _plain(value) for key, value in file.attrs.items() if key != DIGEST}
+    return {**attributes, **dict(zip(_SHAPE, (list(shape), dtype.str), strict=True))}
 
 
 def _allow_open_files(count: int) -> None:

@@ -17,6 +17,7 @@ from mvqkd.geometry import ENCODER_GRID, ENCODER_RATE, num_features
 from mvqkd.models import ConformerEncoder
 from mvqkd.models.taps import Taps
 from mvqkd.storage.files import file_digest
+from mvqkd.storage.tensors import verify_tensors
 from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.layers import choose_layers
 
@@ -103,6 +104,7 @@ def load_own_teacher(
     path = folder / PRETRAINED if epoch is None else epoch_path(folder, epoch)
     if not path.is_file():
         raise UserError(f"{path} is missing", step="training")
+    verify_tensors(path, remedy="put a copy of it back, or train the teacher again")
     if weights is not None and not file_digest(path).startswith(weights):
         raise UserError(
             f"{path} has other weights than the {weights} that are asked for: it was trained anew",

@@ -9,6 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mvqkd.runtime.distributed import World
+from mvqkd.storage.files import make_folder
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk ends a training where it cannot do without it, at a checkpoint, and not here with
+    a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Of what was raised in writing `record`."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 @contextmanager
@@ -20,9 +31,9 @@ def log_to(exp_dir: Path, world: World) -> Iterator[None]:
     """
     root = logging.getLogger()
     level = root.level
-    (exp_dir / "log").mkdir(parents=True, exist_ok=True)
+    make_folder(exp_dir / "log")
     name = "train.log" if world.is_main else f"train-rank{world.rank}.log"
-    handler = logging.FileHandler(exp_dir / "log" / name, encoding="utf-8", delay=True)
+    handler = _LogFile(exp_dir / "log" / name, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.INFO if world.is_main else logging.ERROR)

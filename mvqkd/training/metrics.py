@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from mvqkd.runtime.distributed import World
-from mvqkd.storage.files import write_text
+from mvqkd.storage.files import write_text, writing
+from mvqkd.storage.jsonl import log_line, read_log
 from mvqkd.training.sums import LossSums
 from mvqkd.training.update import Update
 
@@ -86,7 +86,7 @@ class MetricsLog:
     def __init__(self, exp_dir: Path, step: int) -> None:
         self.path = exp_dir / "log" / "metrics.jsonl"
         self.lines = [line for line in read_metrics(self.path) if line["step"] <= step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        write_text(self.path, "".join(map(log_line, self.lines)))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(exp_dir / "tensorboard"), purge_step=step + 1)
 
@@ -97,8 +97,9 @@ class MetricsLog:
             finite = not isinstance(value, float) or math.isfinite(value)
             line[name] = value if finite else None
         self.lines.append(line)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(log_line(line))
+            self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float) and name not in ("step", "epoch"):
                 self._board.add_scalar(f"{kind}/{name}", value, values["step"])
@@ -124,17 +125,8 @@ def line_for_people(kind: str, values: dict[str, Any]) -> str:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of a `metrics.jsonl`; a line that a killed process left half written is skipped."""
-    path = Path(path)
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+    """Lines of a `metrics.jsonl`, see `read_log`."""
+    return read_log(path)
 
 
 def x_real_time(audio_seconds: float, seconds: float) -> float:

@@ -105,7 +105,7 @@ def test_what_cannot_be_loaded_is_reported(trained: Path) -> None:
     with pytest.raises(UserError, match=r"bare\.pt does not say what model"):
         mvqkd.load_model(trained / "bare.pt")
     (trained / "pretrained.pt").write_bytes(b"not a file of tensors")
-    with pytest.raises(UserError, match=r"pretrained\.pt cannot be read"):
+    with pytest.raises(UserError, match=r"pretrained\.pt is damaged"):
         mvqkd.load_model(trained)
 
 

@@ -22,6 +22,7 @@ from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.quantization.predictability.rate_distortion import encode_with_rate
 from mvqkd.teachers import load_teacher
 from tests.local.programs import contents, dump, run
+from tests.storage.older import without_digests
 from tests.teachers.corpus import URI, make_corpus
 
 
@@ -114,6 +115,9 @@ def test_damaged_and_foreign_codes_are_found_at_the_next_run(
     dump(cuts, quantizer, output)
     with h5py.File(min(output.glob("*.h5")), "a") as file:
         file["codes"][3, 1] = 16
+    with pytest.raises(UserError, match=r"codes of utterance .* are not what was written"):
+        dump(cuts, quantizer, output)
+    without_digests(min(output.glob("*.h5")))
     with pytest.raises(UserError, match="index 16 in codebooks of 16"):
         dump(cuts, quantizer, output)
     min(output.glob("*.h5")).unlink()

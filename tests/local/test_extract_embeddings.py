@@ -49,6 +49,6 @@ def test_a_sample_and_all_are_not_extracted_into_one_folder(
 ) -> None:
     extract(cuts, tmp_path / "out", "--num-utterances", counts[0])
     before = contents(tmp_path / "out" / "layer-3")
-    with pytest.raises(UserError, match="another --output"):
+    with pytest.raises(UserError, match="or name another folder"):
         extract(cuts, tmp_path / "out", "--num-utterances", counts[1])
     assert contents(tmp_path / "out" / "layer-3") == before

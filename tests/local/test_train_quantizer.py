@@ -18,6 +18,7 @@ from mvqkd.quantization import Quantizer
 from mvqkd.quantization.predictability.code_predictor import CodePredictor
 from mvqkd.recipe.stages.quantizer import split
 from tests.local.programs import dump, extract, run
+from tests.storage.older import without_digests
 
 
 def test_from_embeddings_to_a_report_on_storage(
@@ -138,6 +139,9 @@ def test_damaged_embeddings_are_named_before_training(tmp_path: Path, cuts: Path
     folder = tmp_path / "out" / "layer-3"
     with h5py.File(max(folder.glob("*.h5")), "a") as file:
         file["embeddings"][0, 0] = np.nan
+    with pytest.raises(UserError, match=r"embeddings of utterance .* are not what was written"):
+        run("train_quantizer", "--embeddings", folder, "--output", tmp_path / "q.pt")
+    without_digests(max(folder.glob("*.h5")))
     with pytest.raises(UserError, match=r"the embeddings of utterance c\d.* have NaN"):
         run("train_quantizer", "--embeddings", folder, "--output", tmp_path / "q.pt")
 
@@ -172,7 +176,7 @@ def test_a_quantizer_made_elsewhere_is_measured_and_kept(
     with pytest.raises(UserError, match="with other options"):
         run("train_quantizer", *command[:-3], tmp_path / "q.pt", *command[-2:])
 
-    with pytest.raises(UserError, match="trains nothing"):
+    with pytest.raises(UserError, match="is not trained"):
         run("train_quantizer", *command, "--num-steps", 5)
     output = ["--output", tmp_path / "other.pt"]
     with pytest.raises(UserError, match="of num_codebooks 2,"):

@@ -204,8 +204,8 @@ def test_a_failed_save_keeps_the_old_file(fitted, tmp_path, monkeypatch):
     fitted.save(path)
     before = path.read_bytes()
 
-    def broken(state, partial):
-        partial.write_bytes(b"half")
+    def broken(state, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", broken)

@@ -345,7 +345,7 @@ def test_opening_reads_a_sample_of_the_embeddings_and_no_more(files, cuts, open_
     opened = open_("embeddings")
     lens = {name: length // 2 for name, length in teacher_lens(cuts).items()}
     opened.source(["c0"], [lens["c0"]])
-    with pytest.raises(UserError, match=r"utterance c1_sp0\.9 have NaN or infinity"):
+    with pytest.raises(UserError, match=r"utterance c1_sp0\.9 are not what was written"):
         opened.source(["c0", "c1_sp0.9"], [lens["c0"], lens["c1_sp0.9"]])
 
 
@@ -353,7 +353,7 @@ def test_a_damaged_sample_of_an_online_teacher_is_refused(files, cuts, open_) ->
     path = make_embeddings(files, cuts, source="online")
     with h5py.File(path, "r+") as file:
         file["embeddings"][-3, 3] = np.nan
-    with pytest.raises(UserError, match=r"utterance c1_sp0\.9 have NaN or infinity"):
+    with pytest.raises(UserError, match=r"utterance c1_sp0\.9 are not what was written"):
         open_("embeddings", source="online")
 
 

@@ -22,7 +22,11 @@ from mvqkd.recipe.program import this_command
         ("sys.exit('last words')", 1, "last words"),
         ("raise ZeroDivisionError", 1, "Traceback"),
         ("open('/nowhere/x')", 1, "Traceback"),
-        ("raise OSError(28, 'No space left on device', 'x.pt')", 1, "'x.pt'\n  remedy: make room"),
+        (
+            "raise OSError(28, 'No space left on device', 'x.pt')",
+            1,
+            "error: x.pt: No space left on device\n  remedy: make room",
+        ),
         ("raise MemoryError", 1, "not enough memory\n  remedy: smaller batches"),
         ("import torch; torch.empty(2**50)", 1, "error: there is not enough memory"),
         ("logging.info('logged')", 0, "logged"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mvqkd.data.splits import ROLES
 from mvqkd.errors import STEPS, UserError
 from mvqkd.recipe.config.fields import all_fields
-from mvqkd.recipe.remedies import OPTIONS, STAGES, tell
+from mvqkd.recipe.remedies import OF_PROGRAMS, OPTIONS, STAGES, tell
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,6 +74,66 @@ def test_every_option_exists() -> None:
             assert option.removeprefix("--") in all_fields()
         else:
             assert option in programs or option.replace("unlabelled", "{role}") in programs
+
+
+def _of_run_sh() -> set[str]:
+    """Options that the driver takes."""
+    text = (ROOT / "run.sh").read_text(encoding="utf-8")
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text[text.index("while [ $# -gt 0 ]") :]))
+
+
+def _of_programs() -> set[str]:
+    """Options that programs define."""
+    files = [*ROOT.glob("local/*.py"), *ROOT.glob("mvqkd/recipe/**/*.py")]
+    defined = r"(?:add|add_argument)\(\s*((?:\s*f?\"--[\w{}-]+\",?)+)"
+    found = {
+        option
+        for path in files
+        for group in re.findall(defined, path.read_text(encoding="utf-8"))
+        for option in re.findall(r"--[\w{}-]+", group)
+    }
+    return found | {option.format(role=role) for option in found for role in ROLES}
+
+
+def test_options_that_words_name_exist() -> None:
+    known = _of_run_sh() | _of_programs() | {f"--{name}" for name in all_fields()}
+    known |= {"--help", "--help-config", "--check", "--section.field", "--decoding."}
+    known |= {"--porcelain", "--untracked-files"}  # of git
+    unknown = []
+    for path in [*ROOT.glob("local/*.py"), *ROOT.glob("mvqkd/recipe/**/*.py")]:
+        if path.name == "program.py":  # names options of torchrun
+            continue
+        for text in _texts(ast.parse(path.read_text(encoding="utf-8"))):
+            for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*[\w.]", text):
+                spelled = {option.replace("SECTION", kind) for kind in ("codes", "embeddings")}
+                if not spelled & known:
+                    unknown.append(f"{path.relative_to(ROOT)}: {option}")
+    assert not unknown
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Of a module, without docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    described = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in described:
+            yield from [node.value] if isinstance(node.value, str) else []
+
+
+def test_the_driver_is_advised_of_no_option_that_it_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = _of_run_sh()
+    for option in OPTIONS.values():
+        assert ("." in option or option in taken) == (option not in OF_PROGRAMS)
+    error = UserError("x is of another run", remedy="name another", parameters=("output", "nj"))
+    assert tell(error) == "x is of another run\n  remedy: name another (--output)"
+    monkeypatch.setenv("MVQKD_RUN", "./run.sh")
+    assert tell(error) == "x is of another run\n  remedy: name another"
 
 
 def test_every_parameter_of_an_error_has_an_option() -> None:

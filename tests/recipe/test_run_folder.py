@@ -136,19 +136,24 @@ def test_unlabelled_splits_cannot_come_or_go(data: Path, tmp_path: Path) -> None
         (["epoch-1.pt", "epoch-2.pt"], True),
         (["epoch-7.pt"], True),
         (["epoch-1.pt", "epoch-2.pt", "checkpoint-9.pt"], False),
-        (["epoch-1.pt", "epoch-2.pt", "pretrained.pt"], False),
+        (["epoch-1.pt", "epoch-3.pt", "pretrained.pt"], False),
+        (["pretrained.pt"], False),  # cleared to save room
+        (["epoch-1.pt", "epoch-2.pt", "checkpoint-9.pt", "pretrained.pt"], False),
+        (["epoch-1.pt", "epoch-2.pt", "pretrained.pt"], True),  # another would pass for the last
     ],
 )
 def test_epochs_are_not_trained_over_when_checkpoints_are_lost(
     data: Path, tmp_path: Path, files: list[str], lost: bool
 ) -> None:
     exp, experiment = tmp_path / "exp", ExperimentConfig()
+    experiment.training.num_epochs = 3
     write_folder(exp, experiment, describe(data), data / "lang_bpe_30")
     (exp / "checkpoint-1.pt").unlink()
     for name in files:
         (exp / name).touch()
     if not lost:
-        assert check_folder(exp, experiment, describe(data)) == ("pretrained.pt" in files)
+        finished = "pretrained.pt" in files and "epoch-2.pt" not in files
+        assert check_folder(exp, experiment, describe(data)) == finished
         return
     with pytest.raises(UserError, match="no checkpoint-<step>") as error:
         check_folder(exp, experiment, describe(data))

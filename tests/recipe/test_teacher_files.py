@@ -9,6 +9,7 @@ import pytest
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, QuantizerConfig
 from mvqkd.recipe.teacher_files import own_experiment, resolve_teacher, teacher_files, uses
+from mvqkd.storage.tensors import save_tensors
 from mvqkd.teachers import load_teacher
 from tests.teachers.test_own import save_student
 
@@ -68,11 +69,14 @@ def test_an_own_teacher_is_named_with_its_weights(tmp_path: Path) -> None:
     assert load_teacher(uri, [1]).dim == 16
     with pytest.raises(UserError, match=r"epoch-3\.pt is missing"):
         resolve_teacher("mvqkd:big?epoch=3&avg=2", tmp_path)
-    (tmp_path / "big" / "epoch-3.pt").write_bytes(b"weights")
+    save_tensors(tmp_path / "big" / "epoch-3.pt", ["weights"])
     of_epoch = resolve_teacher("mvqkd:big?epoch=3&avg=2", tmp_path)
     assert of_epoch.startswith(f"mvqkd:{tmp_path}/big?epoch=3&avg=2&weights=")
-    (tmp_path / "big" / "epoch-3.pt").write_bytes(b"others")
+    save_tensors(tmp_path / "big" / "epoch-3.pt", ["others"])
     assert resolve_teacher("mvqkd:big?epoch=3&avg=2", tmp_path) != of_epoch
+    (tmp_path / "big" / "epoch-3.pt").write_bytes(b"damaged")  # and no other teacher
+    with pytest.raises(UserError, match=r"epoch-3\.pt is damaged"):
+        resolve_teacher("mvqkd:big?epoch=3&avg=2", tmp_path)
     path = tmp_path / "big" / "pretrained.pt"
     path.write_bytes(path.read_bytes() + b" ")  # trained anew: other bytes
     assert resolve_teacher("mvqkd:big", tmp_path) != uri

@@ -241,6 +241,7 @@ def test_other_configuration_is_refused_with_the_fields(tmp_path, lang):
     write_folder(tmp_path, _experiment(), DATA, lang)
     assert not check_folder(tmp_path, _experiment(), DATA)
     assert (tmp_path / "tokens.txt").read_text() == "the tokens.txt"
+    (tmp_path / "checkpoint-1.pt").touch()
     other = ExperimentConfig(model=ModelConfig(dim=128), training=TrainingConfig(seed=7))
     with pytest.raises(UserError) as error:
         check_folder(tmp_path, other, {**DATA, "train": ["c"]})
@@ -266,6 +267,7 @@ def test_what_a_training_can_go_on_with_may_change_and_is_logged(tmp_path, lang,
     ):
         assert f"changed since the run before: {text}" in caplog.text
     # Killed before the end, it is not taken for the finished one of three epochs.
+    (tmp_path / "checkpoint-1.pt").touch()
     assert not check_folder(tmp_path, after, DATA)
     with pytest.raises(UserError, match=r"training\.num_epochs: 5 -> 3"):
         check_folder(tmp_path, before, DATA)

@@ -179,7 +179,7 @@ def test_damaged_checkpoint_is_named(tmp_path):
     _trainer(tmp_path).run(StopAfter(2))
     path = checkpoint.step_path(tmp_path, 2)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"checkpoint-2\.pt cannot be read"):
+    with pytest.raises(UserError, match=r"checkpoint-2\.pt is damaged"):
         _trainer(tmp_path).run(Interruption())
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from mvqkd.errors import UserError
+from mvqkd.storage.files import read_json
 from mvqkd.storage.jsonl import stem
 
 
@@ -34,7 +36,7 @@ def read_excluded(lang_dir: str | Path, cuts_path: str | Path, *, ctc: bool = Fa
         ctc: whether there is a CTC loss.
 
     Raises:
-        UserError: the tokens of this manifest were not checked.
+        UserError: the tokens of this manifest were not checked, or the list is damaged.
     """
     path = excluded_path(lang_dir, cuts_path)
     if not path.is_file():
@@ -42,6 +44,14 @@ def read_excluded(lang_dir: str | Path, cuts_path: str | Path, *, ctc: bool = Fa
             f"{path} is missing: the tokens of {cuts_path} were not checked against its frames",
             step="tokens",
         )
-    lines = path.read_text(encoding="utf-8").split("\n")
+    text = path.read_bytes()
+    report = path.with_suffix(".report.json")
+    if report.is_file():
+        known = read_json(report, remedy="delete it", step="tokens").get("sha256")
+        if known and hashlib.sha256(text).hexdigest() != known:
+            raise UserError(
+                f"{path} is damaged: it is not what was written", remedy="delete it", step="tokens"
+            )
+    lines = text.decode().split("\n")
     fields = [line.split("\t") for line in lines if line.strip()]
     return {utterance for utterance, *more in fields if ctc or more[1:] != ["ctc"]}

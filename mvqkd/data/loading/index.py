@@ -2,8 +2,8 @@
 
 A `*.jsonl.gz` can only be read from its beginning, and a million cuts as Python objects take
 gigabytes in every worker. The index holds the cuts' JSON lines, durations and tokens as plain
-arrays that are memory-mapped: opening it is instantaneous, and the operating system keeps one copy
-for all workers and ranks.
+arrays that are memory-mapped: opening it takes some tenths of a second for a million cuts, and the
+operating system keeps one copy for all workers and ranks.
 """
 
 from __future__ import annotations
@@ -23,10 +23,18 @@ from numpy.typing import NDArray
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE, num_features
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.hdf5 import (
+    BLOCKS,
+    DIGEST,
+    block_checksum,
+    block_checksums,
+    create_hdf5,
+    digest_of,
+)
 from mvqkd.storage.jsonl import fingerprint, read_lines, stem
 
-_ARRAYS = ("ids", "lines", "line_offsets", "seconds", "num_frames", "tokens", "token_offsets")
+_SMALL = ("ids", "line_offsets", "seconds", "num_frames", "tokens", "token_offsets", BLOCKS)
+_ARRAYS = ("lines", *_SMALL)
 _VERSION = 2
 
 
@@ -69,9 +77,19 @@ class CutIndex:
         return len(self.ids)
 
     def cut(self, i: int) -> dict[str, Any]:
-        """Cut `i` as a dictionary (`lhotse.serialization.deserialize_item` makes it a Cut)."""
+        """Cut `i` as a dictionary (`lhotse.serialization.deserialize_item` makes it a Cut).
+
+        Raises:
+            UserError: the file of the index is damaged there.
+        """
         begin, end = self._arrays["line_offsets"][i : i + 2]
-        return json.loads(self._arrays["lines"][begin:end].tobytes())
+        line = self._arrays["lines"][begin:end]
+        if self._path is not None and block_checksum(line) != self._arrays[BLOCKS][i]:
+            raise UserError(
+                f"{self._path} is damaged: its cut {i} is not that of {self.source}",
+                remedy="delete it; the same command makes it again",
+            )
+        return json.loads(line.tobytes())
 
     def tokens(self, i: int) -> NDArray[np.int32]:
         """Token ids of the transcript of cut `i`."""
@@ -129,8 +147,12 @@ def open_index(cuts_path: str | Path, lang_dir: str | Path | None) -> CutIndex:
 def _is_current(path: Path, stamp: str) -> bool:
     try:
         with h5py.File(path, "r") as file:
-            return file.attrs.get("stamp") == stamp
-    except OSError:  # missing or damaged
+            if file.attrs.get("stamp") != stamp:
+                return False
+            digest = file.attrs.get(DIGEST)
+        arrays = _map_arrays(path)
+        return digest == digest_of({"stamp": stamp}, {name: arrays[name] for name in _SMALL})
+    except Exception:  # missing or damaged; HDF5 raises many kinds
         return False
 
 
@@ -148,7 +170,7 @@ def _read(source: Path, tokenizer: Tokenizer | None) -> dict[str, NDArray[Any]]:
             seconds.append(cut["duration"])
             num_frames.append(_frames(cut))
             text = transcript(cut)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{source}, line {len(line_lens) + 1} is not a cut with a duration: {error!r}",
                 remedy="it must be a lhotse manifest of MonoCuts",
@@ -193,8 +215,11 @@ def _offsets(lens: list[int]) -> NDArray[np.int64]:
 
 
 def _write(path: Path, arrays: dict[str, NDArray[Any]], stamp: str) -> None:
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    checksums = block_checksums(arrays["lines"], arrays["line_offsets"])
+    arrays = {**arrays, BLOCKS: checksums}
+    with create_hdf5(path, sum(array.nbytes for array in arrays.values())) as file:
         file.attrs["stamp"] = stamp
+        file.attrs[DIGEST] = digest_of({"stamp": stamp}, {name: arrays[name] for name in _SMALL})
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import re
@@ -12,7 +13,7 @@ import sentencepiece
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import UNK
-from mvqkd.storage.files import atomic_path, write_text
+from mvqkd.storage.files import atomic_path, read_json, write_text
 
 SPECIAL_TOKENS = ("<blk>", "<sos/eos>", "<unk>")
 """Ids 0, 1 and 2, see `mvqkd.geometry`."""
@@ -47,18 +48,18 @@ class Tokenizer:
         path = Path(lang_dir) / "bpe.model"
         if not path.is_file():
             raise UserError(f"{path} is missing", step="tokens")
+        model = path.read_bytes()
+        _compare_with_reports(path, model)
         try:
-            tokenizer = cls(path.read_bytes())
-        except RuntimeError as error:
+            tokenizer = cls(model)
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{path} is not a sentencepiece model: {error}",
-                remedy="delete it",
-                step="tokens",
+                f"{path} is not a sentencepiece model: {error}", remedy="put one in its place"
             ) from None
         if tuple(tokenizer.tokens[:3]) != SPECIAL_TOKENS:
             raise UserError(
                 f"{path} begins with the tokens {tokenizer.tokens[:3]}, not {list(SPECIAL_TOKENS)}",
-                remedy="delete it, or take one from an icefall recipe",
+                remedy="take one from an icefall recipe, or move it away to train one",
                 step="tokens",
             )
         return tokenizer
@@ -114,6 +115,25 @@ class Tokenizer:
         return " ".join(filter(None, words))
 
 
+def _compare_with_reports(path: Path, model: bytes) -> None:
+    """Refuse another model than the one that a file beside it is of."""
+    for name in ("bpe.report.json", "data.json"):  # of stage 3, of a training
+        report = path.with_name(name)
+        facts = read_json(report) if report.is_file() else {}
+        known = facts.get("bpe_model_sha256")
+        if known is None or hashlib.sha256(model).hexdigest() == known:
+            continue
+        remedy = "put a copy of that one back"
+        if name != "data.json":
+            remedy = "delete it" if "fingerprint" in facts else remedy
+            remedy += f"; or delete {report}, if another was put there on purpose"
+        raise UserError(
+            f"{path} is damaged, or is another model than the one that {name} is of",
+            remedy=remedy,
+            step="tokens" if name != "data.json" else None,
+        )
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path) -> Tokenizer:
     """Train BPE and write `bpe.model` and `tokens.txt` into `lang_dir`.
 
@@ -157,9 +177,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lang_dir: str | Path)
 
 
 def write_tokens(tokenizer: Tokenizer, lang_dir: Path) -> None:
-    """Write `tokens.txt`: `<token> <id>` in each line."""
-    lines = "".join(f"{token} {i}\n" for i, token in enumerate(tokenizer.tokens))
-    write_text(lang_dir / "tokens.txt", lines)
+    """Write `tokens.txt`, see `tokens_text`."""
+    write_text(lang_dir / "tokens.txt", tokens_text(tokenizer))
+
+
+def tokens_text(tokenizer: Tokenizer) -> str:
+    """`<token> <id>` in each line."""
+    return "".join(f"{token} {i}\n" for i, token in enumerate(tokenizer.tokens))
 
 
 def _training_error(error: RuntimeError, vocab_size: int) -> UserError:

@@ -12,6 +12,7 @@ import logging
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -34,11 +35,11 @@ from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
 from mvqkd.data.prepare.speeds import speeds_of
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract, fbank
-from mvqkd.features.reading import read_audio
+from mvqkd.features.reading import CHECKSUM, read_audio
 from mvqkd.geometry import FRAME_SHIFT, NUM_BINS, SAMPLE_RATE, num_features
 from mvqkd.runtime.workers import end_with_parent
-from mvqkd.storage.files import atomic_path
-from mvqkd.storage.jsonl import fingerprint, read_items, stem, write_items
+from mvqkd.storage.files import atomic_path, make_folder
+from mvqkd.storage.jsonl import fingerprint, read_built, read_items, stem, write_items
 
 _VERSION = 1
 _SHARD_SIZE = 200
@@ -58,10 +59,9 @@ def manifest_cuts(data: DataFolder, split: str) -> list[MonoCut]:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path} is missing", step="manifests")
-    recordings = {item["id"]: Recording.from_dict(item) for item in read_items(paths[0])}
+    recordings = {item.id: item for item in read_built(paths[0], Recording.from_dict)}
     cuts = []
-    for item in read_items(paths[1]):
-        segment = SupervisionSegment.from_dict(item)
+    for segment in read_built(paths[1], SupervisionSegment.from_dict):
         recording = recordings.get(segment.recording_id)
         if recording is None:
             raise UserError(
@@ -104,7 +104,7 @@ def noise_cuts(
         )
     cuts = []
     for path in paths:
-        for recording in map(Recording.from_dict, read_items(path)):
+        for recording in read_built(path, Recording.from_dict):
             starts = np.arange(0.0, recording.duration, seconds)
             for number, start in enumerate(starts.tolist()):
                 duration = min(seconds, recording.duration - start)
@@ -164,7 +164,7 @@ def store_features(
         # First: a run that is killed goes on with the new ones.
         _report_path(output).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     each = speeds_of(cuts, speeds)
     shards = [
         _Shard(
@@ -350,13 +350,17 @@ def _extract_shard(shard: _Shard) -> None:
                     items.append({"id": copy.id, "problem": error.problem})
                 else:
                     # Not of the cut itself: lhotse warns of copies of cuts with features.
-                    features = _store(extract(samples), copy, file, shard.archive)
-                    items.append(fastcopy(copy, features=features).to_dict())
+                    features, checksum = _store(extract(samples), copy, file, shard.archive)
+                    custom = {**(copy.custom or {}), CHECKSUM: checksum}
+                    items.append(fastcopy(copy, features=features, custom=custom).to_dict())
     write_items(shard.manifest, items)  # last: its presence says that the archive is whole
 
 
-def _store(features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive: Path) -> Features:
-    """Append features to an archive in lhotse's `lilcom_chunky` format."""
+def _store(
+    features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive: Path
+) -> tuple[Features, int]:
+    """Append features to an archive in lhotse's `lilcom_chunky` format; also returns the CRC-32 of
+    their bytes."""
     expected = (num_features(round(cut.duration * SAMPLE_RATE)), NUM_BINS)
     if features.shape != expected or not np.isfinite(features).all():
         raise RuntimeError(f"features of {cut.id}: shape {features.shape} or values are wrong")
@@ -365,7 +369,7 @@ def _store(features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive:
         features, tick_power=_TICK_POWER, chunk_size=CHUNKY_FORMAT_CHUNK_SIZE
     )
     sizes = [file.write(chunk) for chunk in chunks]
-    return Features(
+    stored = Features(
         type="kaldi-fbank",
         num_frames=len(features),
         num_features=NUM_BINS,
@@ -379,3 +383,4 @@ def _store(features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive:
         recording_id=cut.recording_id,
         channels=cut.channel,
     )
+    return stored, zlib.crc32(b"".join(chunks))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from mvqkd.errors import UserError
-from mvqkd.storage.files import write_json
+from mvqkd.storage.files import read_json, write_json
 
 _SHOWN = 5
 
@@ -76,11 +75,15 @@ class PreparationReport:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """What `PreparationReport.write` wrote; empty when there is none, or a damaged one."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """What `PreparationReport.write` wrote; empty when there is none.
+
+    Raises:
+        UserError: it is damaged. What it says of finished work is not known then, and to go on as
+            if there were none may be to do other work over it.
+    """
+    if not path.is_file():
         return {}
+    return read_json(path, remedy="put a copy of it back; or delete it, and run the command again")
 
 
 def _summary(utterances: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 from mvqkd.data.loading.excluded import excluded_line, excluded_path
 from mvqkd.data.loading.index import open_index, transcript
 from mvqkd.data.loading.labelled import SPEED, choose_labelled
-from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer, write_tokens
-from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
+from mvqkd.data.loading.tokenizer import Tokenizer, tokens_text, train_tokenizer, write_tokens
+from mvqkd.data.prepare.preparation_report import PreparationReport
 from mvqkd.errors import UserError
 from mvqkd.geometry import UNK, encoder_frames
-from mvqkd.storage.files import write_json, write_text
-from mvqkd.storage.jsonl import fingerprint, read_items
+from mvqkd.storage.files import file_digest, read_json, write_json, write_text
+from mvqkd.storage.jsonl import fingerprint, read_built, read_items
 
 
 def all_transcripts(supervisions: Sequence[Path]) -> list[str]:
@@ -31,7 +32,7 @@ def all_transcripts(supervisions: Sequence[Path]) -> list[str]:
     for path in supervisions:
         if not path.is_file():
             raise UserError(f"{path} is missing", step="manifests")
-    return [item["text"] for path in supervisions for item in read_items(path)]
+    return [text for path in supervisions for text in read_built(path, lambda item: item["text"])]
 
 
 def labelled_transcripts(cuts: Sequence[Path], hours: float) -> list[str]:
@@ -74,10 +75,17 @@ def prepare_tokenizer(
     stamp = fingerprint(texts, vocab_size)
     report_path = lang_dir / "bpe.report.json"
     outputs = [lang_dir / "tokens.txt", lang_dir / "bpe.model"]
-    done = read_report(report_path)
+    done = {}
+    if report_path.is_file():
+        # As if there were none, a model that was brought would be trained over.
+        remedy = "put a copy of it back; or delete it, and bpe.model is taken as it is"
+        done = read_json(report_path, remedy=remedy)
     if done.get("fingerprint") == stamp and all(path.is_file() for path in outputs):
         logging.info("%s: done before, %d tokens", lang_dir, vocab_size)
-        return Tokenizer.load(lang_dir)
+        tokenizer = Tokenizer.load(lang_dir)
+        if outputs[0].read_bytes() != tokens_text(tokenizer).encode():
+            write_tokens(tokenizer, lang_dir)
+        return tokenizer
     if outputs[1].is_file() and done.get("brought", not report_path.is_file()):
         return _take(lang_dir, vocab_size, texts)
     if done.get("fingerprint"):
@@ -90,7 +98,8 @@ def prepare_tokenizer(
     write_json(report_path, {"vocab_size": vocab_size})
     tokenizer = train_tokenizer(texts, vocab_size, lang_dir)
     report = {"splits": list(splits), "transcripts": len(texts), "vocab_size": vocab_size}
-    write_json(report_path, report | {"fingerprint": stamp})
+    digest = file_digest(outputs[1])
+    write_json(report_path, report | {"fingerprint": stamp, "bpe_model_sha256": digest})
     logging.info("%s: %d tokens from %d transcripts", lang_dir, vocab_size, len(texts))
     return tokenizer
 
@@ -127,7 +136,14 @@ def _take(lang_dir: Path, vocab_size: int, texts: Sequence[str]) -> Tokenizer:
             tokenizer.normalize(changed[0])[:100],
         )
     write_tokens(tokenizer, lang_dir)
-    write_json(lang_dir / "bpe.report.json", {"vocab_size": vocab_size, "brought": True})
+    write_json(
+        lang_dir / "bpe.report.json",
+        {
+            "vocab_size": vocab_size,
+            "brought": True,
+            "bpe_model_sha256": file_digest(lang_dir / "bpe.model"),
+        },
+    )
     logging.info("%s: %d tokens of a model that was brought", lang_dir, vocab_size)
     return tokenizer
 
@@ -172,10 +188,14 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
             report.change(utterance, "left out where there is a CTC loss: no alignment", detail)
             lines.append(excluded_line(utterance, detail, ctc_only=True))
     report.check(strict=strict)
+    text = "".join(lines)
     report.write(
-        output.with_suffix(".report.json"), cuts=len(index), left=len(index) - num_excluded
+        output.with_suffix(".report.json"),
+        cuts=len(index),
+        left=len(index) - num_excluded,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
-    write_text(output, "".join(lines))
+    write_text(output, text)
     logging.info(
         "%s: %d cuts, %d tokens, %d cuts excluded from losses, %d more from CTC",
         index.source.name,

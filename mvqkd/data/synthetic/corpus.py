@@ -12,7 +12,6 @@ Layout, as LibriSpeech's:
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -30,7 +29,7 @@ from mvqkd.data.synthetic.sentences import StoryWriter, transcript
 from mvqkd.data.synthetic.voices import Speaker, babble_voices, make_speakers
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
-from mvqkd.storage.files import atomic_path, write_json, write_text
+from mvqkd.storage.files import atomic_path, read_json, write_json, write_text
 
 SPLITS = ("train", "dev", "test")
 CHAPTER_LENGTH = 20  # utterances
@@ -170,10 +169,7 @@ def _claim(out: Path, config: CorpusConfig) -> None:
         write_json(path, wanted)
         _remove(leftovers)
         return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = {}
+    found = read_json(path, remedy=f"rm -r {out}, or name another folder")
     different = [
         f"{key} {found.get(key)} -> {wanted[key]}"
         for key in wanted

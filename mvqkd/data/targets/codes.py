@@ -128,7 +128,7 @@ class CodeStore(TeacherFrameStore):
         Raises:
             UserError: names the first utterance or value that is wrong.
         """
-        remedy = f"remove {self.path}"
+        remedy = f"move {self.path} away"
         self.require(quantizer_id=quantizer_id)
         if missing := [utterance for utterance in expected_frames if utterance not in self]:
             raise UserError(

@@ -133,7 +133,7 @@ class EmbeddingStore(TeacherFrameStore):
         if not np.isfinite(embeddings).all():
             raise UserError(
                 f"{self.path}: the embeddings of utterance {utterance} have NaN or infinity",
-                remedy=f"remove {self.path}",
+                remedy=f"put a copy of {self.path} back, or move it away",
                 step=_DATASET,
             )
         return embeddings
@@ -171,7 +171,7 @@ class EmbeddingFrames:
     def __init__(self, store: EmbeddingStore, ids: Sequence[str]) -> None:
         self._store = store
         self._ids = list(ids)
-        lengths = [len(store[utterance]) for utterance in self._ids]
+        lengths = [store.num_frames(utterance) for utterance in self._ids]
         self._bounds = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self.num_frames = int(self._bounds[-1])
         self.dim = store.info.dim

@@ -70,7 +70,11 @@ class TeacherFrameStore:
         return self._store[utterance]
 
     def num_frames(self, utterance: str) -> int:
-        """Teacher frames of an utterance that is there."""
+        """Teacher frames of an utterance.
+
+        Raises:
+            UserError: it is not there.
+        """
         return self._store.num_frames(utterance)
 
     @property

@@ -33,7 +33,7 @@ def load_quantizer(path: str | Path) -> Quantizer:
     if isinstance(state, dict) and "centers_scale" in state:
         try:
             return from_multi_quantization(state)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
             raise UserError(f"{path}: {error}", remedy="save the quantizer's state dict") from error
     return Quantizer.from_state(state, path)
 

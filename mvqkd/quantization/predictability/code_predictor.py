@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvqkd.errors import UserError
-from mvqkd.storage.files import atomic_path
+from mvqkd.storage.tensors import load_tensors, save_tensors
 
 CROP_FRAMES = 200
 BATCH_CROPS = 8
@@ -162,17 +162,16 @@ class CodePredictor(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write plain tensors and facts, whole or not at all."""
-        with atomic_path(path) as partial:
-            torch.save(
-                {
-                    "format": _FORMAT,
-                    "sizes": self.sizes,
-                    "quantizer_id": self.quantizer_id,
-                    "energy": self.energy,
-                    "state": {name: value.cpu() for name, value in self.state_dict().items()},
-                },
-                partial,
-            )
+        save_tensors(
+            path,
+            {
+                "format": _FORMAT,
+                "sizes": self.sizes,
+                "quantizer_id": self.quantizer_id,
+                "energy": self.energy,
+                "state": {name: value.cpu() for name, value in self.state_dict().items()},
+            },
+        )
 
     @classmethod
     def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> CodePredictor:
@@ -183,8 +182,8 @@ class CodePredictor(nn.Module):
         """
         if not Path(path).is_file():
             raise UserError(f"{path}, the predictor of codes, is missing", step="quantizer")
+        state: dict[str, Any] = load_tensors(path, remedy="delete it", step="quantizer")
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             facts = {name: state[name] for name in ("quantizer_id", "energy")}
             predictor = cls(*state["sizes"], **facts)
             predictor.load_state_dict(
@@ -193,7 +192,7 @@ class CodePredictor(nn.Module):
             )
         except Exception as error:  # bytes of anything end in errors of any kind
             raise UserError(
-                f"{path} is damaged, or is not {_FORMAT}", remedy="delete it", step="quantizer"
+                f"{path} is not {_FORMAT}", remedy="delete it", step="quantizer"
             ) from error
         return predictor.eval().to(device)
 

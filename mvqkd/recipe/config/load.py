@@ -13,7 +13,7 @@ from mvqkd.errors import UserError
 from mvqkd.recipe.config.fields import all_fields, build, find_field, flatten, suggest
 from mvqkd.recipe.config.renamed import translate
 from mvqkd.recipe.config.schema import ExperimentConfig
-from mvqkd.storage.files import write_text
+from mvqkd.storage.files import read_commented, write_commented
 
 COMMAND_LINE = "the command line"
 _MOST_BASES = 10
@@ -85,7 +85,7 @@ def load_config(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
 
 def save_config(config: ExperimentConfig, path: str | Path) -> None:
     """Write every field, defaults included, as YAML."""
-    write_text(path, yaml.safe_dump(asdict(config), sort_keys=False))
+    write_commented(path, yaml.safe_dump(asdict(config), sort_keys=False))
 
 
 def differences(saved: ExperimentConfig, wanted: ExperimentConfig) -> list[str]:
@@ -152,9 +152,8 @@ def _compose(path: Path) -> yaml.Node:
     if not path.is_file():
         raise UserError(f"{path} is missing", remedy="name the YAML file of an experiment")
     try:
-        with open(path, encoding="utf-8") as file:
-            node = yaml.compose(file, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        node = yaml.compose(read_commented(path), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = str(path) if mark is None else f"{path}, line {mark.line + 1}"
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]

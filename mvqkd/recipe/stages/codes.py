@@ -125,7 +125,8 @@ def dump_codes(
         if not same_source(store.info, info):
             raise UserError(
                 f"{store.path} is of another run: {store.info}, not {info}",
-                remedy=f"remove {output}, or give another --output",
+                remedy=f"move {output} away, or name another folder",
+                parameters=("output",),
             )
         wanted = {cuts.ids[number]: int(frames[number]) for number in shards[shard]}
         store.verify(wanted, quantizer_id=quantizer.id)
@@ -181,7 +182,8 @@ class _Encoder:
                 raise UserError(
                     f"{predictor_path} predicts codes of quantizer {self._predictor.quantizer_id}, "
                     f"{path} is {quantizer.id}",
-                    remedy="delete both, and train them again",
+                    remedy=f"delete {predictor_path}, to train it again",
+                    step="quantizer",
                 )
             self._features = FeatureReader(cuts_paths)
 
@@ -190,7 +192,7 @@ class _Encoder:
         if not x.isfinite().all():
             raise UserError(
                 f"utterance {utterance}: the teacher's embeddings have NaN or infinity",
-                remedy="check its audio; with --precision float16, take bfloat16 or float32",
+                remedy="check its audio; if the teacher runs in float16, take bfloat16 or float32",
             )
         if not self._weight:
             return self._quantizer.encode(x).cpu().numpy()

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mvqkd.checkpoints.files import epoch_path, epochs
+from mvqkd.checkpoints.files import epoch_path, epochs, last_epoch
 from mvqkd.checkpoints.load import load_model, read_description
 from mvqkd.data.loading.batch_loader import eval_loader
 from mvqkd.data.loading.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ from mvqkd.recipe.build_decoding import Chunks, build_decoder, choose_chunks, se
 from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.program import this_command
 from mvqkd.recipe.run_folder import check_tokens_of, code_version
-from mvqkd.storage.files import write_json, write_text
+from mvqkd.storage.files import file_digest, read_json, write_json, write_text
 
 
 class Weights:
@@ -47,10 +47,10 @@ class Weights:
 
     def __init__(self, exp_dir: Path, config: DecodingConfig) -> None:
         available = epochs(exp_dir)
-        if not available:
-            raise UserError(f"{exp_dir} has no epoch-N.pt", step="training")
         self.exp_dir = exp_dir
-        self.epoch = available[-1] if config.epoch == -1 else config.epoch
+        self.epoch = config.epoch
+        if config.epoch == -1 or not available:
+            self.epoch = last_epoch(exp_dir)
         self.avg = config.avg
         self.use_averaged_model = config.use_averaged_model
         first = self.epoch - self.avg + (0 if self.use_averaged_model else 1)
@@ -114,10 +114,13 @@ def decode_experiment(
             settings = _settings(config, method, chunks, weights, cuts, lang_dir)
             missing = dict((left_out or {}).get(name, {}))
             path = exp_dir / method / f"result-{name}-{suffix}.json"
-            saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            if saved.get("settings") == settings and not force:
+            saved = {}
+            if path.is_file():
+                needs = ("settings", "counts")
+                saved = read_json(path, needs=needs, remedy="delete it", step="decoding")
+            if saved.get("settings") == settings and not force and _is_whole(path, saved):
                 logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
-                logging.info("kept %s; --force decodes again", path)
+                logging.info("kept %s; local/decode.py --force decodes again", path)
                 if left_out is not None and saved.get("left_out") != missing:
                     write_json(path, saved | {"left_out": missing})
                 continue
@@ -156,6 +159,7 @@ def decode_experiment(
                         tokenizer.normalize(utterance.text).split() != utterance.text.split()
                         for utterance in found
                     ),
+                    "recogs_sha256": file_digest(_beside(path, "recogs")),
                     **_measures(scored, characters, timing),
                     **_circumstances(model, place),
                 },
@@ -166,6 +170,13 @@ def decode_experiment(
                 characters.wer,
                 timing.real_time_factor,
             )
+
+
+def _is_whole(path: Path, saved: dict[str, Any]) -> bool:
+    """Whether the transcripts that a result is of are there; of earlier versions, it is assumed."""
+    recogs = _beside(path, "recogs")
+    known = saved.get("recogs_sha256")
+    return known is None or (recogs.is_file() and file_digest(recogs) == known)
 
 
 def _search_suffix(config: DecodingConfig, method: str) -> str:
@@ -215,6 +226,11 @@ def _settings(
     }
 
 
+def _beside(result: Path, kind: str, ending: str = ".txt") -> Path:
+    """A file of another kind that goes with `result-*.json`."""
+    return result.with_name(f"{kind}{result.stem.removeprefix('result')}{ending}")
+
+
 def _write_files(
     result: Path,
     found: Sequence[Recognized],
@@ -224,10 +240,6 @@ def _write_files(
     nbest: int,
 ) -> Score:
     """Write everything but `result-*.json`, under names that go with it."""
-
-    def beside(kind: str, ending: str = ".txt") -> Path:
-        return result.with_name(f"{kind}{result.stem.removeprefix('result')}{ending}")
-
     found = sorted(found, key=lambda utterance: utterance.id)
     scored = score(
         Transcript(
@@ -237,9 +249,9 @@ def _write_files(
         )
         for utterance in found
     )
-    write_recogs(beside("recogs"), scored.transcripts)
-    write_errors(beside("errs"), scored)
-    write_summary(beside("wer-summary"), {f"{name}-{method}": scored.total.wer})
+    write_recogs(_beside(result, "recogs"), scored.transcripts)
+    write_errors(_beside(result, "errs"), scored)
+    write_summary(_beside(result, "wer-summary"), {f"{name}-{method}": scored.total.wer})
     if nbest:
         lines = [
             json.dumps(
@@ -260,7 +272,7 @@ def _write_files(
             )
             for utterance in found
         ]
-        write_text(beside("nbest", ".jsonl"), "".join(f"{line}\n" for line in lines))
+        write_text(_beside(result, "nbest", ".jsonl"), "".join(f"{line}\n" for line in lines))
     return scored
 
 

@@ -169,11 +169,12 @@ def extract_embeddings(
         wanted = {cuts.ids[number]: int(frames[number]) for number in shards[shard]}
         for layer, info in infos.items():
             store = EmbeddingStore(paths[layer][shard])
-            found = {utterance: len(store[utterance]) for utterance in store}
+            found = {utterance: store.num_frames(utterance) for utterance in store}
             if not same_source(store.info, info) or found != wanted or store.dtype != dtype:
                 raise UserError(
                     f"{store.path} is of another teacher or other utterances",
-                    remedy=f"remove {store.path.parent}, or give another --output",
+                    remedy=f"move {store.path.parent} away, or name another folder",
+                    parameters=("output",),
                 )
 
     def make(shard: int, tick: Tick) -> None:
@@ -210,8 +211,9 @@ def _require_room(output: Path, size: int, files: Sequence[Path]) -> None:
     there = sum(path.stat().st_size for path in files if path.is_file())
     if shutil.disk_usage(output).free < size - there:
         raise UserError(
-            f"{output} has no room for {size / 1e9:.1f} GB",
-            remedy="another disk, fewer --num-utterances, or --dtype float16",
+            f"{output} has no room for {size / 1e6:.1f} MB",
+            remedy="make room, or name a folder on another disk",
+            parameters=("output",),
         )
 
 
@@ -224,5 +226,6 @@ def _refuse_sample_beside_all(paths: Sequence[Path], *, sampled: bool) -> None:
         raise UserError(
             f"{folder} has embeddings of {'all' if sampled else 'a sample of the'} utterances: "
             f"{min(others).name}",
-            remedy="give another --output, or remove them",
+            remedy="move them away, or name another folder",
+            parameters=("output",),
         )

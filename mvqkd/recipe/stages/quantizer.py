@@ -4,7 +4,6 @@ report."""
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from mvqkd.quantization.weights import Weighting
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.quantizer_report import describe
 from mvqkd.recipe.teacher_files import uses
-from mvqkd.storage.files import file_digest, write_json, write_text
+from mvqkd.storage.files import file_digest, read_json, write_json, write_text
 
 _ENOUGH_FRAMES = 100_000
 _PROBED = 1000
@@ -107,7 +106,9 @@ def train_quantizer(
     """
     if how.source is not None and how.num_steps is not None:
         raise UserError(
-            "--import trains nothing, but --num-steps is given", remedy="leave one of them out"
+            "a quantizer that is brought is not trained, but a number of steps is given",
+            remedy="leave one of them out",
+            parameters=("source", "num_steps"),
         )
     store = EmbeddingStore(embeddings)
     if cuts_paths and (100 / store.info.frame_rate) % 1:
@@ -118,7 +119,8 @@ def train_quantizer(
         raise UserError(
             f"{embeddings} has {len(store)} utterances: too few to hold out {how.held_out:g} of "
             "them",
-            remedy="extract embeddings of more, or give another --held-out between 0 and 1",
+            remedy="extract embeddings of more, or hold out another part, between 0 and 1",
+            parameters=("held_out",),
         )
     metadata = _metadata(store, how)
     report_path = output.with_suffix(".json")
@@ -128,11 +130,12 @@ def train_quantizer(
         if quantizer.metadata != metadata:
             raise UserError(
                 f"{output} was trained on other embeddings, or with other options",
-                remedy="remove it and the codes made with it, or give another --output",
+                remedy="move it and the codes made with it away, or name another file",
+                parameters=("output",),
             )
         logging.info("%s is trained already", output)
     if output.is_file() and report_path.is_file():
-        report = json.loads(report_path.read_text())
+        report = read_json(report_path, remedy="delete it", step="quantizer")
     else:
         store.require_finite()  # not after the training
         facts: dict[str, Any] = {"frames": None, "seconds": None}
@@ -148,8 +151,8 @@ def train_quantizer(
     if cuts_paths and steps != how.predictor_steps:
         raise UserError(
             f"{predictor_path} was trained for {steps} steps, not {how.predictor_steps}",
-            remedy="remove it, the quantizer and the codes made with them, or give another "
-            "--output",
+            remedy="move it, the quantizer and the codes made with them away, or name another file",
+            parameters=("output",),
         )
     if cuts_paths and not ("predictability" in report and predictor_path.is_file()):
         # Files are in order of splits, speakers and lengths: sample across all of these.
@@ -254,7 +257,7 @@ def _fit(train: EmbeddingFrames, how: QuantizerTraining, metadata: dict[str, Any
                 weighting=how.weighting,
             )
         except ValueError as error:  # of options and frames; it names them
-            raise UserError(str(error), remedy="see --help") from error
+            raise UserError(str(error), remedy="see local/train_quantizer.py --help") from error
 
 
 def _import(source: Path, how: QuantizerTraining, metadata: dict[str, Any]) -> Quantizer:

@@ -86,9 +86,9 @@ def _train(
     device: str | None,
 ) -> bool:
     # Imported late: a wrong option or finished training is reported without waiting for torch.
-    from mvqkd.checkpoints.files import steps
+    from mvqkd.checkpoints.files import restore_epochs, steps
     from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
-    from mvqkd.data.loading.tokenizer import Tokenizer
+    from mvqkd.data.loading.tokenizer import Tokenizer, write_tokens
     from mvqkd.recipe import build
     from mvqkd.runtime.distributed import start_world
     from mvqkd.runtime.interruption import catch_signals
@@ -104,6 +104,7 @@ def _train(
         opened = _open_losses(inputs, unlabelled, world)
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:
+            restore_epochs(exp_dir)
             if opened:  # may refuse: first
                 write_distillation(
                     exp_dir, {name: loss.description for name, loss in opened.items()}
@@ -112,6 +113,8 @@ def _train(
             start = record_start(exp_dir, world.size)
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
         tokenizer = Tokenizer.load(lang_dir)
+        if world.is_main:  # of the model, which was verified, and not a copy
+            write_tokens(tokenizer, exp_dir)
         objective = build.build_objective(experiment, tokenizer.vocab_size, opened)
         objective = objective.to(world.device)
         if experiment.training.init and not steps(exp_dir):

@@ -114,7 +114,9 @@ def test_excluded_training_cuts_are_unlabelled_audio(prepared: Path, tmp_path: P
     hours = hours_of_originals(data) / 2
     before = labelled_ids(loader(data, labelled_hours=hours))
     copy = next(name for name in before if name.endswith("1.1"))
-    excluded_path(data / "lang_bpe_30", data / TRAIN).write_text(f"{copy}\t9 tokens in 3 frames\n")
+    excluded = excluded_path(data / "lang_bpe_30", data / TRAIN)
+    excluded.with_suffix(".report.json").unlink()
+    excluded.write_text(f"{copy}\t9 tokens in 3 frames\n")
     mixed = loader(data, labelled_hours=hours, unlabelled_ratio=5.0)
     assert copy not in labelled_ids(mixed)
     assert copy.removesuffix("_sp1.1") in labelled_ids(mixed)
@@ -122,7 +124,7 @@ def test_excluded_training_cuts_are_unlabelled_audio(prepared: Path, tmp_path: P
     # No other utterance takes its place: tokens are made of the transcripts of the same choice.
     assert labelled_ids(mixed) == [n for n in before if n != copy]
     original = copy.removesuffix("_sp1.1")
-    excluded_path(data / "lang_bpe_30", data / TRAIN).write_text(f"{original}\t9 tokens in 3\n")
+    excluded.write_text(f"{original}\t9 tokens in 3\n")
     mixed = loader(data, labelled_hours=hours, unlabelled_ratio=5.0)
     assert labelled_ids(mixed) == [n for n in before if n != original]
     with pytest.raises(UserError, match="there is no unlabelled audio"):

@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
+from mvqkd.data.prepare.tokens import prepare_tokenizer
 from mvqkd.errors import UserError
 
 TEXTS = ["THE CAT SAT ON THE MAT", "A DOG'S LIFE", "THE DOG RAN", "CATS AND DOGS"] * 5
@@ -128,3 +129,28 @@ def test_unknown_characters_are_named(tmp_path: Path) -> None:
     assert tokenizer.unknown("the ŽLUŤ CAT") == {"t", "h", "e", "Ž", "Ť"} | (
         set("LU") - set("".join(TEXTS))
     )
+
+
+def test_another_model_than_the_reported_one_is_refused(tmp_path: Path) -> None:
+    texts = ["THE CAT SAT", "A DOG RAN"] * 3
+    prepare_tokenizer(texts, 20, tmp_path)
+    path, report = tmp_path / "bpe.model", tmp_path / "bpe.report.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    with pytest.raises(UserError, match=r"bpe\.model is damaged, or is another") as caught:
+        Tokenizer.load(tmp_path)
+    assert str(caught.value.advice).startswith("delete it;")
+    path.unlink()
+    prepare_tokenizer(texts, 20, tmp_path)  # as the remedy says
+    assert path.read_bytes() == whole
+    report.unlink()
+    prepare_tokenizer(texts, 20, tmp_path)  # taken for one that was brought
+    path.write_bytes(whole[:-1])
+    with pytest.raises(UserError) as caught:
+        Tokenizer.load(tmp_path)
+    assert str(caught.value.advice).startswith("put a copy of that one back;")
+    report.write_text("{")
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match=r"bpe\.report\.json is damaged"):
+        prepare_tokenizer(texts, 20, tmp_path)
+    assert path.read_bytes() == whole  # not trained over

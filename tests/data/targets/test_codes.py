@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from mvqkd.data.targets.codes import CodesInfo, CodeStore, write_codes
 from mvqkd.errors import UserError
 from mvqkd.storage.ragged import shard_path
+from tests.storage.older import without_digests
 
 INFO = CodesInfo(
     teacher="torchaudio:X", layer=3, frame_rate=50.0, quantizer_id="abc", num_codebooks=4
@@ -109,7 +110,7 @@ def test_verify_names_what_is_wrong(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "codes.h5", random_codes({"a": 3000, "b": 3000}))
     os.truncate(path, path.stat().st_size - 100)
-    with pytest.raises(UserError, match=r"codes\.h5 is truncated"):
+    with pytest.raises(UserError, match=r"codes\.h5 is damaged: it is truncated"):
         CodeStore(path)
 
 
@@ -138,6 +139,9 @@ def test_older_files_have_the_defaults_of_what_they_do_not_tell(tmp_path: Path) 
     path = write(tmp_path / "codes.h5", random_codes({"a": 4}))
     with h5py.File(path, "a") as file:
         del file.attrs["codebook_size"], file.attrs["rate_weight"]
+    with pytest.raises(UserError, match="attributes are not what was written"):
+        CodeStore(path)
+    without_digests(path)
     store = CodeStore(path)
     assert store.info == INFO
     store.require(rate_weight=0.0)

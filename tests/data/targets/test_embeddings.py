@@ -19,6 +19,7 @@ from mvqkd.data.targets.sources import StoredEmbeddings
 from mvqkd.errors import UserError
 from mvqkd.quantization import Quantizer
 from mvqkd.storage.ragged import shard_path
+from tests.storage.older import without_digests
 
 INFO = EmbeddingsInfo(teacher="hf:x", layer=2, frame_rate=50.0, dim=6)
 
@@ -98,14 +99,18 @@ def test_frames_of_chosen_utterances(tmp_path: Path) -> None:
 
 def test_damage_is_found_where_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    store = stored(path, torch.zeros(6, 6), [2, 2, 2])
+    stored(path, torch.zeros(6, 6), [2, 2, 2])
     with h5py.File(path, "a") as file:
         file["embeddings"][3, 0] = np.nan
-    source = StoredEmbeddings(store)
-    assert len(source(["utt0", "utt2"], [1, 1]).values) == 2
-    for read in (store.require_finite, lambda: source(["utt0", "utt1"], [1, 1])):
-        with pytest.raises(UserError, match="utterance utt1 have NaN or infinity"):
-            read()
+    for problem in ("are not what was written", "have NaN or infinity"):
+        store = EmbeddingStore(path)
+        source = StoredEmbeddings(store)
+        assert len(source(["utt0", "utt2"], [1, 1]).values) == 2
+        for read in (store.require_finite, lambda: source(["utt0", "utt1"], [1, 1])):  # noqa: B023
+            with pytest.raises(UserError, match=f"utterance utt1 {problem}"):
+                read()
+        if "not" in problem:
+            without_digests(path)
 
 
 def test_a_quantizer_learns_the_same_from_files_and_from_memory(tmp_path: Path) -> None:
@@ -118,9 +123,11 @@ def test_a_quantizer_learns_the_same_from_files_and_from_memory(tmp_path: Path) 
 
 def test_a_quantizer_names_the_utterance_that_is_not_finite(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
-    store = stored(path, torch.randn(100, 6), [60, 40])
+    stored(path, torch.randn(100, 6), [60, 40])
     with h5py.File(path, "a") as file:
         file["embeddings"][70, 0] = float("inf")
+    without_digests(path)
+    store = EmbeddingStore(path)
     with pytest.raises(ValueError, match=r"x\.h5: frame 10 of utterance utt1 has NaN"):
         Quantizer.fit(EmbeddingFrames(store, list(store)), num_codebooks=2, codebook_size=16)
 

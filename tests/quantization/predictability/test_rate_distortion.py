@@ -126,7 +126,7 @@ def test_a_predictor_is_what_it_was_after_loading(fitted, tmp_path: Path):
         with pytest.raises(UserError, match=f"{name} is damaged"):
             CodePredictor.load(tmp_path / name)
     quantizer.save(tmp_path / "q.pt")
-    with pytest.raises(UserError, match=r"q\.pt is damaged, or is not mvqkd\.probe"):
+    with pytest.raises(UserError, match=r"q\.pt is not mvqkd\.probe"):
         CodePredictor.load(tmp_path / "q.pt")
 
 

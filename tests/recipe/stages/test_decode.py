@@ -25,6 +25,7 @@ from mvqkd.recipe.build import build_student, describe_model
 from mvqkd.recipe.config.schema import DecodingConfig, ExperimentConfig, LossConfig, ModelConfig
 from mvqkd.recipe.stages import decode
 from mvqkd.recipe.stages.decode import choose_chunks, decode_experiment
+from mvqkd.storage.files import read_json
 
 TEXTS = ["THE CAT SAT ON THE MAT", "A DOG RAN", "THE DOG AND THE CAT RAN ON"]
 CONFIG = DecodingConfig(methods=["greedy_search"], blank_penalty=2.0)
@@ -217,7 +218,7 @@ def test_what_is_left_out_and_respelled_is_in_the_results(
 ) -> None:
     def results() -> list[dict[str, Any]]:
         paths = sorted((tmp_path / "exp").glob("*/result-dev-*.json"))
-        return [json.loads(path.read_text()) for path in paths]
+        return [read_json(path) for path in paths]
 
     run(CONFIG)
     (result,) = results()
