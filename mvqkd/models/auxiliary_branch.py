@@ -24,7 +24,7 @@ class BranchOutput(NamedTuple):
     future: Tensor | None
     """r (N, T, D), predicted from z up to the same frame; None without prediction."""
     taps: Taps
-    """`query`, `key` and `value` (N, H, T, d) of the attention."""
+    """`attention.query`, `attention.key` and `attention.value` (N, H, T, d)."""
 
 
 class AuxiliaryBranch(nn.Module):
@@ -83,14 +83,10 @@ class AuxiliaryBranch(nn.Module):
             valid, gap=self.gap, block_size=64 if x.device.type == "cpu" else 512, dtype=x.dtype
         )
         positions = relative_sinusoids(num_frames, num_frames, self.dim, x)
-        taps = Taps(("query", "key", "value"))
-        inside = Taps(f"attention.{name}" for name in taps.names)
+        taps = Taps(f"attention.{part}" for part in ("query", "key", "value"))
         y = self.norm(x)
-        x = x + self.dropout(
-            self.attention(y, y, positions, blocks, taps=inside, name="attention")
-        )
-        for name in taps.names:
-            taps.put(name, inside[f"attention.{name}"])
+        y = self.attention(y, y, positions, blocks, taps=taps, name="attention")
+        x = x + self.dropout(y)
         out = x + self.dropout(self.feedforward(x))
         if self.lstm is None or self.predict is None:
             return BranchOutput(out, None, taps)
