@@ -77,7 +77,9 @@ class Contestant:
     def step(self, batch: Batch, number: int) -> float:
         """Seconds of one step, from a batch without targets."""
         lens = encoder_frames(batch.feature_lens).tolist()
-        targets = {name: loss.source(batch.ids, lens) for name, loss in self.losses.items()}
+        targets = {
+            name: loss.source(batch.ids, lens) for name, loss in self.losses.items() if loss.source
+        }
         batch = replace(batch, targets=targets)
         encoder = self.updater.objective.model.encoder
         frames = float(encoder.output_lens(batch.feature_lens).sum())
@@ -172,7 +174,7 @@ def build_one(
             cuts=cuts,
             device=world.device,
         )
-        for key, loss in inputs.losses.items()
+        for key, loss in inputs.frame_losses.items()
     }
     vocab_size = Tokenizer.load(lang_dir).vocab_size
     objective = build.build_objective(inputs.config, vocab_size, opened).to(world.device)

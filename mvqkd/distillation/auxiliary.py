@@ -13,7 +13,7 @@ from mvqkd.distillation.encoder_teacher import PARTS, EncoderTeacher
 from mvqkd.distillation.imitation import feature_loss, future_loss
 from mvqkd.distillation.relations import regroup_heads, relation_loss
 from mvqkd.models import Taps
-from mvqkd.models.auxiliary_branch import AuxiliaryBranch
+from mvqkd.models.auxiliary_branch import AuxiliaryBranch, ProjectionBranch
 
 
 class AuxiliaryLayers(nn.Module):
@@ -28,7 +28,8 @@ class AuxiliaryLayers(nn.Module):
 
     Args:
         pairs: (layer of the teacher, layer of the student), 1-based.
-        branches: of each pair, as wide as the teacher.
+        branches: of each pair, as wide as the teacher; with a `ProjectionBranch` there are no
+            losses but that of features.
         teacher: with the layers of `pairs`.
         weight: of the loss in the total.
         final_weight_fraction: what is left of the weight at the end of the training.
@@ -46,7 +47,7 @@ class AuxiliaryLayers(nn.Module):
     def __init__(
         self,
         pairs: Sequence[tuple[int, int]],
-        branches: Sequence[AuxiliaryBranch],
+        branches: Sequence[AuxiliaryBranch | ProjectionBranch],
         teacher: EncoderTeacher,
         *,
         weight: float = 1.0,
@@ -59,7 +60,7 @@ class AuxiliaryLayers(nn.Module):
         super().__init__()
         if len(pairs) != len(branches):
             raise ValueError(f"{len(branches)} branches for {len(pairs)} pairs of layers")
-        if future_weight and any(branch.lstm is None for branch in branches):
+        if future_weight and not all(branch.predicts for branch in branches):
             raise ValueError("a loss of the future needs branches that predict it")
         self.pairs = list(pairs)
         self.taps = [f"layers.{layer}" for _, layer in pairs]

@@ -27,6 +27,27 @@ class BranchOutput(NamedTuple):
     """`attention.query`, `attention.key` and `attention.value` (N, H, T, d)."""
 
 
+class ProjectionBranch(nn.Module):
+    """A projection to the teacher's width and nothing else: the branch of layer-wise distillation
+    without auxiliary layers, which theirs is compared with.
+
+    Args:
+        input_dim: width of the student's layer.
+        dim: D, the teacher's width.
+    """
+
+    predicts = False
+
+    def __init__(self, input_dim: int, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(input_dim, dim)
+
+    def forward(self, x: Tensor, lens: Tensor) -> BranchOutput:
+        """(N, T, input_dim), of which lens (N,) frames are valid; without taps."""
+        x = x.masked_fill(~valid_frames(lens, x.size(1)).unsqueeze(2), 0.0)
+        return BranchOutput(self.project(x), None, Taps(()))
+
+
 class AuxiliaryBranch(nn.Module):
     """Projection to the teacher's width, one Transformer layer that attends to the whole utterance,
     and a unidirectional LSTM on top that predicts the future.
@@ -66,6 +87,7 @@ class AuxiliaryBranch(nn.Module):
             raise ValueError(f"dim={dim} must be even: half of the positions' sinusoids are sines")
         self.dim = dim
         self.gap = gap
+        self.predicts = predicts
         self.project = nn.Linear(input_dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.attention = RelativeAttention(dim=dim, num_heads=num_heads)

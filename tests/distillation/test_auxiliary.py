@@ -28,6 +28,7 @@ from tests.training.helpers import (
     make_updater,
     weights,
 )
+from tests.training.test_resume import StopAfter
 
 PAIRS = [(1, 1), (3, 2)]
 
@@ -218,7 +219,8 @@ def test_training_that_is_resumed_equals_one_that_was_not(tmp_path: Path) -> Non
 
     whole = trainer("whole")
     assert whole.run(Interruption())
-    trainer("parts", num_epochs=1).run(Interruption())
+    for steps in (1, 3):
+        trainer("parts").run(StopAfter(steps))
     resumed = trainer("parts")
     assert resumed.run(Interruption())
     assert resumed.progress.step == whole.progress.step == 6

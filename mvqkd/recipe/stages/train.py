@@ -61,7 +61,7 @@ def train_experiment(
     unlabelled = inputs.cuts("unlabelled") if uses_unlabelled else []
     data = describe_data(inputs.cuts("train"), inputs.cuts("dev"), lang_dir, unlabelled)
     if losses:
-        teachers = {name: inputs.teacher_files(loss).teacher for name, loss in losses.items()}
+        teachers = {name: inputs.teacher(loss) for name, loss in losses.items()}
         data["teachers"] = teachers
     try:
         check_rules(inputs.loaded)
@@ -129,7 +129,8 @@ def _train(
                 inputs.cuts("train"),
                 lang_dir,
                 unlabelled_cuts=unlabelled,
-                targets={name: loss.source for name, loss in opened.items()},
+                targets={name: loss.source for name, loss in opened.items() if loss.source},
+                keep_clean=any(loss.clean_features for loss in opened.values()),
                 musan=inputs.data.musan_cuts,
                 rank=world.rank,
                 world_size=world.size,
@@ -139,7 +140,11 @@ def _train(
                 inputs.cuts("dev"),
                 lang_dir,
                 ctc=experiment.loss.ctc_scale > 0,
-                targets={name: loss.source for name, loss in opened.items() if loss.validates},
+                targets={
+                    name: loss.source
+                    for name, loss in opened.items()
+                    if loss.source and loss.validates
+                },
                 rank=world.rank,
                 world_size=world.size,
             ),
@@ -168,10 +173,11 @@ def _open_losses(
     if not inputs.losses:
         return {}
     from mvqkd.recipe.distillation import Utterances, count_frames, open_loss
+    from mvqkd.recipe.layer_distillation import open_layers
 
     train_cuts, dev_cuts = [*inputs.cuts("train"), *unlabelled], inputs.cuts("dev")
     utterances = Utterances(train=count_frames(train_cuts), dev=count_frames(dev_cuts))
-    return {
+    opened = {
         name: open_loss(
             name,
             loss,
@@ -180,5 +186,14 @@ def _open_losses(
             cuts=[*train_cuts, *dev_cuts],
             device=world.device,
         )
-        for name, loss in inputs.losses.items()
+        for name, loss in inputs.frame_losses.items()
     }
+    if (layers := inputs.config.distillation.layers).weight:
+        opened["layers"] = open_layers(
+            "layers",
+            layers,
+            inputs.teacher(layers),
+            num_layers=inputs.config.model.num_layers,
+            device=world.device,
+        )
+    return opened
