@@ -181,6 +181,19 @@ def test_every_parameter_has_a_gradient_whichever_losses_are_on(alone, labelled)
     assert any("lstm" in name for name in moved) == (options["future_weight"] > 0)
 
 
+def test_layers_at_half_the_rate_give_each_frame_twice() -> None:
+    loss = auxiliary()
+    half = encoder(half_rate=[2, 3])
+    loss.teacher = Calls(EncoderTeacher(half, [layer for layer, _ in PAIRS]))
+    objective, batch = student(loss).eval(), make_batch("a", frames=47, tokens=1)
+    found = objective(batch, chunk_size=2)
+    assert 0 < found.components["layers"] < 100
+    (taps,) = loss.teacher.taps
+    frames = int(found.frames)
+    assert frames % 2 and taps["layers.3.key"].shape == (1, 4, frames, 6)
+    assert torch.equal(taps["layers.3.key"][:, :, :-1:2], taps["layers.3.key"][:, :, 1::2])
+
+
 def test_branches_of_other_heads_are_compared() -> None:
     losses = student(auxiliary(num_heads=3))(make_batch("a"), chunk_size=2)
     assert losses.components["layers"] > 0
