@@ -40,11 +40,11 @@ class EncoderTeacher:
 
     def __call__(self, context: LossContext) -> Taps:
         """`layers.L` (N, T, D), and `layers.L.query`, `.key` and `.value` (N, H, T, d), in the
-        teacher's precision, whatever the student's is."""
+        precision of the student's pass."""
         taps = Taps(self._names)
         once = len(context.batch) // context.batch.views  # all views of an utterance are the same
         features = context.clean_features[:once]
-        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        with torch.no_grad():
             self.encoder(
                 features,
                 context.batch.feature_lens[:once],

@@ -20,7 +20,7 @@ from mvqkd.models.auxiliary_branch import ProjectionBranch
 from mvqkd.recipe import build
 from mvqkd.recipe.build import build_student, describe_model
 from mvqkd.recipe.config.layers_schema import LayersConfig
-from mvqkd.recipe.config.load import LoadedConfig
+from mvqkd.recipe.config.load import LoadedConfig, load_config
 from mvqkd.recipe.config.schema import (
     DataConfig,
     DistillationConfig,
@@ -35,6 +35,7 @@ from mvqkd.recipe.stages.train import train_experiment
 from mvqkd.training.metrics import read_metrics
 from tests.data.conftest import prepare, write_part
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZES: dict[str, Any] = {"feedforward_dim": 16, "predictor_dim": 16, "joiner_dim": 16}
 TEACHER = ModelConfig(dim=24, num_layers=3, num_heads=4, conv_kernel=3, **SIZES)
 STUDENT = ModelConfig(
@@ -114,6 +115,20 @@ def test_a_projection_alone_can_be_chosen(open_) -> None:
     options = {"relation_weight": 0.0, "future_weight": 0.0}
     loss = open_(branch="projection", **options).build(16)
     assert all(isinstance(branch, ProjectionBranch) for branch in loss.branches)
+
+
+def test_librispeech_has_the_sizes_of_the_paper() -> None:
+    encoders = {}
+    for name in ("layers_teacher_960h", "streaming_160ms_960h", "streaming_layers_960h"):
+        loaded = load_config(ROOT / f"egs/librispeech/conf/{name}.yaml")
+        with torch.device("meta"):
+            student = build_student(loaded.config, 500)
+        encoders[name] = sum(p.numel() for p in student.encoder.parameters()) / 1e6
+    assert encoders["layers_teacher_960h"] == pytest.approx(101, rel=0.05)
+    assert encoders["streaming_160ms_960h"] == pytest.approx(25, rel=0.05)
+    layers = loaded.config.distillation.layers
+    pairs = list(zip(layers.teacher_layer, layers.layer, strict=True))
+    assert pairs == quarters(16, loaded.config.model.num_layers)
 
 
 @pytest.mark.parametrize(
