@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,11 +10,13 @@ from torch import Tensor
 
 from mvqkd.models.masks import valid_frames
 
-_BLOCK = 2**22
-"""Elements of a map that are held at a time."""
+_CPU_BLOCK = 2**20  # for its caches
+_GPU_BLOCK = 2**25  # for its launches
 
 
-def relation_loss(student: Tensor, teacher: Tensor, lens: Tensor, *, block: int = _BLOCK) -> Tensor:
+def relation_loss(
+    student: Tensor, teacher: Tensor, lens: Tensor, *, block: int | None = None
+) -> Tensor:
     """KL(teacher || student) between relations of the queries, the keys or the values of a layer,
     summed over frames and averaged over heads:
 
@@ -29,7 +30,7 @@ def relation_loss(student: Tensor, teacher: Tensor, lens: Tensor, *, block: int 
         student: (N, A, T, d); anything after an utterance's end.
         teacher: (N, A, T, e); its gradient is not computed.
         lens: (N,) int64 valid frames.
-        block: elements of a map that are held at a time, about.
+        block: elements of a map that are held at a time, about; None: as the device likes it.
 
     Returns:
         (N,) losses in nats, float32 (float64 if `student` is).
@@ -42,6 +43,8 @@ def relation_loss(student: Tensor, teacher: Tensor, lens: Tensor, *, block: int 
             f"relations of {tuple(student.shape[:3])} and {tuple(teacher.shape[:3])} utterances, "
             "heads and frames cannot be compared"
         )
+    if block is None:
+        block = _CPU_BLOCK if student.device.type == "cpu" else _GPU_BLOCK
     differentiate = torch.is_grad_enabled() and student.requires_grad
     losses: Tensor = _RelationLoss.apply(student, teacher.detach(), lens, block, differentiate)
     return losses
@@ -68,32 +71,30 @@ class _RelationLoss(torch.autograd.Function):
         ctx: Any, student: Tensor, teacher: Tensor, lens: Tensor, block: int, differentiate: bool
     ) -> Tensor:
         dtype = torch.promote_types(student.dtype, torch.float32)
-        num_heads, num_frames = student.shape[1:3]
+        num_heads, num_frames, width = student.shape[1:]
         valid = valid_frames(lens, num_frames)
-        padding = ~valid[:, None, :, None]
         # Finite, so that an utterance without frames gives no NaN.
-        bias = valid.new_zeros((len(lens), 1, 1, num_frames), dtype=dtype)
-        bias.masked_fill_(~valid[:, None, None], torch.finfo(dtype).min / 4)
-        grad = torch.zeros(student.shape, dtype=dtype, device=student.device)
-        losses = grad.new_zeros(len(lens))
-        rows = max(1, block // max(1, grad[..., 0].numel()))
+        bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device)
+        bias.masked_fill_(~valid, torch.finfo(dtype).min / 4)
+        bias = bias.repeat_interleave(num_heads, 0).unsqueeze(1)
         with torch.autocast(student.device.type, enabled=False):
-            x = student.to(dtype).masked_fill(padding, 0.0)
-            y = teacher.to(dtype).masked_fill(padding, 0.0)
+            x, y = (_scaled(z.to(dtype), valid) for z in (student, teacher))
+            grad = torch.zeros_like(x)
+            losses = x.new_zeros(len(x))
+            rows = max(1, block // max(1, len(x) * num_frames))
             for first in range(0, num_frames, rows):
                 some = slice(first, first + rows)
-                found, wanted = _log_relation(x, some, bias), _log_relation(y, some, bias)
+                found, wanted = _log_relations(x, some, bias), _log_relations(y, some, bias)
                 shares = wanted.exp()
-                inside = valid[:, None, some, None]
-                divergence = (shares * (wanted - found)).masked_fill(~inside, 0.0)
-                losses += divergence.sum((1, 2, 3)) / num_heads
-                del wanted, divergence
+                # A padded frame is zero on both sides: its relations are equal, and count nothing.
+                losses += wanted.sub_(found).mul_(shares).sum((1, 2))
                 if differentiate:
                     # Of the scores x_t . x_k: both frames of a pair get it.
-                    of_scores = (found.exp() - shares).masked_fill(~inside, 0.0)
-                    of_scores /= num_heads * math.sqrt(x.size(3))
-                    grad[:, :, some] += of_scores @ x
-                    grad += of_scores.transpose(2, 3) @ x[:, :, some]
+                    of_scores = found.exp_().sub_(shares)
+                    grad[:, some].baddbmm_(of_scores, x)
+                    grad.baddbmm_(of_scores.transpose(1, 2), x[:, some])
+        losses = losses.view(-1, num_heads).mean(1)
+        grad = grad.mul_(width**-0.25 / num_heads).view(student.shape)
         ctx.dtype = student.dtype
         ctx.save_for_backward(grad)
         return losses
@@ -106,7 +107,11 @@ class _RelationLoss(torch.autograd.Function):
         return scaled.to(ctx.dtype), None, None, None, None
 
 
-def _log_relation(x: Tensor, rows: slice, bias: Tensor) -> Tensor:
-    """(N, A, T, d) -> (N, A, rows, T) logarithms of the relations of some frames."""
-    scores = x[:, :, rows] @ x.transpose(2, 3)
-    return scores.div_(math.sqrt(x.size(3))).add_(bias).log_softmax(-1)
+def _scaled(x: Tensor, valid: Tensor) -> Tensor:
+    """(N, A, T, d) -> (N A, T, d), zero in the padding, so that products are divided by sqrt(d)."""
+    return (x.masked_fill(~valid[:, None, :, None], 0.0) * x.size(3) ** -0.25).flatten(0, 1)
+
+
+def _log_relations(x: Tensor, rows: slice, bias: Tensor) -> Tensor:
+    """(N A, T, d) -> (N A, rows, T) logarithms of the relations of some frames."""
+    return torch.baddbmm(bias, x[:, rows], x.transpose(1, 2)).log_softmax(-1)
