@@ -223,6 +223,16 @@ def test_a_step_in_bfloat16_is_near(tmp_path: Path) -> None:
     assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.05)
 
 
+def test_a_step_does_not_depend_on_its_division(tmp_path: Path) -> None:
+    steps = [[make_batch("a", "hello")], [make_batch("a"), make_batch("hello")]]
+    norms = []
+    for batches in steps:
+        updater = make_updater(student(auxiliary()), tmp_path)
+        update = updater.update(batches, step=1, frames=20, labelled_frames=20, learning_rate=0.0)
+        norms.append(update.grad_norm)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
 def test_training_that_is_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
     def trainer(folder: str, **options: Any):
         loss = auxiliary(dropout=0.2)

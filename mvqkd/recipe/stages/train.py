@@ -172,28 +172,7 @@ def _open_losses(
     """The distillation losses, by name."""
     if not inputs.losses:
         return {}
-    from mvqkd.recipe.distillation import Utterances, count_frames, open_loss
-    from mvqkd.recipe.layer_distillation import open_layers
+    from mvqkd.recipe.opened_losses import open_losses
 
-    train_cuts, dev_cuts = [*inputs.cuts("train"), *unlabelled], inputs.cuts("dev")
-    utterances = Utterances(train=count_frames(train_cuts), dev=count_frames(dev_cuts))
-    opened = {
-        name: open_loss(
-            name,
-            loss,
-            inputs.teacher_files(loss),
-            utterances=utterances,
-            cuts=[*train_cuts, *dev_cuts],
-            device=world.device,
-        )
-        for name, loss in inputs.frame_losses.items()
-    }
-    if (layers := inputs.config.distillation.layers).weight:
-        opened["layers"] = open_layers(
-            "layers",
-            layers,
-            inputs.teacher(layers),
-            num_layers=inputs.config.model.num_layers,
-            device=world.device,
-        )
-    return opened
+    train_cuts = [*inputs.cuts("train"), *unlabelled]
+    return open_losses(inputs, train_cuts, inputs.cuts("dev"), world.device)
