@@ -44,8 +44,9 @@ from mvqkd.geometry import encoder_frames
 from mvqkd.recipe import build
 from mvqkd.recipe.config.command_line import ExperimentParser
 from mvqkd.recipe.config.rules import check_rules
-from mvqkd.recipe.distillation import OpenedLoss, Utterances, count_frames, open_loss
+from mvqkd.recipe.distillation import OpenedLoss
 from mvqkd.recipe.inputs import ExperimentInputs
+from mvqkd.recipe.opened_losses import open_losses
 from mvqkd.recipe.options import add_data_options, split_patterns
 from mvqkd.recipe.program import run_program
 from mvqkd.runtime.distributed import World
@@ -77,7 +78,9 @@ class Contestant:
     def step(self, batch: Batch, number: int) -> float:
         """Seconds of one step, from a batch without targets."""
         lens = encoder_frames(batch.feature_lens).tolist()
-        targets = {name: loss.source(batch.ids, lens) for name, loss in self.losses.items()}
+        targets = {
+            name: loss.source(batch.ids, lens) for name, loss in self.losses.items() if loss.source
+        }
         batch = replace(batch, targets=targets)
         encoder = self.updater.objective.model.encoder
         frames = float(encoder.output_lens(batch.feature_lens).sum())
@@ -162,18 +165,7 @@ def build_one(
 ) -> Contestant:
     """As `local/train.py` does."""
     cuts = inputs.cuts("train")
-    utterances = Utterances(train=count_frames(cuts), dev={})
-    opened = {
-        key: open_loss(
-            key,
-            loss,
-            inputs.teacher_files(loss),
-            utterances=utterances,
-            cuts=cuts,
-            device=world.device,
-        )
-        for key, loss in inputs.losses.items()
-    }
+    opened = open_losses(inputs, cuts, [], world.device)
     vocab_size = Tokenizer.load(lang_dir).vocab_size
     objective = build.build_objective(inputs.config, vocab_size, opened).to(world.device)
     objective.train()

@@ -5,8 +5,12 @@ a tap of the student's encoder, takes the teacher's side from the batch, and lea
 to a head: `CodebookHead`, `SoftCodebookHead`, `TiedCodebookHead` or `JointCodebookHead` (MVQ-KD),
 or `RegressionHead` (l1, l2, cosine, KLD). The teacher's side is stored (`StoredTargets`), decoded
 from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTeacher`).
+
+`AuxiliaryLayers` is another: branches with full context on layers of a streaming student imitate
+layers of an encoder of our own (`EncoderTeacher`), and are dropped after training.
 """
 
+from mvqkd.distillation.auxiliary import AuxiliaryLayers
 from mvqkd.distillation.codes import (
     CodebookHead,
     JointCodebookHead,
@@ -15,14 +19,17 @@ from mvqkd.distillation.codes import (
 )
 from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext, TransducerBand
 from mvqkd.distillation.embeddings import RegressionHead
+from mvqkd.distillation.encoder_teacher import EncoderTeacher
 from mvqkd.distillation.layer import LayerDistillation
 from mvqkd.distillation.targets import DecodedCodes, OnlineTeacher, StoredTargets
 
 __all__ = [
+    "AuxiliaryLayers",
     "CodebookHead",
     "DecodedCodes",
     "DistillationLoss",
     "EncoderPass",
+    "EncoderTeacher",
     "JointCodebookHead",
     "LayerDistillation",
     "LossContext",

@@ -71,6 +71,29 @@ def attention_blocks(
     return blocks
 
 
+def gap_blocks(
+    valid: Tensor, *, gap: int, block_size: int | None, dtype: torch.dtype
+) -> list[Block]:
+    """Blocks of whole utterances in which frame t sees every valid frame but t + 1 ... t + gap.
+
+    A padded query sees itself too.
+
+    Args:
+        valid: (N, T), True at the frames of each utterance.
+        gap: frames that are hidden.
+        block_size: queries of a block; None: one block.
+        dtype: of the biases.
+    """
+    num_frames = valid.size(1)
+    frame = torch.arange(num_frames, device=valid.device)
+    blocks = []
+    for first, last in _split(num_frames, block_size):
+        ahead = frame - frame[first:last].unsqueeze(1)
+        seen = (((ahead <= 0) | (ahead > gap)) & valid.unsqueeze(1)) | (ahead == 0)
+        blocks.append(Block((first, last), (0, num_frames), _bias(seen, dtype)))
+    return blocks
+
+
 def streaming_block(
     processed: Tensor, left_context: int, valid: Tensor, dtype: torch.dtype
 ) -> Block:

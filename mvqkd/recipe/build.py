@@ -216,11 +216,12 @@ def build_train_steps(
     *,
     unlabelled_cuts: Sequence[Path] = (),
     targets: Mapping[str, TargetSource],
+    keep_clean: bool = False,
     musan: Path | None,
     rank: int,
     world_size: int,
 ) -> BatchLoader:
-    """Steps of one training process; `targets`: see `BatchLoader`."""
+    """Steps of one training process; `targets` and `keep_clean`: see `BatchLoader`."""
     data, seed = config.data, config.training.seed
     step = StepSize(data.step_duration, data.step_tokens)
     limits = BatchLimits(data.batch_duration or math.inf, data.batch_tokens or math.inf)
@@ -248,6 +249,7 @@ def build_train_steps(
         pool.indexes,
         plan,
         noise=build_noise(data, musan, seed),
+        keep_clean=keep_clean,
         targets=targets,
         pad_multiple=data.pad_multiple,
         num_workers=data.num_workers,

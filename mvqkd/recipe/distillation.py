@@ -60,14 +60,16 @@ class Utterances:
 class OpenedLoss:
     """A distillation loss whose files were opened and found to be those of the configuration."""
 
-    source: TargetSource
-    """Where the loaders of training batches take the teacher's side from."""
+    source: TargetSource | None
+    """Where the loaders of training batches take the teacher's side from; None: not from files."""
     validates: bool
     """Whether validation batches have it too."""
     description: dict[str, Any]
     """What the targets are and take on disk (`bytes_per_hour`, of audio); JSON-able."""
     build: Callable[[int], nn.Module]
     """The loss, given the width of the student's layers; its initial weights are random."""
+    clean_features: bool = False
+    """Whether it reads features without noise."""
 
 
 def open_loss(

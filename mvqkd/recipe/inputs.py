@@ -11,8 +11,14 @@ from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import read_report
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig, load_config
-from mvqkd.recipe.config.schema import ExperimentConfig
-from mvqkd.recipe.teacher_files import LossConfig, TeacherFiles, own_experiment, teacher_files
+from mvqkd.recipe.config.schema import ExperimentConfig, LayersConfig
+from mvqkd.recipe.teacher_files import (
+    LossConfig,
+    TeacherFiles,
+    own_experiment,
+    resolve_teacher,
+    teacher_files,
+)
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,14 @@ class ExperimentInputs:
         return self.loaded.config
 
     @property
-    def losses(self) -> dict[str, LossConfig]:
+    def losses(self) -> dict[str, LossConfig | LayersConfig]:
         """The distillation losses that are on, by name."""
         return self.config.distillation.losses
+
+    @property
+    def frame_losses(self) -> dict[str, LossConfig]:
+        """Those of them whose targets the stages before training make."""
+        return self.config.distillation.frame_losses
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
@@ -70,6 +81,14 @@ class ExperimentInputs:
                 step="tokens",
             )
         return lang_dir
+
+    def teacher(self, loss: LossConfig | LayersConfig) -> str:
+        """URI of the teacher of a distillation loss, see `resolve_teacher`.
+
+        Raises:
+            UserError: a teacher of our own is not trained.
+        """
+        return resolve_teacher(loss.teacher, self.experiments)
 
     def teacher_files(self, loss: LossConfig) -> TeacherFiles:
         """Where the files of a distillation loss are.

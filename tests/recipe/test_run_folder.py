@@ -170,11 +170,11 @@ def test_a_finished_training_without_checkpoints_gets_no_longer(data: Path, tmp_
         check_folder(exp, experiment, describe(data))
 
 
-@pytest.mark.parametrize("name", ["codes", "embeddings"])
+@pytest.mark.parametrize("name", ["codes", "embeddings", "layers"])
 def test_values_of_a_loss_that_is_off_change_nothing(data: Path, tmp_path: Path, name: str) -> None:
     before, after = ExperimentConfig(), ExperimentConfig()
     section = getattr(after.distillation, name)
-    section.teacher, section.quantizer.num_codebooks = "hf:x", 4
+    section.teacher, section.final_weight_fraction = "hf:x", 0.5
     write_folder(tmp_path / "exp", before, describe(data), data / "lang_bpe_30")
     assert not check_folder(tmp_path / "exp", after, describe(data))
     section.weight = 1.0

@@ -12,7 +12,7 @@ from mvqkd.recipe.build import build_optimizer
 from mvqkd.recipe.config.schema import OptimizerConfig
 from mvqkd.training.optimizers import MuonWithAdamW, ScaledAdam, build_muon, set_learning_rate
 from mvqkd.training.optimizers.muon import Muon, orthogonalize
-from tests.training.helpers import make_objective
+from tests.training.helpers import TapLoss, make_objective
 
 
 def parameters() -> list[nn.Parameter]:
@@ -113,7 +113,7 @@ def test_resumed_equals_uninterrupted(name: str, tmp_path) -> None:
 
 
 def test_muon_is_for_matrices_of_layers() -> None:
-    objective = make_objective()
+    objective = make_objective(distillation={"layers": TapLoss()})
     optimizer = build_muon(objective, learning_rate=0.01)
     names = {id(parameter): name for name, parameter in objective.named_parameters()}
     groups = [[names[id(p)] for p in group["params"]] for group in optimizer.param_groups]
@@ -122,6 +122,7 @@ def test_muon_is_for_matrices_of_layers() -> None:
     assert sorted(matrices + decayed + undecayed) == sorted(names.values())
     assert any("joiner" in name for name in decayed)
     assert any("embedding" in name for name in undecayed)
+    assert "distillation.layers.head.weight" in decayed
     # An orthogonal update: all singular values alike, of the size of AdamW's.
     weight = next(p for p in optimizer.param_groups[0]["params"])
     before = weight.detach().clone()

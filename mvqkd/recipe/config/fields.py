@@ -16,7 +16,6 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from mvqkd.recipe.config import schema
 from mvqkd.recipe.config.ranges import Range
 from mvqkd.recipe.config.schema import ExperimentConfig
 
@@ -139,14 +138,11 @@ def _build(kind: type, prefix: str, values: dict[str, Any]) -> Any:
 @cache
 def _docstrings(kind: type) -> dict[str, str]:
     """By name of a field, the docstring under it, in the class or in those it derives from."""
-    classes = {
-        node.name: node
-        for node in ast.parse(inspect.getsource(schema)).body
-        if isinstance(node, ast.ClassDef)
-    }
     found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        body = classes[base.__name__].body if base.__name__ in classes else []
+    for base in filter(is_dataclass, reversed(kind.__mro__)):
+        (definition,) = ast.parse(inspect.getsource(base)).body
+        assert isinstance(definition, ast.ClassDef)
+        body = definition.body
         for statement, following in itertools.zip_longest(body, body[1:]):
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
                 text = ""

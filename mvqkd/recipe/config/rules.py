@@ -9,7 +9,12 @@ from typing import NamedTuple
 from mvqkd.checkpoints.epochs import needed_epochs
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig
-from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, ExperimentConfig
+from mvqkd.recipe.config.schema import (
+    CodesConfig,
+    EmbeddingsConfig,
+    ExperimentConfig,
+    LayersConfig,
+)
 
 
 class _Problem(NamedTuple):
@@ -34,8 +39,10 @@ def _problems(experiment: ExperimentConfig) -> Iterator[_Problem]:
     yield from _of_model_and_loss(experiment)
     yield from _of_decoding(experiment)
     yield from _of_data(experiment)
-    for name, section in experiment.distillation.losses.items():
+    for name, section in experiment.distillation.frame_losses.items():
         yield from _of_distillation(name, section, experiment.model.num_layers)
+    if experiment.distillation.layers.weight:
+        yield from _of_layers(experiment.distillation.layers, experiment.model.num_layers)
     yield from _of_averages(experiment)
 
 
@@ -173,6 +180,47 @@ def _of_distillation(
                 f"{prefix}.targets is {section.targets}, but with the source online none are read",
                 f"--{prefix}.targets '', or --{prefix}.source codes or embeddings",
             )
+
+
+def _of_layers(section: LayersConfig, num_layers: int) -> Iterator[_Problem]:
+    prefix = "distillation.layers"
+    if not section.teacher.startswith("mvqkd:"):
+        yield _Problem(
+            (f"{prefix}.weight", f"{prefix}.teacher"),
+            f"{prefix} is on, but its teacher is {section.teacher!r}: auxiliary layers imitate an "
+            "experiment of ours",
+            f"--{prefix}.teacher mvqkd:EXPERIMENT",
+        )
+    if len(section.layer) != len(section.teacher_layer):
+        yield _Problem(
+            (f"{prefix}.layer", f"{prefix}.teacher_layer"),
+            f"{prefix}.layer is {section.layer}, {prefix}.teacher_layer {section.teacher_layer}: "
+            "these are no pairs",
+            "as many of one as of the other, or none of both",
+        )
+    wanted = section.layer
+    if wanted and (max(wanted) > num_layers or len(set(wanted)) < len(wanted)):
+        yield _Problem(
+            (f"{prefix}.layer", "model.num_layers"),
+            f"{prefix}.layer is {wanted}, the student has {num_layers} layers",
+            f"different ones of 1 to {num_layers}",
+        )
+    weights = ("feature_weight", "relation_weight", "future_weight")
+    on = [name for name in weights if getattr(section, name)]
+    if not on:
+        yield _Problem(
+            tuple(f"{prefix}.{name}" for name in weights),
+            f"{prefix} is on, but the weights of all its losses are 0",
+            f"--{prefix}.feature_weight 0.01, or --{prefix}.weight 0",
+        )
+    if section.branch == "projection" and (others := [x for x in on if x != "feature_weight"]):
+        yield _Problem(
+            (f"{prefix}.branch", *(f"{prefix}.{name}" for name in others)),
+            f"{prefix}.branch is projection, which has neither attention nor a prediction of the "
+            "future",
+            " ".join(f"--{prefix}.{name} 0" for name in others) + f", or --{prefix}.branch "
+            "transformer",
+        )
 
 
 def _of_averages(experiment: ExperimentConfig) -> Iterator[_Problem]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from mvqkd.recipe.config.layers_schema import LayersConfig
 from mvqkd.recipe.config.ranges import Range
 
 Count = Annotated[int, Range(0)]
@@ -243,13 +244,21 @@ class DistillationConfig:
     """Prediction of codebook indexes (MVQ-KD)."""
     embeddings: EmbeddingsConfig = field(default_factory=EmbeddingsConfig)
     """Regression of the embeddings."""
+    layers: LayersConfig = field(default_factory=LayersConfig)
+    """Auxiliary non-streaming layers."""
 
     @property
-    def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig]:
-        """The sections that are on, by name."""
+    def frame_losses(self) -> dict[str, CodesConfig | EmbeddingsConfig]:
+        """The sections that are on and have targets that stages make, by name."""
         sections: dict[str, CodesConfig | EmbeddingsConfig]
         sections = {"codes": self.codes, "embeddings": self.embeddings}
         return {name: section for name, section in sections.items() if section.weight > 0}
+
+    @property
+    def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig]:
+        """All sections that are on, by name."""
+        layers = {"layers": self.layers} if self.layers.weight > 0 else {}
+        return {**self.frame_losses, **layers}
 
 
 @dataclass

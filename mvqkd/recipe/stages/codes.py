@@ -31,7 +31,7 @@ def dump_for_experiment(inputs: ExperimentInputs, how: TeacherPass) -> None:
     Raises:
         UserError: no such quantizer, or audio that cannot be read.
     """
-    for name, loss in inputs.losses.items():
+    for name, loss in inputs.frame_losses.items():
         if uses(loss) != "codes" or loss.targets:
             logging.info("%s: no codes are dumped", name)
             continue

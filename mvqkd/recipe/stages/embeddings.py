@@ -74,7 +74,7 @@ def extract_for_experiment(inputs: ExperimentInputs, how: TeacherPass) -> None:
     Raises:
         UserError: no such teacher, or audio that cannot be read.
     """
-    for name, loss in inputs.losses.items():
+    for name, loss in inputs.frame_losses.items():
         if loss.targets:
             logging.info("%s: targets are given, nothing is extracted", name)
             continue

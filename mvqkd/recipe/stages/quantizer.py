@@ -70,7 +70,7 @@ def train_for_experiment(inputs: ExperimentInputs, device: str) -> None:
     Raises:
         UserError: no embeddings, or too few, or a quantizer of others is there.
     """
-    for name, loss in inputs.losses.items():
+    for name, loss in inputs.frame_losses.items():
         if uses(loss) != "codes" or loss.targets:
             logging.info("%s: no quantizer is trained", name)
             continue

@@ -85,7 +85,7 @@ def check_for_experiment(inputs: ExperimentInputs) -> None:
         UserError: no such teacher, or no utterances with transcripts.
     """
     rank, _, _ = worker()
-    for name, loss in inputs.losses.items():
+    for name, loss in inputs.frame_losses.items():
         if own_experiment(loss) or loss.targets or rank:
             continue
         files = inputs.teacher_files(loss)

@@ -61,7 +61,7 @@ def train_experiment(
     unlabelled = inputs.cuts("unlabelled") if uses_unlabelled else []
     data = describe_data(inputs.cuts("train"), inputs.cuts("dev"), lang_dir, unlabelled)
     if losses:
-        teachers = {name: inputs.teacher_files(loss).teacher for name, loss in losses.items()}
+        teachers = {name: inputs.teacher(loss) for name, loss in losses.items()}
         data["teachers"] = teachers
     try:
         check_rules(inputs.loaded)
@@ -132,7 +132,8 @@ def _train(
                 inputs.cuts("train"),
                 lang_dir,
                 unlabelled_cuts=unlabelled,
-                targets={name: loss.source for name, loss in opened.items()},
+                targets={name: loss.source for name, loss in opened.items() if loss.source},
+                keep_clean=any(loss.clean_features for loss in opened.values()),
                 musan=inputs.data.musan_cuts,
                 rank=world.rank,
                 world_size=world.size,
@@ -142,7 +143,11 @@ def _train(
                 inputs.cuts("dev"),
                 lang_dir,
                 ctc=experiment.loss.ctc_scale > 0,
-                targets={name: loss.source for name, loss in opened.items() if loss.validates},
+                targets={
+                    name: loss.source
+                    for name, loss in opened.items()
+                    if loss.source and loss.validates
+                },
                 rank=world.rank,
                 world_size=world.size,
             ),
@@ -170,18 +175,7 @@ def _open_losses(
     """The distillation losses, by name."""
     if not inputs.losses:
         return {}
-    from mvqkd.recipe.distillation import Utterances, count_frames, open_loss
+    from mvqkd.recipe.opened_losses import open_losses
 
-    train_cuts, dev_cuts = [*inputs.cuts("train"), *unlabelled], inputs.cuts("dev")
-    utterances = Utterances(train=count_frames(train_cuts), dev=count_frames(dev_cuts))
-    return {
-        name: open_loss(
-            name,
-            loss,
-            inputs.teacher_files(loss),
-            utterances=utterances,
-            cuts=[*train_cuts, *dev_cuts],
-            device=world.device,
-        )
-        for name, loss in inputs.losses.items()
-    }
+    train_cuts = [*inputs.cuts("train"), *unlabelled]
+    return open_losses(inputs, train_cuts, inputs.cuts("dev"), world.device)

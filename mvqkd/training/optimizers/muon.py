@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.training.optimizers.adamw import adamw, divide_by_decay
+
+_IN_LAYERS = re.compile(r"(^|encoder\.)layers\.")
+"""Names of parameters of an encoder's layers; a distillation loss may be named `layers`, too."""
 
 
 def orthogonalize(matrices: Tensor, num_iterations: int = 5) -> Tensor:
@@ -156,7 +160,7 @@ def build_muon(
     hidden = {
         id(parameter)
         for name, parameter in model.named_parameters()
-        if parameter.ndim == 2 and ".layers." in f".{name}" and name.endswith("weight")
+        if parameter.ndim == 2 and _IN_LAYERS.search(name) and name.endswith("weight")
     }
     decayed, undecayed = divide_by_decay(model)
     matrices = [parameter for parameter in decayed if id(parameter) in hidden]

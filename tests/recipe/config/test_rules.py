@@ -17,6 +17,7 @@ from mvqkd.recipe.config.schema import (
     DistillationConfig,
     EmbeddingsConfig,
     ExperimentConfig,
+    LayersConfig,
     LossConfig,
     ModelConfig,
     QuantizerConfig,
@@ -44,6 +45,10 @@ def codes(**fields: Any) -> CodesConfig:
 
 def embeddings(**fields: Any) -> EmbeddingsConfig:
     return EmbeddingsConfig(**{"weight": 1.0, "teacher": "hf:x", "teacher_layer": 4, **fields})
+
+
+def layers(**fields: Any) -> ExperimentConfig:
+    return distilled(layers=LayersConfig(**{"weight": 1.0, "teacher": "mvqkd:big", **fields}))
 
 
 def distilled(**sections: Any) -> ExperimentConfig:
@@ -99,6 +104,21 @@ def half_rate(layers, **values):
             "source embeddings has no codes",
             "rate_distortion_weight 0",
         ),
+        (layers(teacher=""), "layers is on, but its teacher is ''", "teacher mvqkd:EXPERIMENT"),
+        (layers(teacher="hf:x"), "teacher is 'hf:x'.*experiment of ours", "mvqkd:EXPERIMENT"),
+        (layers(layer=[3, 6]), r"layer is \[3, 6\], .*teacher_layer \[\]", "none of both"),
+        (layers(layer=[6, 13], teacher_layer=[6, 12]), "has 12 layers", "of 1 to 12"),
+        (layers(layer=[6, 6], teacher_layer=[6, 12]), "has 12 layers", "different ones"),
+        (
+            layers(feature_weight=0, relation_weight=0, future_weight=0),
+            "weights of all its losses are 0",
+            "--distillation.layers.weight 0",
+        ),
+        (
+            layers(branch="projection", future_weight=0),
+            "neither attention nor a prediction",
+            "--distillation.layers.relation_weight 0, or --distillation.layers.branch transformer",
+        ),
         (half_rate([2, 13]), "not the first and the last", r"half_rate '[2, 11]'"),
         (half_rate([2]), "not the first and the last", r"half_rate '[2, 11]'"),
         (half_rate([2, 5], chunk_size=[4, 5, -1]), r"model\.chunk_size has 5", "6 in place of 5"),
@@ -131,7 +151,11 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
         distilled(codes=codes(layer=[6], prediction="joint", quantizer=RATED)),
         distilled(embeddings=embeddings(layer=[6], source="codes", quantizer=RATED)),
         distilled(codes=codes(layer=[6]), embeddings=embeddings(layer=[3], source="online")),
+        layers(),
+        layers(layer=[12, 6], teacher_layer=[99, 99], future_weight=0),
+        layers(branch="projection", relation_weight=0, future_weight=0),
         # Sections that are off may hold anything.
+        layers(weight=0, teacher="", layer=[99]),
         distilled(
             codes=codes(weight=0.0, teacher=""), embeddings=embeddings(weight=0.0, layer=[99])
         ),

@@ -1,0 +1,60 @@
+"""An encoder of our own as a teacher that runs beside the student, on its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from mvqkd.distillation.context import LossContext
+from mvqkd.models import ConformerEncoder, Taps
+
+PARTS = ("query", "key", "value")
+"""Of a layer's attention."""
+
+
+class EncoderTeacher:
+    """A frozen encoder with full context, evaluated once a batch for all layers that are wanted.
+
+    It receives the features without noise and masks, at the student's frame rate, so that its frame
+    t is the student's. No module: it has no part in what is trained, saved or synchronized.
+
+    Args:
+        encoder: trained, on the training device; it is frozen here.
+        layers: 1-based.
+        relations: whether queries, keys and values of the layers are wanted too.
+
+    Raises:
+        ValueError: a layer that the encoder has not.
+    """
+
+    def __init__(
+        self, encoder: ConformerEncoder, layers: Iterable[int], *, relations: bool = True
+    ) -> None:
+        self.encoder = encoder.eval().requires_grad_(False)
+        names = [f"layers.{layer}" for layer in layers]
+        if relations:
+            names += [f"{name}.{part}" for name in names for part in PARTS]
+        self._names = names
+        Taps(names).check(encoder.tap_names())
+
+    def __call__(self, context: LossContext) -> Taps:
+        """`layers.L` (N, T, D), and `layers.L.query`, `.key` and `.value` (N, H, T, d), in the
+        precision of the student's pass."""
+        taps = Taps(self._names)
+        once = len(context.batch) // context.batch.views  # all views of an utterance are the same
+        features = context.clean_features[:once]
+        with torch.no_grad():
+            self.encoder(
+                features,
+                context.batch.feature_lens[:once],
+                taps=taps,
+                num_layers=taps.num_layers,
+            )
+        if context.batch.views == 1:
+            return taps
+        repeated = Taps(self._names)
+        for name in taps:
+            tensor = taps[name]
+            repeated.put(name, tensor.repeat(context.batch.views, *[1] * (tensor.dim() - 1)))
+        return repeated
