@@ -369,6 +369,22 @@ class Trainer:
             return
         path = checkpoint.step_path(self._exp_dir, steps[-1])
         state = checkpoint.load_checkpoint(path)
+        try:
+            self._load(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"{path} is no checkpoint of this training: {' '.join(str(error).split())[:200]}",
+                remedy="move it away: training goes on from the one before, if there is one",
+            ) from error
+        logging.info(
+            "going on from %s, read in %.2f s: epoch %d, step %d",
+            path,
+            time.monotonic() - begin,
+            self.progress.epoch,
+            self.progress.step,
+        )
+
+    def _load(self, state: dict[str, Any]) -> None:
         self._objective.load_state_dict(state["objective"])
         self._average.load(state["average"], state["average_count"])
         self.updater.optimizer.load_state_dict(state["optimizer"])
@@ -377,10 +393,3 @@ class Trainer:
         self.updater.clip = GradientClipper(self.updater.clip.ratio, state["grad_norms"])
         self.progress = Progress.restore(state["progress"])
         self._interval = LogInterval.restore(state["interval"], is_main=self._world.is_main)
-        logging.info(
-            "going on from %s, read in %.2f s: epoch %d, step %d",
-            path,
-            time.monotonic() - begin,
-            self.progress.epoch,
-            self.progress.step,
-        )

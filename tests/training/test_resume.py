@@ -183,6 +183,21 @@ def test_damaged_checkpoint_is_named(tmp_path):
         _trainer(tmp_path).run(Interruption())
 
 
+def test_a_checkpoint_of_something_else_is_named(tmp_path):
+    make_trainer(tmp_path, num_epochs=1).run(Interruption())
+    path = checkpoint.step_path(tmp_path, checkpoint.steps(tmp_path)[-1])
+    state = checkpoint.load_checkpoint(path)
+    for change in ({"objective": {"x": torch.ones(2)}}, {"optimizer": {"state": {}, "param_groups": []}}):
+        checkpoint.save_checkpoint(path, {**state, **change})
+        with pytest.raises(UserError, match="is no checkpoint of this training") as error:
+            make_trainer(tmp_path, num_epochs=2).run(Interruption())
+        assert str(path) in error.value.problem
+    del state["optimizer"]
+    checkpoint.save_checkpoint(path, state)
+    with pytest.raises(UserError, match="is no checkpoint of this training: 'optimizer'"):
+        make_trainer(tmp_path, num_epochs=2).run(Interruption())
+
+
 def test_alone_in_the_world():
     assert World().is_main
     assert World().sum([1, 2.5]) == [1, 2.5]
