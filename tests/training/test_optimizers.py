@@ -135,7 +135,7 @@ def test_muon_is_for_matrices_of_layers() -> None:
     assert float(values.min()) > 0.5 and float(values.max()) < 1.5
 
 
-@pytest.mark.parametrize("shape", [(6, 6), (3, 7), (7, 3)])
+@pytest.mark.parametrize("shape", [(6, 6), (3, 7)])
 def test_orthogonal_matrices_are_those_of_the_iteration(shape: tuple[int, int]) -> None:
     """In float64, matrix by matrix, and near to U V^T."""
     generator = torch.Generator().manual_seed(1)

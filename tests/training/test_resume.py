@@ -187,7 +187,10 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path):
     make_trainer(tmp_path, num_epochs=1).run(Interruption())
     path = checkpoint.step_path(tmp_path, checkpoint.steps(tmp_path)[-1])
     state = checkpoint.load_checkpoint(path)
-    for change in ({"objective": {"x": torch.ones(2)}}, {"optimizer": {"state": {}, "param_groups": []}}):
+    for change in (
+        {"objective": {"x": torch.ones(2)}},
+        {"optimizer": {"state": {}, "param_groups": []}},
+    ):
         checkpoint.save_checkpoint(path, {**state, **change})
         with pytest.raises(UserError, match="is no checkpoint of this training") as error:
             make_trainer(tmp_path, num_epochs=2).run(Interruption())

@@ -334,6 +334,19 @@ def test_two_processes_equal_one(tmp_path):
     multiprocessing.spawn(_process, arguments, nprocs=2)
 
 
+def _with_half_the_work(rank, port):
+    grams = torch.randn(5, 4, 9, generator=torch.Generator().manual_seed(0))
+    grams = grams @ grams.mT / 40
+    with _one_of_two(rank, port):
+        for count in (5, 1):
+            assert_close(shared_newton_schulz(grams[:count]), newton_schulz(grams[:count]))
+
+
+@pytest.mark.slow
+def test_processes_share_the_work_of_muon():
+    multiprocessing.spawn(_with_half_the_work, (_free_port(),), nprocs=2)
+
+
 def _on_its_own_disk(rank, port, folder):
     """One of two machines: only the first one's disk has what the first one writes."""
     exp_dir = folder / f"machine-{rank}"

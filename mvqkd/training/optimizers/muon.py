@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mvqkd.training.optimizers.adamw import adamw, divide_by_decay
@@ -16,35 +17,60 @@ _IN_LAYERS = re.compile(r"(^|encoder\.)layers\.")
 """Names of parameters of an encoder's layers; a distillation loss may be named `layers`, too."""
 
 
-def orthogonalize(matrices: Tensor, num_iterations: int = 5) -> Tensor:
+def orthogonalize(
+    matrices: Tensor, polynomials: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Matrices U V^T for matrices U S V^T, nearly: the singular values become 0.7 to 1.2.
 
-    The iteration X <- a X + b A X + c A^2 X with A = X X^T (Jordan et al. 2024) is computed on the
-    small matrices A and applied to X once: all iterates are polynomials of the first A, and
-    commute. That is half the work, and in float32 as exact. (`torch.optim.Muon` computes in
-    bfloat16, which takes many times as long on a CPU that has no instructions for it.)
-
     Args:
-        matrices: (N, rows, columns)
-        num_iterations: of the iteration.
+        matrices: (N, rows, columns), no more rows than columns.
+        polynomials: computes `newton_schulz`; None: that itself.
 
     Returns:
         (N, rows, columns), float32
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices.float()
-    if x.shape[1] > x.shape[2]:
-        return orthogonalize(x.mT, num_iterations).mT
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
-    gram = x @ x.mT
+    return (polynomials or newton_schulz)(x @ x.mT) @ x
+
+
+def newton_schulz(grams: Tensor, num_iterations: int = 5) -> Tensor:
+    """What the iteration X <- a X + b A X + c A^2 X, A = X X^T (Jordan et al. 2024), multiplies X
+    with, from the first A alone: all its iterates are polynomials of it, and commute.
+
+    That is half the work of the iteration itself, and in float32 as exact. (`torch.optim.Muon`
+    computes in bfloat16, which takes many times as long on a CPU without instructions for it.)
+
+    Args:
+        grams: (N, rows, rows): A of matrices whose singular values are at most 1.
+        num_iterations: of the iteration.
+
+    Returns:
+        (N, rows, rows)
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
     total = None
     for i in range(num_iterations):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor = torch.baddbmm(grams, grams, grams, beta=b, alpha=c)
         factor.diagonal(dim1=1, dim2=2).add_(a)
         total = factor if total is None else factor @ total
         if i + 1 < num_iterations:
-            gram = factor @ gram @ factor
-    return x if total is None else total @ x
+            grams = factor @ grams @ factor
+    assert total is not None
+    return total
+
+
+def shared_newton_schulz(grams: Tensor) -> Tensor:
+    """`newton_schulz`, of which each process of `torch.distributed` computes a part; every process
+    must call it, with the same matrices."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return newton_schulz(grams)
+    part = slice(dist.get_rank(), None, dist.get_world_size())
+    found = torch.zeros_like(grams)
+    if len(grams[part]):
+        found[part] = newton_schulz(grams[part])
+    dist.all_reduce(found)  # adds zeros: exact
+    return found
 
 
 class Muon(torch.optim.Optimizer):
@@ -52,7 +78,7 @@ class Muon(torch.optim.Optimizer):
 
     Weight decay is decoupled. Updates have the size of AdamW's: 0.2 sqrt(max(rows, columns)) times
     an orthogonal matrix (Liu et al. 2025, arXiv 2502.16982, eq. 4). Matrices of one shape,
-    transposed or not, are computed together.
+    transposed or not, are computed together, and processes share the work.
 
     Args:
         params: matrices, or groups of them.
@@ -92,7 +118,7 @@ class Muon(torch.optim.Optimizer):
             mean = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
             direction = gradient.lerp(mean, group["momentum"])
             directions.append(direction.mT if _is_tall(parameter) else direction)
-        updates = orthogonalize(torch.stack(directions))
+        updates = orthogonalize(torch.stack(directions), shared_newton_schulz)
         size = 0.2 * max(parameters[0].shape) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
