@@ -5,14 +5,20 @@ import math
 
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.testing import assert_close
 
 from mvqkd.recipe.build import build_optimizer
 from mvqkd.recipe.config.schema import OptimizerConfig
 from mvqkd.training.optimizers import MuonWithAdamW, ScaledAdam, build_muon, set_learning_rate
-from mvqkd.training.optimizers.muon import Muon, orthogonalize
-from tests.training.helpers import TapLoss, make_objective
+from mvqkd.training.optimizers.muon import (
+    Muon,
+    newton_schulz,
+    orthogonalize,
+    shared_newton_schulz,
+)
+from tests.training.helpers import TapLoss, free_port, make_objective, one_of_two
 
 
 def parameters() -> list[nn.Parameter]:
@@ -200,3 +206,16 @@ def test_a_student_overfits_a_batch(name: str) -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05
+
+
+def _with_half_the_work(rank, port):
+    grams = torch.randn(5, 4, 9, generator=torch.Generator().manual_seed(0))
+    grams = grams @ grams.mT / 40
+    with one_of_two(rank, port):
+        for count in (5, 1):
+            assert_close(shared_newton_schulz(grams[:count]), newton_schulz(grams[:count]))
+
+
+@pytest.mark.slow
+def test_processes_share_the_work_of_muon():
+    multiprocessing.spawn(_with_half_the_work, (free_port(),), nprocs=2)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import os
-import socket
 import statistics
 from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
-from torch.testing import assert_close
 
 from mvqkd.data.loading.hypotheses import Hypotheses
 from mvqkd.errors import UserError
@@ -27,10 +24,12 @@ from tests.training.helpers import (
     FixedSteps,
     TapLoss,
     assert_same,
+    free_port,
     make_batch,
     make_objective,
     make_trainer,
     make_updater,
+    one_of_two,
     some_batches,
     weights,
 )
@@ -250,20 +249,6 @@ def _sgd(objective):
     return torch.optim.SGD(objective.parameters(), lr=0.01)
 
 
-def _one_of_two(rank, port):
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",
-    )  # fmt: skip
-    return start_world("cpu")
-
-
-def _free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 AUGMENT = {"time_mask_size": 10, "frequency_mask_size": 4}
 
 
@@ -292,7 +277,7 @@ def _train(folder, steps, world=None):
 
 def _process(rank, port, folder, shares, expected, losses):
     """One of two: trains on its shares of the steps and compares with what one process had."""
-    with _one_of_two(rank, port) as world:
+    with one_of_two(rank, port) as world:
         assert world.sum([rank + 1, 0.5]) == [3, 1]
         assert world.gather(rank) == [0, 1]
         trainer = _train(folder, shares[rank], world)
@@ -330,27 +315,14 @@ def test_two_processes_equal_one(tmp_path):
     expected = weights(alone.updater.objective)
     losses = _losses(tmp_path / "one")
     assert len(losses) == 4
-    arguments = (_free_port(), tmp_path / "two", shares, expected, losses)
+    arguments = (free_port(), tmp_path / "two", shares, expected, losses)
     multiprocessing.spawn(_process, arguments, nprocs=2)
-
-
-def _with_half_the_work(rank, port):
-    grams = torch.randn(5, 4, 9, generator=torch.Generator().manual_seed(0))
-    grams = grams @ grams.mT / 40
-    with _one_of_two(rank, port):
-        for count in (5, 1):
-            assert_close(shared_newton_schulz(grams[:count]), newton_schulz(grams[:count]))
-
-
-@pytest.mark.slow
-def test_processes_share_the_work_of_muon():
-    multiprocessing.spawn(_with_half_the_work, (_free_port(),), nprocs=2)
 
 
 def _on_its_own_disk(rank, port, folder):
     """One of two machines: only the first one's disk has what the first one writes."""
     exp_dir = folder / f"machine-{rank}"
-    with _one_of_two(rank, port) as world:
+    with one_of_two(rank, port) as world:
         assert make_trainer(exp_dir, world=world, num_epochs=1).run(Interruption())
         with pytest.raises(UserError, match="rank 0 at step 3, rank 1 at step 0") as error:
             make_trainer(exp_dir, world=world, num_epochs=2).run(Interruption())
@@ -359,7 +331,7 @@ def _on_its_own_disk(rank, port, folder):
 
 @pytest.mark.slow
 def test_machines_that_do_not_share_the_folder_do_not_go_on(tmp_path):
-    multiprocessing.spawn(_on_its_own_disk, (_free_port(), tmp_path), nprocs=2)
+    multiprocessing.spawn(_on_its_own_disk, (free_port(), tmp_path), nprocs=2)
 
 
 @pytest.mark.parametrize(
