@@ -11,6 +11,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from torch.testing import assert_close
 
 from mvqkd.data.loading.hypotheses import Hypotheses
 from mvqkd.errors import UserError
