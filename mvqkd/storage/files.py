@@ -34,7 +34,7 @@ REFUSALS = {
 
 _DIGEST = "digest"
 _PREFIX = "sha256:"
-_COMMENT = "# sha256 of the lines above: "
+_COMMENT = "# sha256 of the lines below: "
 _PROBE = bytes(2**20)
 
 
@@ -207,9 +207,9 @@ def _digest_of(value: dict[str, Any]) -> str:
 
 
 def write_commented(path: str | Path, text: str) -> None:
-    """Write lines of a language in which `#` begins a comment; the last one is their digest, which
-    `read_commented` verifies."""
-    write_text(path, text + _COMMENT + hashlib.sha256(text.encode()).hexdigest() + "\n")
+    """Write lines of a language in which `#` begins a comment; before them their digest, which
+    `read_commented` verifies. (After them, a truncated file would have none.)"""
+    write_text(path, _COMMENT + hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
 
 
 def read_commented(path: Path) -> str:
@@ -224,11 +224,12 @@ def read_commented(path: Path) -> str:
         raise UserError(f"{path} is damaged, or no text: {error}") from None
     if not text:
         raise UserError(f"{path} is empty", remedy="put a copy of it back")
-    lines, comment, digest = text.rpartition(_COMMENT)
-    if comment and digest.strip() != hashlib.sha256(lines.encode()).hexdigest():
+    first, _, lines = text.partition("\n")
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    if first.startswith(_COMMENT) and first.removeprefix(_COMMENT) != digest:
         raise UserError(
             f"{path} is damaged: its lines are not those that were written",
-            remedy="put a copy of it back; after a change by hand, remove its last line",
+            remedy="put a copy of it back; after a change by hand, remove its first line",
         )
     return text
 

@@ -277,6 +277,8 @@ def test_a_signal_ends_what_was_started_and_tells_how_to_go_on(tmp_path, number)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that run in the background of a shell inherit that it is ignored.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not (tmp_path / "started").exists():

@@ -46,14 +46,15 @@ def test_what_was_changed_by_hand_needs_no_digest(tmp_path: Path) -> None:
         read_json(path, needs=("name", "more", "less"))
 
 
-def test_comments_hold_the_digest_of_the_lines_above(tmp_path: Path) -> None:
+def test_comments_hold_the_digest_of_the_lines_below(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     write_commented(path, "a: 1\nb: 2\n")
     lines = read_commented(path).splitlines()
-    assert lines[:2] == ["a: 1", "b: 2"] and lines[2].startswith("# ") and len(lines) == 3
-    path.write_text("\n".join(["a: 3", *lines[1:]]) + "\n")
-    with pytest.raises(UserError, match=r"x\.yaml is damaged") as caught:
-        read_commented(path)
-    assert "remove its last line" in str(caught.value.remedy)
+    assert lines[1:] == ["a: 1", "b: 2"] and lines[0].startswith("# ")
+    for damaged in ([lines[0], "a: 3", "b: 2"], lines[:2], lines[:1]):
+        path.write_text("\n".join(damaged) + "\n")
+        with pytest.raises(UserError, match=r"x\.yaml is damaged") as caught:
+            read_commented(path)
+        assert "remove its first line" in str(caught.value.remedy)
     path.write_text("a: 3\nb: 2\n")  # as advised
     assert read_commented(path) == "a: 3\nb: 2\n"
