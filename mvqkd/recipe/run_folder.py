@@ -129,7 +129,8 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
 def has_weights(exp_dir: Path) -> bool:
     """Whether a training left anything in its folder that another configuration would spoil; one
     that failed before its first checkpoint has not."""
-    return any(exp_dir.glob("*.pt"))
+    # Not what a killed process was writing, `.tmp-...`.
+    return any(exp_dir.glob("[!.]*.pt"))
 
 
 def _refuse_lost_checkpoints(exp_dir: Path) -> None:

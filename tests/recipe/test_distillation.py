@@ -117,30 +117,22 @@ def test_a_loss_with_targets_of_all_dev_cuts_is_validated(files, cuts, open_) ->
     assert opened.validates and opened.build(DIM).validates
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        ("codes", {}),
-        ("embeddings", {"source": "codes"}),
-        ("embeddings", {"source": "embeddings"}),
-        ("embeddings", {"source": "online"}),
-    ],
-)
+SOURCES = [
+    ("codes", {}),
+    ("embeddings", {"source": "codes"}),
+    ("embeddings", {"source": "embeddings"}),
+    ("embeddings", {"source": "online"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), SOURCES)
 def test_a_delay_that_leaves_no_target_is_refused(files, cuts, open_, kind, options) -> None:
     with pytest.raises(UserError, match="no frame has a target") as error:
         open_(kind, target_delay=99999, **options)
     assert "target_delay" in tell(error.value)
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        ("codes", {}),
-        ("embeddings", {"source": "codes"}),
-        ("embeddings", {"source": "embeddings"}),
-        ("embeddings", {"source": "online"}),
-    ],
-)
+@pytest.mark.parametrize(("kind", "options"), SOURCES)
 def test_targets_of_every_source_are_delayed(files, cuts, open_, kind, options) -> None:
     source = options.get("source", "codes")
     if source == "codes":

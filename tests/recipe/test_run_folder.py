@@ -113,6 +113,7 @@ def test_a_training_that_failed_before_its_first_checkpoint_blocks_nothing(
     wrong, right = ExperimentConfig(), ExperimentConfig()
     wrong.model.dim = 8
     begin_folder(tmp_path, wrong, describe(data), data / "lang_bpe_30")
+    (tmp_path / ".tmp-1-checkpoint-1.pt").touch()  # killed while it wrote the first
     assert not check_folder(tmp_path, right, describe(data))
     (tmp_path / "checkpoint-1.pt").touch()
     with pytest.raises(UserError, match=r"model\.dim: 8 -> 256"):
