@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -144,13 +145,14 @@ def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.opti
     if config.name == "scaled_adam":
         parameters = (p for p in objective.parameters() if p.requires_grad)
         return ScaledAdam(parameters, lr=config.learning_rate, betas=(first, second))
-    build = build_muon if config.name == "muon" else build_adamw
-    return build(
-        objective,
-        learning_rate=config.learning_rate,
-        betas=(first, second),
-        weight_decay=config.weight_decay,
-    )
+    shared: dict[str, Any] = {
+        "learning_rate": config.learning_rate,
+        "betas": (first, second),
+        "weight_decay": config.weight_decay,
+    }
+    if config.name == "muon":
+        return build_muon(objective, **shared, interval=config.muon_interval)
+    return build_adamw(objective, **shared)
 
 
 def build_schedule(config: OptimizerConfig, num_epochs: int) -> Callable[[int, int], float]:

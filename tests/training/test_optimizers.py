@@ -97,7 +97,7 @@ def test_a_missing_gradient_is_zero() -> None:
 @pytest.mark.parametrize("name", ["adamw", "scaled_adam", "muon"])
 def test_resumed_equals_uninterrupted(name: str, tmp_path) -> None:
     objective = make_objective()
-    config = OptimizerConfig(name=name, learning_rate=0.01)
+    config = OptimizerConfig(name=name, learning_rate=0.01, muon_interval=2)
 
     def run(model: nn.Module, optimizer: torch.optim.Optimizer, *numbers: int) -> None:
         for step in numbers:
@@ -184,6 +184,31 @@ def test_muon_is_that_of_torch() -> None:
         assert float((one - other).detach().norm() / moved.norm()) < 0.05
 
 
+def test_muon_moves_a_part_of_the_matrices_further() -> None:
+    """With a constant gradient, as far in `interval` steps as with a step for each."""
+    generator = torch.Generator().manual_seed(3)
+    start = [torch.randn(shape, generator=generator) for shape in [(8, 8), (4, 12), (12, 4)] * 2]
+    gradients = [torch.randn(matrix.shape, generator=generator) for matrix in start]
+    moved: dict[int, list[torch.Tensor]] = {}
+    for interval in (1, 4):
+        matrices = [nn.Parameter(matrix.clone()) for matrix in start]
+        optimizer = Muon(matrices, lr=0.01, weight_decay=0.0, interval=interval)
+        for _ in range(4):
+            before = [matrix.detach().clone() for matrix in matrices]
+            for matrix, gradient_of_it in zip(matrices, gradients, strict=True):
+                matrix.grad = gradient_of_it
+            optimizer.step()
+            changed = sum(
+                not torch.equal(matrix, old) for matrix, old in zip(matrices, before, strict=True)
+            )
+            assert changed in ((6,) if interval == 1 else (1, 2))
+        moved[interval] = [
+            matrix.detach() - old for matrix, old in zip(matrices, start, strict=True)
+        ]
+    for one, other in zip(moved[1], moved[4], strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
 def test_a_group_keeps_its_relation_to_the_rate() -> None:
     first, second = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([{"params": [first]}, {"params": [second], "rate_scale": 0.1}])
@@ -192,13 +217,17 @@ def test_a_group_keeps_its_relation_to_the_rate() -> None:
     assert MuonWithAdamW.__doc__
 
 
-@pytest.mark.parametrize("name", ["adamw", "scaled_adam", "muon"])
-def test_a_student_overfits_a_batch(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "interval"), [("adamw", 1), ("scaled_adam", 1), ("muon", 1), ("muon", 4)]
+)
+def test_a_student_overfits_a_batch(name: str, interval: int) -> None:
     torch.manual_seed(0)
     model = nn.Module()
     model.layers = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
     rate = 0.05 if name == "scaled_adam" else 0.01
-    optimizer = build_optimizer(OptimizerConfig(name=name, learning_rate=rate), model)
+    optimizer = build_optimizer(
+        OptimizerConfig(name=name, learning_rate=rate, muon_interval=interval), model
+    )
     x, y = torch.randn(16, 8), torch.randint(0, 4, (16,))
     for _ in range(400):
         optimizer.zero_grad()

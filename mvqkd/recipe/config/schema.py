@@ -275,6 +275,9 @@ class OptimizerConfig:
         default_factory=lambda: [0.9, 0.98]
     )
     """Decay rates of the moment estimates of `adamw` and `scaled_adam`."""
+    muon_interval: Positive = 1
+    """Steps from one update of a matrix by `muon` to its next, which is as many times as large:
+    orthogonalization costs as many times less."""
     weight_decay: NotNegative = 0.01
     """Decoupled weight decay of matrices; biases, norms and scales have none, nor has
     `scaled_adam`."""

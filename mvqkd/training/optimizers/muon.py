@@ -80,11 +80,16 @@ class Muon(torch.optim.Optimizer):
     an orthogonal matrix (Liu et al. 2025, arXiv 2502.16982, eq. 4). Matrices of one shape,
     transposed or not, are computed together, and processes share the work.
 
+    With small batches orthogonalization takes as long as the gradient. Momentum turns slowly, so
+    that it need not be orthogonalized in every step: with an interval of k, a k-th of the matrices
+    moves in each step, k times as far.
+
     Args:
         params: matrices, or groups of them.
         lr: learning rate.
         momentum: decay rate of the mean of gradients; Nesterov's variant.
         weight_decay: of the matrices.
+        interval: steps from one update of a matrix to its next.
     """
 
     def __init__(
@@ -94,8 +99,10 @@ class Muon(torch.optim.Optimizer):
         lr: float = 1e-3,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        interval: int = 1,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "interval": interval, "num_steps": 0})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -103,26 +110,38 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             by_shape = sorted(group["params"], key=_sides)  # stable
-            for _, same in groupby(by_shape, key=_sides):
+            for parameter in by_shape:
+                self._remember(parameter, group["momentum"])
+            first = group["num_steps"] % group["interval"]
+            for _, same in groupby(by_shape[first :: group["interval"]], key=_sides):
                 self._update(list(same), group)
+            group["num_steps"] += 1
         return None
+
+    def _remember(self, parameter: nn.Parameter, momentum: float) -> None:
+        """Add the gradient to its mean."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        state["momentum_buffer"].lerp_(_gradient(parameter), 1 - momentum)
 
     def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Update matrices of one shape."""
         directions = []
         for parameter in parameters:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            state = self.state[parameter]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            mean = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-            direction = gradient.lerp(mean, group["momentum"])
+            mean = self.state[parameter]["momentum_buffer"]
+            direction = _gradient(parameter).lerp(mean, group["momentum"])
             directions.append(direction.mT if _is_tall(parameter) else direction)
         updates = orthogonalize(torch.stack(directions), shared_newton_schulz)
+        rate = group["interval"] * group["lr"]
         size = 0.2 * max(parameters[0].shape) ** 0.5
         for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update.mT if _is_tall(parameter) else update, alpha=-group["lr"] * size)
+            parameter.mul_(1 - rate * group["weight_decay"])
+            parameter.add_(update.mT if _is_tall(parameter) else update, alpha=-rate * size)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _is_tall(matrix: Tensor) -> bool:
@@ -175,6 +194,7 @@ def build_muon(
     betas: tuple[float, float] = (0.9, 0.98),
     weight_decay: float = 0.01,
     momentum: float = 0.95,
+    interval: int = 1,
 ) -> MuonWithAdamW:
     """Muon (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982) over the matrices of the
     encoder's layers, AdamW over everything else: embeddings, output layers, convolutions, biases,
@@ -192,7 +212,13 @@ def build_muon(
     matrices = [parameter for parameter in decayed if id(parameter) in hidden]
     others = [parameter for parameter in decayed if id(parameter) not in hidden]
     return MuonWithAdamW(
-        Muon(matrices, lr=learning_rate, momentum=momentum, weight_decay=weight_decay),
+        Muon(
+            matrices,
+            lr=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            interval=interval,
+        ),
         adamw(
             (others, undecayed),
             learning_rate=learning_rate,
