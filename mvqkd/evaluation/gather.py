@@ -91,7 +91,7 @@ def read_experiments(root: Path) -> list[Experiment]:
     """Every folder of `root` with a `config.yaml`, the smallest student first.
 
     Raises:
-        UserError: a file is damaged, or there are results without a `config.yaml`.
+        UserError: a file is damaged or missing.
     """
     for path in sorted(root.glob("*/*/result-*.json")):
         if not (config := path.parents[1] / "config.yaml").is_file():
@@ -170,6 +170,11 @@ def _read(folder: Path) -> Experiment:
         needs = ("set", "method", "suffix", "time", "wer")
         result = read_json(path, needs=needs, remedy="delete it", step="decoding")
         results.append({**result, "path": path})
+    for recogs in folder.glob("*/recogs-*.txt"):
+        if not (path := _result(recogs)).is_file():
+            raise UserError(
+                f"{path} is missing, the result that {recogs.name} is of", step="decoding"
+            )
     results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
     environment = folder / "environment.json"
     config = _read_config(folder / "config.yaml")
@@ -180,8 +185,11 @@ def _read(folder: Path) -> Experiment:
         ("environment.json", not environment.is_file()),
         ("distillation.json", taught and not distillation),
     ):
-        if missing:
-            logging.warning("%s is missing: its facts are not known", folder / name)
+        if missing and results:
+            raise UserError(
+                f"{folder / name} is missing, which a training writes when it starts",
+                step="training",
+            )
     return Experiment(
         name=folder.name,
         folder=folder,
@@ -206,6 +214,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 def by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Results in the order in which they were decoded."""
     return sorted(results, key=lambda result: result["time"])
+
+
+def _result(recogs: Path) -> Path:
+    return recogs.with_name(f"result{recogs.stem.removeprefix('recogs')}.json")
 
 
 def _recogs(result: dict[str, Any]) -> Path:

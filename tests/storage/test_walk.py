@@ -296,7 +296,7 @@ KINDS = {
         may_go=True,
     ),
     "environment.json": Kind("exp/baseline/environment.json", _starts, may_go=True),
-    "result": Kind("exp/other/greedy_search/result-dev-x.json", _compared, may_go=True),
+    "result": Kind("exp/other/greedy_search/result-dev-x.json", _compared),
     "recogs": Kind("exp/other/greedy_search/recogs-dev-x.txt", _compared),
 }
 

@@ -139,13 +139,13 @@ READERS: dict[str, list[Callable[[Path], object]]] = {
     f"{TEACHER}/codes-layer-2-cb2/*train-tiny*.h5": [codes, anew],
     "exp/student/config.yaml": [train, decode, results],
     "exp/student/data.json": [train, decode],
-    "exp/student/distillation.json": [train],
-    "exp/student/environment.json": [train],
+    "exp/student/distillation.json": [train, results],
+    "exp/student/environment.json": [train, results],
     "exp/student/log/metrics.jsonl": [train],
     "exp/student/epoch-2.pt": [train, again],
     "exp/student/epoch-1.pt": [train, again],
     "exp/student/pretrained.pt": [train, again],
-    "exp/student/greedy_search/result-*.json": [decode],
+    "exp/student/greedy_search/result-*.json": [decode, results],
     "exp/student/greedy_search/recogs-*.txt": [decode, results],
 }
 
@@ -190,24 +190,6 @@ def test_damage_is_named_or_changes_nothing(
             name = f"{getattr(stage, '__name__', 'anew')}, {damage}"
             found[name] = outcome(_one(root, pattern), content, lambda: stage(root), expected)  # noqa: B023
     assert not {name: words for name, words in found.items() if words.startswith("WRONG")}
-
-
-@pytest.mark.parametrize("name", ["distillation.json", "environment.json", "greedy_search/result-"])
-def test_results_need_the_files_of_experiments(
-    made: tuple[Path, Path], name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One that is gone is told of; nothing else can know of it."""
-    root, copy = made
-    _put_back(root, copy)
-    path = _one(root, f"exp/student/{name}*")
-    expected = results(root)
-    found = {}
-    for damage, content in damages(path.read_bytes(), name, flips=3):
-        _put_back(root, copy)
-        found[damage] = outcome(path, content, lambda: results(root), expected)
-    gone = found.pop("deleted")
-    assert str(path) in caplog.text or "has been decoded" in gone
-    assert not {damage: words for damage, words in found.items() if words.startswith("WRONG")}
 
 
 def test_features_are_what_they_were(made: tuple[Path, Path]) -> None:
