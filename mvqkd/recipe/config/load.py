@@ -47,7 +47,8 @@ class LoadedConfig:
 def load_config(path: str | Path | None, overrides: Sequence[tuple[str, str]] = ()) -> LoadedConfig:
     """The configuration of an experiment.
 
-    Later values win: defaults, `base:` files, the file, the command line.
+    Later values win: defaults, `base:` files (one, or a list, each with its own bases before it),
+    the file, the command line.
 
     Args:
         path: YAML file `egs/*/conf/*.yaml`, or what `save_config` wrote; None: defaults.
@@ -94,32 +95,32 @@ def differences(saved: ExperimentConfig, wanted: ExperimentConfig) -> list[str]:
     return [f"{key}: {old[key]!r} -> {new[key]!r}" for key in new if old[key] != new[key]]
 
 
-def _chain(path: Path) -> list[Path]:
-    """The files that a file is based on, the first of all first, and the file itself."""
-    files = [path]
-    while base := _base_of(files[0]):
-        if base in files or len(files) > _MOST_BASES:
-            raise UserError(
-                f"{path}: its bases lead back to {base.name}",
-                remedy="let no file be based on itself",
-            )
-        files.insert(0, base)
-    return files
+def _chain(path: Path, below: tuple[Path, ...] = ()) -> list[Path]:
+    """The files that a file is based on, each after its own bases, and the file itself."""
+    if path in below or len(below) > _MOST_BASES:
+        raise UserError(
+            f"{below[0]}: its bases lead back to {path.name}",
+            remedy="let no file be based on itself",
+        )
+    files = [file for base in _bases_of(path) for file in _chain(base, (*below, path))]
+    return [*files, path]
 
 
-def _base_of(path: Path) -> Path | None:
+def _bases_of(path: Path) -> list[Path]:
     for key, node in _mapping(_compose(path), path, ""):
         if key == "base":
-            if not isinstance(node, yaml.ScalarNode) or not node.value:
-                raise UserError(f"{_place(path, node)}: base is the name of one file")
-            base = path.parent / node.value
-            if not base.is_file():
-                raise UserError(
-                    f"{_place(path, node)}: the base {base} is missing",
-                    remedy="name a file beside this one",
-                )
-            return base
-    return None
+            named = node.value if isinstance(node, yaml.SequenceNode) else [node]
+            if not named or not all(isinstance(n, yaml.ScalarNode) and n.value for n in named):
+                raise UserError(f"{_place(path, node)}: base is the name of a file, or a list")
+            bases = [path.parent / name.value for name in named]
+            for base in bases:
+                if not base.is_file():
+                    raise UserError(
+                        f"{_place(path, node)}: the base {base} is missing",
+                        remedy="name a file beside this one",
+                    )
+            return bases
+    return []
 
 
 def _read(path: Path) -> list[Item]:

@@ -84,6 +84,21 @@ def test_a_base_may_have_a_base_in_another_folder(tmp_path):
     assert config.model == ModelConfig(dim=32, num_layers=2, num_heads=2)
 
 
+def test_of_several_bases_the_later_wins(tmp_path):
+    write(tmp_path, "root.yaml", "model: {dim: 16, num_layers: 1, num_heads: 2}\n")
+    write(tmp_path, "one.yaml", "base: root.yaml\nmodel: {dim: 32}\nloss: {ctc_scale: 0.5}\n")
+    write(tmp_path, "two.yaml", "base: root.yaml\nmodel: {num_layers: 3}\n")
+    path = write(tmp_path, "x.yaml", "base: [one.yaml, two.yaml]\nmodel: {num_heads: 4}\n")
+    config = load_config(path).config
+    # `root.yaml` comes before each of the two: its width wins over that of the first.
+    assert config.model == ModelConfig(dim=16, num_layers=3, num_heads=4)
+    assert config.loss.ctc_scale == 0.5
+    with pytest.raises(UserError, match="base is the name of a file, or a list"):
+        load_config(write(tmp_path, "y.yaml", "base: {one.yaml: 1}\n"))
+    with pytest.raises(UserError, match="base is the name of a file, or a list"):
+        load_config(write(tmp_path, "z.yaml", "base: []\n"))
+
+
 def test_a_list_replaces_the_list_of_the_base(tmp_path):
     write(tmp_path, "base.yaml", "model: {chunk_size: [16, 8, -1]}\ndata: {musan_snr: [5, 15]}\n")
     path = write(tmp_path, "x.yaml", "base: base.yaml\nmodel:\n  chunk_size:\n  - 4\n")
@@ -141,8 +156,8 @@ def test_a_missing_file_is_reported(tmp_path):
             "model is there twice",
         ),
         ("base: x.yaml\nbase: x.yaml\n", 2, "base is there twice"),
-        ("base: [x.yaml]\n", 1, "base is the name of one file"),
-        ("base:\n", 1, "base is the name of one file"),
+        ("base: [[x.yaml]]\n", 1, "base is the name of a file, or a list"),
+        ("base:\n", 1, "base is the name of a file, or a list"),
         ("- model\n", 1, "the file is no section"),
         ("null\n", 1, "the file is no section"),
         ("model:\n\tdim: 3\n", 2, "no YAML"),
