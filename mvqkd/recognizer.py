@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mvqkd.checkpoints.load import load_model
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.data.prepare.audio_files import Fault, probe_file
 from mvqkd.decoding import (
+    Hypothesis,
     Session,
     StreamingRecognizer,
     build_search,
@@ -30,7 +31,7 @@ from mvqkd.decoding import (
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
 from mvqkd.features.reading import read_audio
-from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.geometry import SAMPLE_RATE, encoder_frames, num_features
 from mvqkd.models import AsrModel
 
 
@@ -117,15 +118,39 @@ class Recognizer:
         Raises:
             ValueError: the student does not stream, or has an unlimited left context.
         """
+        return Stream(self.sessions(left_context=left_context), self.tokenizer)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Token of each id."""
+        return self.tokenizer.tokens
+
+    @property
+    def streams(self) -> bool:
+        """Whether the student was trained with chunks and a limited left context."""
+        return self._chunk_size is not None and self._left_context is not None
+
+    def sessions(self, *, left_context: int | None = None) -> StreamingRecognizer[Any]:
+        """What decodes many streams together; arguments and errors as those of `stream`."""
         left = self._left_context if left_context is None else left_context
         if self._chunk_size is None or left is None:
             raise ValueError(
                 "streams need a student that was trained with chunks, and left_context"
             )
-        recognizer: StreamingRecognizer[Any] = StreamingRecognizer(
+        return StreamingRecognizer(
             self.model.encoder, self._search, chunk_size=self._chunk_size, left_context=left
         )
-        return Stream(recognizer, self.tokenizer)
+
+    def recognize(self, waves: Sequence[NDArray[np.float32]]) -> list[Hypothesis]:
+        """The best hypothesis of each of several signals (S,) in [-1, 1] at 16 kHz, decoded in one
+        batch; an empty one where there is not enough for a frame of the encoder."""
+        found = [Hypothesis([], [], 0.0) for _ in waves]
+        rows = [row for row, wave in enumerate(waves) if encoder_frames(num_features(len(wave)))]
+        if rows:
+            decoded = self._decode([extract(waves[row]) for row in rows])
+            for row, hypothesis in zip(rows, decoded, strict=True):
+                found[row] = hypothesis
+        return found
 
     def features(self, path: str | Path) -> NDArray[np.float32]:
         """Filterbank features (T, 80) of an audio file.
@@ -155,17 +180,20 @@ class Recognizer:
         return features
 
     def _transcribe(self, features: NDArray[np.float32]) -> str:
+        return self.tokenizer.decode(self._decode([features])[0].tokens)
+
+    def _decode(self, features: Sequence[NDArray[np.float32]]) -> list[Hypothesis]:
         like = next(self.model.parameters())
-        x = torch.from_numpy(features)[None].to(like)
+        rows = [torch.from_numpy(each) for each in features]
         hypotheses = decode_whole(
             self.model.encoder,
             self._search,
-            x,
-            torch.tensor([x.shape[1]], device=like.device),
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(like),
+            torch.tensor([len(row) for row in rows], device=like.device),
             chunk_size=self._chunk_size,
             left_context=self._left_context if self._chunk_size else None,
         )
-        return self.tokenizer.decode(hypotheses[0][0].tokens)
+        return [of_wave[0] for of_wave in hypotheses]
 
 
 class Stream:

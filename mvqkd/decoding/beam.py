@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
+from mvqkd.decoding.hypothesis import History, Hypothesis, hypothesis
 from mvqkd.decoding.search import first_context, log_probs, longest_first, predict
 from mvqkd.geometry import UNK
 from mvqkd.models import TransducerHead
@@ -106,10 +106,11 @@ class ModifiedBeamSearch:
         # keep the values below.
         origins = torch.arange(beam, device=scores.device).repeat(*shape[:2], 1)
         emitted = torch.full(shape, head.blank, device=scores.device)
+        probable = torch.zeros(shape, dtype=torch.float32, device=scores.device)
         for t, n in enumerate(active):
             logits = head.joiner(frames[:n, t], predicted[:n])
-            continued = log_probs(logits, head.blank, self.blank_penalty)
-            continued = (continued + scores[:n].unsqueeze(2)).flatten(1)
+            values = log_probs(logits, head.blank, self.blank_penalty)
+            continued = (values + scores[:n].unsqueeze(2)).flatten(1)
             kept = min(beam, continued.size(1))
             highest, index = continued.topk(kept)
             if kept < beam:  # a vocabulary smaller than the beam
@@ -127,6 +128,7 @@ class ModifiedBeamSearch:
             best[:n] += gained
             origins[t, :n] = origin
             emitted[t, :n] = token.where(emits, head.blank)
+            probable[t, :n] = values.flatten(1).gather(1, index).float()
             context[:n] = _pick(context[:n], origin)
             predicted[:n] = _pick(predicted[:n], origin)
             rows = emits.nonzero(as_tuple=True)
@@ -140,7 +142,7 @@ class ModifiedBeamSearch:
             best[inverse],
             digests[inverse],
             [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
-            self._extend(state, origins[:, inverse].cpu(), emitted[:, inverse].cpu()),
+            self._extend(state, *(x[:, inverse].cpu() for x in (origins, emitted, probable))),
         )
 
     def hypotheses(self, state: BeamState) -> list[list[Hypothesis]]:
@@ -149,13 +151,27 @@ class ModifiedBeamSearch:
         scores = state.scores + state.best.unsqueeze(1)
         for histories, of_stream in zip(state.histories, scores.tolist(), strict=True):
             found = [
-                Hypothesis(*unroll(history), score)
+                hypothesis(history, score)
                 for history, score in zip(histories, of_stream, strict=True)
                 if score > -torch.inf
             ]
             found.sort(key=self._rank, reverse=True)
             results.append(found[: self.nbest])
         return results
+
+    def reset(self, state: BeamState) -> BeamState:
+        """Forget what was found; one slot stays, with the last symbols of the best hypothesis."""
+        fresh = self.start(len(state.offsets))
+        scores = (state.scores + state.best.unsqueeze(1)).tolist()
+        best = []
+        for histories, of_stream in zip(state.histories, scores, strict=True):
+            found = [hypothesis(*slot) for slot in zip(histories, of_stream, strict=True)]
+            ranks = [self._rank(h) if h.score > -torch.inf else -torch.inf for h in found]
+            best.append(ranks.index(max(ranks)))
+        context = state.context[torch.arange(len(best)), torch.tensor(best)]
+        return fresh._replace(
+            context=context.unsqueeze(1).expand_as(fresh.context).clone(), offsets=state.offsets
+        )
 
     def stack(self, states: Sequence[BeamState]) -> BeamState:
         """Join states into one batch."""
@@ -189,23 +205,25 @@ class ModifiedBeamSearch:
         return hypothesis.score / (len(hypothesis.tokens) + self.head.context_size)
 
     def _extend(
-        self, state: BeamState, origins: Tensor, emitted: Tensor
+        self, state: BeamState, origins: Tensor, emitted: Tensor, probable: Tensor
     ) -> list[list[History | None]]:
-        """Trace (T, N, K) back from the last frame and append what each slot emitted."""
+        """Trace (T, N, K) back from the last frame and append what each slot emitted, and its
+        log-probability."""
         num_frames, batch_size, beam = origins.shape
         slot = torch.arange(beam).expand(batch_size, beam)
-        symbols = torch.empty_like(emitted)
+        symbols, values = torch.empty_like(emitted), torch.empty_like(probable)
         for t in range(num_frames - 1, -1, -1):
             symbols[t] = emitted[t].gather(1, slot)
+            values[t] = probable[t].gather(1, slot)
             slot = origins[t].gather(1, slot)
         histories = []
         for n, offset in enumerate(state.offsets):
             slots = []
             for k, before in enumerate(slot[n].tolist()):
                 times = (symbols[:, n, k] != self.head.blank).nonzero().squeeze(1)
-                tokens = symbols[times, n, k].tolist()
+                found = (symbols[times, n, k], times + offset, values[times, n, k])
                 history = state.histories[n][before]
-                slots.append(History.extend(history, tokens, (times + offset).tolist()))
+                slots.append(History.extend(history, *(part.tolist() for part in found)))
             histories.append(slots)
         return histories
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
+from mvqkd.decoding.hypothesis import History, Hypothesis, hypothesis
 from mvqkd.decoding.search import log_probs
 from mvqkd.geometry import UNK
 from mvqkd.models import CTCHead
@@ -63,13 +63,13 @@ class CTCGreedySearch:
         if self.unk is not None:
             emits &= best != self.unk
         histories = []
-        for history, offset, row, mask in zip(
-            state.histories, state.offsets, best.cpu(), emits.cpu(), strict=True
+        rows = (best.cpu(), values.cpu(), emits.cpu())
+        for history, offset, row, value, mask in zip(
+            state.histories, state.offsets, *rows, strict=True
         ):
             times = mask.nonzero().squeeze(1)
-            histories.append(
-                History.extend(history, row[times].tolist(), (times + offset).tolist())
-            )
+            found = (row[times], times + offset, value[times])
+            histories.append(History.extend(history, *(part.tolist() for part in found)))
         return CTCState(
             before.gather(1, lens.unsqueeze(1)).squeeze(1),
             state.scores + values.where(valid, 0.0).sum(1, dtype=torch.float64),
@@ -80,9 +80,14 @@ class CTCGreedySearch:
     def hypotheses(self, state: CTCState) -> list[list[Hypothesis]]:
         """One hypothesis for each stream."""
         return [
-            [Hypothesis(*unroll(history), score)]
+            [hypothesis(history, score)]
             for history, score in zip(state.histories, state.scores.tolist(), strict=True)
         ]
+
+    def reset(self, state: CTCState) -> CTCState:
+        """Forget what was found; a symbol that goes on is not emitted again."""
+        scores = torch.zeros_like(state.scores)
+        return state._replace(scores=scores, histories=[None] * len(scores))
 
     def stack(self, states: Sequence[CTCState]) -> CTCState:
         """Join states into one batch."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mvqkd.decoding.hypothesis import History, Hypothesis, unroll
+from mvqkd.decoding.hypothesis import History, Hypothesis, hypothesis
 from mvqkd.decoding.search import first_context, log_probs, longest_first, predict
 from mvqkd.geometry import UNK
 from mvqkd.models import TransducerHead
@@ -77,7 +77,9 @@ class GreedySearch:
         context = state.context[order]
         scores = state.scores[order]
         predicted = predict(head, context)
-        record = torch.full((len(active) * repeats, len(order)), head.blank, device=context.device)
+        shape = (len(active) * repeats, len(order))
+        record = torch.full(shape, head.blank, device=context.device)
+        probable = torch.zeros(shape, dtype=torch.float32, device=context.device)
         for t, n in enumerate(active):
             going = None
             for repeat in range(repeats):
@@ -97,21 +99,27 @@ class GreedySearch:
                 going = emits
                 tokens = best[rows]
                 record[t * repeats + repeat, rows] = tokens
+                probable[t * repeats + repeat, rows] = values[rows].float()
                 context[rows] = torch.cat([context[rows, 1:], tokens.unsqueeze(1)], dim=1)
                 predicted[rows] = predict(head, context[rows])
         return GreedyState(
             context[inverse],
             scores[inverse],
             [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
-            self._extend(state, record[:, inverse]),
+            self._extend(state, record[:, inverse], probable[:, inverse]),
         )
 
     def hypotheses(self, state: GreedyState) -> list[list[Hypothesis]]:
         """One hypothesis for each stream."""
         return [
-            [Hypothesis(*unroll(history), score)]
+            [hypothesis(history, score)]
             for history, score in zip(state.histories, state.scores.tolist(), strict=True)
         ]
+
+    def reset(self, state: GreedyState) -> GreedyState:
+        """Forget what was found, keep its last symbols as context."""
+        scores = torch.zeros_like(state.scores)
+        return state._replace(scores=scores, histories=[None] * len(scores))
 
     def stack(self, states: Sequence[GreedyState]) -> GreedyState:
         """Join states into one batch."""
@@ -135,14 +143,22 @@ class GreedySearch:
             )
         ]
 
-    def _extend(self, state: GreedyState, record: Tensor) -> list[History | None]:
-        """Append record (T * repeats, N), blank where nothing was emitted, to the histories."""
-        symbols = record.t().cpu()
+    def _extend(
+        self, state: GreedyState, record: Tensor, probable: Tensor
+    ) -> list[History | None]:
+        """Append record (T * repeats, N), blank where nothing was emitted, to the histories.
+
+        Args:
+            probable: (T * repeats, N), log-probabilities of what was emitted.
+        """
         histories = []
-        for history, offset, row in zip(state.histories, state.offsets, symbols, strict=True):
+        for history, offset, row, values in zip(
+            state.histories, state.offsets, record.t().cpu(), probable.t().cpu(), strict=True
+        ):
             steps = (row != self.head.blank).nonzero().squeeze(1)
-            frames = (steps // self.max_symbols_per_frame + offset).tolist()
-            histories.append(History.extend(history, row[steps].tolist(), frames))
+            frames = steps // self.max_symbols_per_frame + offset
+            found = (row[steps], frames, values[steps])
+            histories.append(History.extend(history, *(part.tolist() for part in found)))
         return histories
 
 

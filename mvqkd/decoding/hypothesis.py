@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
@@ -16,6 +16,8 @@ class Hypothesis:
     """The encoder frame (25 Hz, from the beginning of the utterance) that emitted each token."""
     score: float
     """Log-probability."""
+    log_probs: list[float] = field(default_factory=list)
+    """Log-probability of each token at its frame, after the tokens before it."""
 
 
 class History(NamedTuple):
@@ -28,19 +30,23 @@ class History(NamedTuple):
     before: History | None
     tokens: list[int]
     frames: list[int]
+    log_probs: list[float]
 
     @staticmethod
-    def extend(before: History | None, tokens: list[int], frames: list[int]) -> History | None:
+    def extend(
+        before: History | None, tokens: list[int], frames: list[int], log_probs: list[float]
+    ) -> History | None:
         """`before` and then what a chunk emitted, which may be nothing."""
-        return History(before, tokens, frames) if tokens else before
+        return History(before, tokens, frames, log_probs) if tokens else before
 
 
-def unroll(history: History | None) -> tuple[list[int], list[int]]:
-    """All tokens and their frames, oldest first."""
+def hypothesis(history: History | None, score: float) -> Hypothesis:
+    """All tokens with their frames and log-probabilities, oldest first."""
     chunks = []
     while history is not None:
         chunks.append(history)
         history = history.before
     tokens = [token for chunk in reversed(chunks) for token in chunk.tokens]
     frames = [frame for chunk in reversed(chunks) for frame in chunk.frames]
-    return tokens, frames
+    log_probs = [value for chunk in reversed(chunks) for value in chunk.log_probs]
+    return Hypothesis(tokens, frames, score, log_probs)

@@ -38,6 +38,11 @@ class Search(Protocol[State]):
         """What is found so far: for each stream, the best first."""
         ...
 
+    def reset(self, state: State) -> State:
+        """Forget what was found: frames count on, and the last symbols of the best hypothesis stay
+        as the context of what follows. A greedy search goes on as if nothing had been done."""
+        ...
+
     def stack(self, states: Sequence[State]) -> State:
         """Join states into one batch."""
         ...

@@ -26,6 +26,8 @@ class Session(Generic[State]):
         self.encoder = encoder
         self.search = search
         self.finished = False
+        self.decoded = 0
+        """Encoder frames (25 Hz) decoded so far."""
         self._fbank: OnlineFbank | None = None
         self._features = features  # (T, C) from the beginning of the next chunk
 
@@ -162,13 +164,19 @@ class StreamingRecognizer(Generic[State]):
     def decode(self, sessions: Sequence[Session[State]]) -> None:
         """Decode all that has arrived: chunk after chunk, all ready sessions in one batch."""
         while ready := [session for session in sessions if self.is_ready(session)]:
-            self._decode_chunk(ready)
+            self.step(ready)
 
     def hypotheses(self, session: Session[State]) -> list[Hypothesis]:
-        """What is recognized so far, the best first."""
+        """What is recognized so far, or since the last `reset`, the best first."""
         return self.search.hypotheses(session.search)[0]
 
-    def _decode_chunk(self, sessions: list[Session[State]]) -> None:
+    def reset(self, session: Session[State]) -> None:
+        """Begin a new segment: what has been recognized is forgotten, see `Search.reset`."""
+        session.search = self.search.reset(session.search)
+
+    @torch.inference_mode()
+    def step(self, sessions: Sequence[Session[State]]) -> None:
+        """Decode one chunk of each of these sessions, all of which are ready, in one batch."""
         chunks = [session.pending[: self._window] for session in sessions]
         lens = torch.tensor([len(chunk) for chunk in chunks], device=chunks[0].device)
         features = torch.nn.utils.rnn.pad_sequence(chunks, batch_first=True)
@@ -179,13 +187,17 @@ class StreamingRecognizer(Generic[State]):
             self.chunk_size,
             lens,
         )
+        out_lens = self.encoder.output_lens(lens)
         search_state = self.search.advance(
-            self.search.stack([session.search for session in sessions]),
-            encoder_out,
-            self.encoder.output_lens(lens),
+            self.search.stack([session.search for session in sessions]), encoder_out, out_lens
         )
-        for session, encoder, search in zip(
-            sessions, encoder_state.unstack(), self.search.unstack(search_state), strict=True
+        for session, encoder, search, frames in zip(
+            sessions,
+            encoder_state.unstack(),
+            self.search.unstack(search_state),
+            out_lens.tolist(),
+            strict=True,
         ):
             session.encoder, session.search = encoder, search
+            session.decoded += frames
             session.skip(self._shift)

@@ -7,6 +7,7 @@ Where several files were joined, the first one's header says its own length.
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +31,12 @@ class Frames(NamedTuple):
 
 
 def count_frames(path: Path) -> Frames:
-    """Find the frames of an MP3; there are none in other files."""
-    data = path.read_bytes()
+    """Find the frames of an MP3; there are none in other files. An empty file cannot be read."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _count(data)
+
+
+def _count(data: mmap.mmap) -> Frames:
     place = _after_tags(data)
     kind: tuple[int, int] | None = None
     count, per_frame, says_length = 0, 1152, False
@@ -56,7 +61,7 @@ class _Frame(NamedTuple):
     samples: int
 
 
-def _after_tags(data: bytes) -> int:
+def _after_tags(data: mmap.mmap) -> int:
     """Where ID3v2 tags end."""
     place = 0
     while data[place : place + 3] == b"ID3" and len(data) >= place + 10:
@@ -67,7 +72,7 @@ def _after_tags(data: bytes) -> int:
     return place
 
 
-def _frame(data: bytes, place: int) -> _Frame | None:
+def _frame(data: mmap.mmap, place: int) -> _Frame | None:
     """The frame of layer 3 that begins at a byte."""
     if place + 4 > len(data) or data[place] != 0xFF:
         return None
@@ -81,7 +86,7 @@ def _frame(data: bytes, place: int) -> _Frame | None:
     return _Frame((version, rate), samples // 8 * table[kbits] * 1000 // hertz + padding, samples)
 
 
-def _belongs(frame: _Frame, kind: tuple[int, int] | None, data: bytes, place: int) -> bool:
+def _belongs(frame: _Frame, kind: tuple[int, int] | None, data: mmap.mmap, place: int) -> bool:
     """Whether what looks like a frame is one: others of its kind are around it."""
     if kind is not None and frame.kind != kind:
         return False

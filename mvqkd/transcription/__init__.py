@@ -1,0 +1,1 @@
+"""Transcripts of audio of any length: reading, windows and segments, words, formats."""
