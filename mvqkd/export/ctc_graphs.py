@@ -76,7 +76,7 @@ class StreamingCTC(Graph):
         self.encoder = encoder
         self.head = model.ctc
         self.chunk_size = chunk_size
-        self.half = encoder.conv_kernel // 2
+        self.kept = encoder.conv_kernel // 2
         states = []
         for layer in range(encoder.num_layers):
             for name, shape in (
@@ -84,8 +84,8 @@ class StreamingCTC(Graph):
                 ("nonlin_attn", (1, BATCH, left_context, 3 * encoder.dim // 4)),
                 ("val1", (left_context, BATCH, 1)),
                 ("val2", (left_context, BATCH, 1)),
-                ("conv1", (BATCH, encoder.dim, self.half)),
-                ("conv2", (BATCH, encoder.dim, self.half)),
+                ("conv1", (BATCH, encoder.dim, self.kept)),
+                ("conv2", (BATCH, encoder.dim, self.kept)),
             ):
                 states.append(TensorSpec(f"cached_{name}_{layer}", shape))
         states.append(TensorSpec("embed_states", (BATCH, *_EMBED_STATES)))
@@ -107,7 +107,7 @@ class StreamingCTC(Graph):
         attention = torch.stack([layer[0] for layer in layers])
         # (N, D, 2 * (kernel // 2)) of each layer; of an even kernel, the first frame is unused.
         halves = torch.stack([torch.cat([layer[4], layer[5]], dim=2) for layer in layers])
-        unused = 2 * self.half - (self.encoder.conv_kernel - 1)
+        unused = 2 * self.kept - (self.encoder.conv_kernel - 1)
         convolution = halves[..., unused:].permute(0, 3, 1, 2)
         out, state = self.encoder.stream(
             x, EncoderState(attention, convolution, processed), self.chunk_size
@@ -115,7 +115,7 @@ class StreamingCTC(Graph):
         halves = F.pad(state.convolution.permute(0, 2, 3, 1), (unused, 0))
         following: list[Tensor] = []
         for n, layer in enumerate(layers):
-            first, second = halves[n, ..., : self.half], halves[n, ..., self.half :]
+            first, second = halves[n, ..., : self.kept], halves[n, ..., self.kept :]
             following += [state.attention[n], *layer[1:4], first, second]
         shift = SUBSAMPLING * self.chunk_size
         return self.head(out).log_softmax(-1), *following, embed, processed + shift

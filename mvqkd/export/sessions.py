@@ -155,6 +155,7 @@ class OnnxTransducer:
         num_threads: of each.
 
     Attributes:
+        encode: (N, T, C) features and (N,) lens -> (N, T', J) frames and (N,).
         head: for searches; takes the place of a `TransducerHead`.
 
     Raises:
@@ -166,17 +167,18 @@ class OnnxTransducer:
         self.encode = _Frames(opened["encoder"])
         self.head = cast(TransducerHead, _Parts(opened["decoder"], opened["joiner"]))
 
-    def decode(self, search: Search[Any], features: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
-        """Decode (N, T, C) utterances with (N,) frames; `search` is over `head`."""
-        out, out_lens = self.encode(features, lens)
-        return search.hypotheses(search.advance(search.start(len(lens)), out, out_lens))
-
 
 class OnnxCTC:
-    """The file of a CTC model; as `OnnxTransducer`."""
+    """Encoder and CTC head; as `OnnxTransducer`, with the file `ctc`."""
 
     def __init__(self, files: Mapping[str, Path], *, num_threads: int = 1) -> None:
         self.encode = _Frames(OnnxFile(files["ctc"], num_threads=num_threads))
         self.head = cast(CTCHead, _LogProbs())
 
-    decode = OnnxTransducer.decode
+
+def decode_onnx(
+    model: OnnxTransducer | OnnxCTC, search: Search[Any], features: Tensor, lens: Tensor
+) -> list[list[Hypothesis]]:
+    """Decode (N, T, C) utterances with (N,) frames; `search` is over the model's head."""
+    out, out_lens = model.encode(features, lens)
+    return search.hypotheses(search.advance(search.start(len(lens)), out, out_lens))

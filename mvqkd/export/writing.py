@@ -52,7 +52,7 @@ def trace(graph: Graph) -> onnx.ModelProto:
         torch.onnx.export(
             graph,
             graph.example(),
-            buffer,
+            buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
             input_names=[spec.name for spec in interface.inputs],
