@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 
 first_stage=0
-last_stage=10
+last_stage=11
 stage_titles=(
     "corpus      synthesize, download or find the corpus"
     "manifests   corpus -> validated lhotse manifests"
@@ -19,6 +19,7 @@ stage_titles=(
     "train       train each student"
     "decode      decode the dev and test splits with each experiment"
     "results     table, pictures, training curves"
+    "export      ONNX files for sherpa-onnx and a model folder of each student, verified"
 )
 
 usage() {
@@ -379,7 +380,8 @@ of_experiment() {  # sets folder, values (of training) and decoding_values
     [[ " ${learners[*]#* } " = *" $1 "* ]] || return 0
     folder=$1 values=() decoding_values=()
     for ((i = 0; i < ${#overrides[@]}; i += 2)); do
-        [[ ${overrides[i]} != --decoding.* ]] || decoding_values+=("${overrides[@]:i:2}")
+        [[ ${overrides[i]} != --decoding.* && ${overrides[i]} != --export.* ]] ||
+            decoding_values+=("${overrides[@]:i:2}")
     done
 }
 
@@ -425,4 +427,13 @@ fi
 if runs 10; then
     announce 10
     show python local/results.py --exp-dir "$exp_dir"
+fi
+
+if runs 11; then
+    for experiment in $experiments; do
+        of_experiment "$experiment"
+        announce 11 "$folder"
+        show python local/export.py --exp-dir "$exp_dir/$folder" --data-dir "$data_dir" \
+            "${tokens[@]}" "${decoding_values[@]}"
+    done
 fi

@@ -12,6 +12,7 @@ STEPS = {
     "codes": "dump the codes",
     "training": "train the experiment",
     "decoding": "decode with the experiment",
+    "export": "export the experiment",
 }
 """Work that makes the files which other work reads, and what it is called in remedies."""
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mvqkd.checkpoints.load import load_model
+from mvqkd.checkpoints.model_folder import lang_folder, local_path
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.data.prepare.audio_files import Fault, probe_file
 from mvqkd.decoding import (
@@ -83,7 +84,7 @@ class Recognizer:
 
         Args:
             path, epoch, avg: see `mvqkd.load_model`.
-            tokens: folder of `bpe.model`; None: the folder of the experiment.
+            tokens: folder of `bpe.model`; None: as in the folder of the experiment or model.
             method: one of `mvqkd.decoding.METHODS`.
             beam_size: hypotheses kept by modified beam search.
             device: where the model goes.
@@ -92,9 +93,9 @@ class Recognizer:
             UserError: weights or tokens are missing or damaged.
             ValueError: an unknown method, or one for which the model has no head.
         """
-        path = Path(path)
+        path = local_path(path)
         model = load_model(path, epoch, avg, device=device)
-        folder = path if path.is_dir() else path.parent
+        folder = lang_folder(path if path.is_dir() else path.parent)
         tokenizer = Tokenizer.load(folder if tokens is None else tokens)
         return cls(model, tokenizer, method=method, beam_size=beam_size)
 

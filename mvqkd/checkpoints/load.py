@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mvqkd.checkpoints.averaging import average_epochs
-from mvqkd.checkpoints.files import MODEL, PRETRAINED, epoch_path, last_epoch, load_checkpoint
+from mvqkd.checkpoints.files import MODEL, epoch_path, last_epoch, load_checkpoint
+from mvqkd.checkpoints.model_folder import local_path, read_weights, weights_file
 from mvqkd.errors import UserError
 from mvqkd.models.asr_model import AsrModel
 from mvqkd.models.build import build_model
@@ -28,10 +29,12 @@ def load_model(
     >>> model = load_model("exp/mini/baseline")  # doctest: +SKIP
     >>> model = load_model("exp/mini/baseline", epoch=10, avg=3)  # doctest: +SKIP
     >>> model = load_model("exp/mini/baseline/epoch-10.pt")  # doctest: +SKIP
+    >>> model = load_model("hf:owner/name")  # doctest: +SKIP
 
     Args:
-        path: folder of an experiment; or one of its files `pretrained.pt`, `epoch-N.pt`,
-            `best-valid-loss.pt` and `checkpoint-<step>.pt`.
+        path: folder of an experiment, or a model folder that it was exported to; one on the Hugging
+            Face Hub as `hf:OWNER/NAME`; or one of an experiment's files `pretrained.pt`,
+            `epoch-N.pt`, `best-valid-loss.pt` and `checkpoint-<step>.pt`, or `model.safetensors`.
         epoch: of a folder: the last epoch of the average, -1 for the last there is; None takes
             `pretrained.pt`.
         avg: epochs to average.
@@ -42,21 +45,21 @@ def load_model(
     Raises:
         UserError: no such file, a damaged one, or epochs that are missing.
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_dir() and epoch is not None:
         weights = average_epochs(path, epoch=epoch, avg=avg, use_averaged_model=use_averaged_model)
         last = last_epoch(path) if epoch == -1 else epoch
         check_finite(weights, epoch_path(path, last))
         description = read_description(epoch_path(path, last))
     else:
-        file = path / PRETRAINED if path.is_dir() else path
+        file = weights_file(path) if path.is_dir() else path
         if epoch is not None or avg != 1:
             raise UserError(
                 f"{path}: an average over epochs is made from the folder of an experiment with an "
                 "epoch, not from one file",
                 remedy=f"load_model({str(file.parent)!r}, epoch=N, avg=M)",
             )
-        state = load_checkpoint(file)
+        state = read_weights(file)
         weights = weights_of(state, file)
         check_finite(weights, file)
         description = _description_of(state, file)

@@ -65,7 +65,7 @@ def attention_blocks(
         query, key, chunk = frame[first:last].unsqueeze(1), frame[begin:last], start[first:last]
         window = key < chunk + chunk_size
         if left_context is not None:
-            window &= key >= chunk - left_context
+            window = window & (key >= chunk - left_context)  # in place, it cannot be exported
         seen = (window & valid[:, None, begin:last]) | (query == key)
         blocks.append(Block((first, last), (begin, last), _bias(seen, dtype)))
     return blocks

@@ -19,6 +19,7 @@ STAGES = {
     "codes": 7,
     "training": 8,
     "decoding": 9,
+    "export": 11,
 }
 """Stages of `run.sh` by what they do, see `mvqkd.errors.STEPS`."""
 

@@ -32,6 +32,7 @@ _PRETRAINED = "pretrained.pt"
 _NEUTRAL = (
     "description",
     "decoding.",
+    "export.",
     "data.num_workers",
     "training.log_interval",
     "training.valid_interval",

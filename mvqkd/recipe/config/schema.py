@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from mvqkd.recipe.config.export_schema import ExportConfig
 from mvqkd.recipe.config.layers_schema import LayersConfig
 from mvqkd.recipe.config.ranges import Range
 
@@ -383,3 +384,5 @@ class ExperimentConfig:
     """Duration, precision, logs and checkpoints."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     """Weights and search of decoding."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """ONNX files and the model folder."""

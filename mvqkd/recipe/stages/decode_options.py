@@ -47,7 +47,7 @@ def decoding_inputs(
     changed = [
         line
         for line in differences(trained, loaded.config)
-        if not line.startswith(("decoding.", "description"))
+        if not line.startswith(("decoding.", "export.", "description"))
     ]
     if changed:
         raise UserError(
