@@ -8,6 +8,8 @@ from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTea
 
 `AuxiliaryLayers` is another: branches with full context on layers of a streaming student imitate
 layers of an encoder of our own (`EncoderTeacher`), and are dropped after training.
+`OutputDistillation` imitates the token probabilities of a transducer (`OutputTeacher`), and
+`DualMode` those of the student's own pass with full context.
 """
 
 from mvqkd.distillation.auxiliary import AuxiliaryLayers
@@ -18,9 +20,11 @@ from mvqkd.distillation.codes import (
     TiedCodebookHead,
 )
 from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext, TransducerBand
+from mvqkd.distillation.dual_mode import DualMode
 from mvqkd.distillation.embeddings import RegressionHead
 from mvqkd.distillation.encoder_teacher import EncoderTeacher
 from mvqkd.distillation.layer import LayerDistillation
+from mvqkd.distillation.outputs import OutputDistillation, OutputTeacher
 from mvqkd.distillation.targets import DecodedCodes, OnlineTeacher, StoredTargets
 
 __all__ = [
@@ -28,12 +32,15 @@ __all__ = [
     "CodebookHead",
     "DecodedCodes",
     "DistillationLoss",
+    "DualMode",
     "EncoderPass",
     "EncoderTeacher",
     "JointCodebookHead",
     "LayerDistillation",
     "LossContext",
     "OnlineTeacher",
+    "OutputDistillation",
+    "OutputTeacher",
     "RegressionHead",
     "SoftCodebookHead",
     "StoredTargets",

@@ -43,6 +43,7 @@ class AuxiliaryLayers(nn.Module):
     """
 
     validates = True
+    parts = ("feature", "relation", "future")
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class AuxiliaryLayers(nn.Module):
         """(N,) float32 losses, summed over frames."""
         wanted, lens = self.teacher(context), context.lens
         losses = context.features.new_zeros(len(context.batch), dtype=torch.float32)
+        parts = dict.fromkeys(self.parts, losses)
         for (layer, _), tap, branch in zip(self.pairs, self.taps, self.branches, strict=True):
             found = branch(context.taps[tap], lens)
             frames = wanted[f"layers.{layer}"]
@@ -84,13 +86,18 @@ class AuxiliaryLayers(nn.Module):
             # them.
             losses = losses + 0.0 * found.out.float().sum((1, 2))
             if self.feature_weight:
-                losses = losses + self.feature_weight * feature_loss(found.out, frames, lens)
+                parts["feature"] = parts["feature"] + feature_loss(found.out, frames, lens)
             if self.relation_weight:
                 divergence = self._relations(found.taps, wanted, layer, lens)
-                losses = losses + self.relation_weight * divergence
+                parts["relation"] = parts["relation"] + divergence
             if self.future_weight:
                 future = future_loss(found.future, frames, lens, self.shift)
-                losses = losses + self.future_weight * future
+                parts["future"] = parts["future"] + future
+        weights = (self.feature_weight, self.relation_weight, self.future_weight)
+        for (name, part), weight in zip(parts.items(), weights, strict=True):
+            if weight:
+                losses = losses + weight * part
+                context.parts[name] = part
         return losses
 
     @staticmethod
