@@ -7,7 +7,8 @@ or `RegressionHead` (l1, l2, cosine, KLD). The teacher's side is stored (`Stored
 from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTeacher`).
 
 `AuxiliaryLayers` is another: branches with full context on layers of a streaming student imitate
-layers of an encoder of our own (`EncoderTeacher`), and are dropped after training.
+layers of an encoder of our own (`EncoderTeacher`) or of a teacher of audio (`AudioLayers`), or
+stored frames (`StoredLayer`), and are dropped after training.
 `OutputDistillation` imitates the token probabilities of a transducer (`OutputTeacher`), and
 `DualMode` those of the student's own pass with full context.
 """
@@ -23,11 +24,13 @@ from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContex
 from mvqkd.distillation.dual_mode import DualMode
 from mvqkd.distillation.embeddings import RegressionHead
 from mvqkd.distillation.encoder_teacher import EncoderTeacher
+from mvqkd.distillation.foreign_layers import AudioLayers, StoredLayer
 from mvqkd.distillation.layer import LayerDistillation
 from mvqkd.distillation.outputs import OutputDistillation, OutputTeacher
 from mvqkd.distillation.targets import DecodedCodes, OnlineTeacher, StoredTargets
 
 __all__ = [
+    "AudioLayers",
     "AuxiliaryLayers",
     "CodebookHead",
     "DecodedCodes",
@@ -43,6 +46,7 @@ __all__ = [
     "OutputTeacher",
     "RegressionHead",
     "SoftCodebookHead",
+    "StoredLayer",
     "StoredTargets",
     "TiedCodebookHead",
     "TransducerBand",

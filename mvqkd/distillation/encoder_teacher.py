@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from mvqkd.distillation.context import LossContext
 from mvqkd.models import ConformerEncoder, Taps
 
 PARTS = ("query", "key", "value")
 """Of a layer's attention."""
+
+
+class LayerTargets(NamedTuple):
+    """Layers of a teacher at the student's frame rate."""
+
+    taps: Taps
+    """`layers.L` (N, T, D), and `layers.L.query`, `.key` and `.value` (N, H, T, d)."""
+    lens: Tensor
+    """(N,) int64: the frames from `first` to before these have targets."""
+    first: int = 0
+    """Frame."""
+
+
+class LayerTeacher(Protocol):
+    """Gives the teacher's side of layers."""
+
+    def __call__(self, context: LossContext) -> LayerTargets:
+        """Targets of a batch, on its device, without gradient."""
+        ...
 
 
 class EncoderTeacher:
@@ -38,10 +59,9 @@ class EncoderTeacher:
         self._names = names
         Taps(names).check(encoder.tap_names())
 
-    def __call__(self, context: LossContext) -> Taps:
-        """`layers.L` (N, T, D), and `layers.L.query`, `.key` and `.value` (N, H, T, d), in the
-        precision of the student's pass."""
-        return teacher_taps(self.encoder, context, self._names)
+    def __call__(self, context: LossContext) -> LayerTargets:
+        """Of all valid frames, in the precision of the student's pass."""
+        return LayerTargets(teacher_taps(self.encoder, context, self._names), context.lens)
 
 
 @torch.no_grad()

@@ -98,7 +98,8 @@ class Objective(nn.Module):
         """Names of the losses in `Losses.components`."""
         names = [name for _, loss in self._heads() for name in loss.components]
         if self.full_context_weight:
-            names += [f"{name}{_FULL_CONTEXT}" for name in names]
+            losses = [name for name in names if not name.startswith("num_")]
+            names += [f"{name}{_FULL_CONTEXT}" for name in losses]
         for name, loss in self.distillation.items():
             names += [name, *(f"{name}.{part}" for part in getattr(loss, "parts", ()))]
         return names
@@ -192,6 +193,8 @@ class Objective(nn.Module):
                 for name, head_loss in self._heads():
                     found = head_loss(self.model.heads[name], of_pass)
                     for component, (weight, losses) in found.items():
+                        if suffix and component.startswith("num_"):
+                            continue
                         loss = (losses.float() * batch.hypotheses.weights).sum()
                         recognition = recognition + share * weight * loss
                         components[f"{component}{suffix}"] = loss.detach()

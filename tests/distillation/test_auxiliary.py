@@ -78,8 +78,9 @@ class Calls:
 
     def __call__(self, context):
         self.context.append(context)
-        self.taps.append(self.teacher(context))
-        return self.taps[-1]
+        found = self.teacher(context)
+        self.taps.append(found.taps)
+        return found
 
 
 def test_is_the_sum_of_three_losses_of_every_pair() -> None:

@@ -94,7 +94,8 @@ def test_both_passes_are_trained_to_recognize() -> None:
     assert_close(losses.recognition, chunked.recognition + 0.5 * full.recognition)
     assert set(losses.components) == set(objective.components)
     for name, value in full.components.items():
-        assert_close(losses.components[f"{name}_full_context"], value)
+        if not name.startswith("num_"):
+            assert_close(losses.components[f"{name}_full_context"], value)
         assert_close(losses.components[name], chunked.components[name])
 
 
