@@ -165,7 +165,7 @@ def build_one(
 ) -> Contestant:
     """As `local/train.py` does."""
     cuts = inputs.cuts("train")
-    opened = open_losses(inputs, cuts, [], world.device)
+    opened = open_losses(inputs, cuts, [], world.device, lang_dir)
     vocab_size = Tokenizer.load(lang_dir).vocab_size
     objective = build.build_objective(inputs.config, vocab_size, opened).to(world.device)
     objective.train()

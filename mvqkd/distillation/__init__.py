@@ -7,7 +7,10 @@ or `RegressionHead` (l1, l2, cosine, KLD). The teacher's side is stored (`Stored
 from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTeacher`).
 
 `AuxiliaryLayers` is another: branches with full context on layers of a streaming student imitate
-layers of an encoder of our own (`EncoderTeacher`), and are dropped after training.
+layers of an encoder of our own (`EncoderTeacher`) or of a teacher of audio (`AudioLayers`), or
+stored frames (`StoredLayer`), and are dropped after training.
+`OutputDistillation` imitates the token probabilities of a transducer (`OutputTeacher`), and
+`DualMode` those of the student's own pass with full context.
 """
 
 from mvqkd.distillation.auxiliary import AuxiliaryLayers
@@ -18,24 +21,32 @@ from mvqkd.distillation.codes import (
     TiedCodebookHead,
 )
 from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext, TransducerBand
+from mvqkd.distillation.dual_mode import DualMode
 from mvqkd.distillation.embeddings import RegressionHead
 from mvqkd.distillation.encoder_teacher import EncoderTeacher
+from mvqkd.distillation.foreign_layers import AudioLayers, StoredLayer
 from mvqkd.distillation.layer import LayerDistillation
+from mvqkd.distillation.outputs import OutputDistillation, OutputTeacher
 from mvqkd.distillation.targets import DecodedCodes, OnlineTeacher, StoredTargets
 
 __all__ = [
+    "AudioLayers",
     "AuxiliaryLayers",
     "CodebookHead",
     "DecodedCodes",
     "DistillationLoss",
+    "DualMode",
     "EncoderPass",
     "EncoderTeacher",
     "JointCodebookHead",
     "LayerDistillation",
     "LossContext",
     "OnlineTeacher",
+    "OutputDistillation",
+    "OutputTeacher",
     "RegressionHead",
     "SoftCodebookHead",
+    "StoredLayer",
     "StoredTargets",
     "TiedCodebookHead",
     "TransducerBand",

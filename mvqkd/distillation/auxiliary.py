@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.distillation.context import LossContext
-from mvqkd.distillation.encoder_teacher import PARTS, EncoderTeacher
+from mvqkd.distillation.encoder_teacher import PARTS, LayerTeacher
 from mvqkd.distillation.imitation import feature_loss, future_loss
 from mvqkd.distillation.relations import regroup_heads, relation_loss
 from mvqkd.models import Taps
@@ -37,18 +37,19 @@ class AuxiliaryLayers(nn.Module):
         relation_weight: beta.
         future_weight: gamma; not 0: the branches predict.
         shift: n, frames from a frame to the one that is predicted from it.
+        validates: whether there are targets of validation data too.
 
     Raises:
         ValueError: not one branch for each pair, or branches that do not predict.
     """
 
-    validates = True
+    parts = ("feature", "relation", "future")
 
     def __init__(
         self,
         pairs: Sequence[tuple[int, int]],
         branches: Sequence[AuxiliaryBranch | ProjectionBranch],
-        teacher: EncoderTeacher,
+        teacher: LayerTeacher,
         *,
         weight: float = 1.0,
         final_weight_fraction: float = 1.0,
@@ -56,6 +57,7 @@ class AuxiliaryLayers(nn.Module):
         relation_weight: float = 0.0005,
         future_weight: float = 0.005,
         shift: int = 4,
+        validates: bool = True,
     ) -> None:
         super().__init__()
         if len(pairs) != len(branches):
@@ -72,33 +74,43 @@ class AuxiliaryLayers(nn.Module):
         self.relation_weight = relation_weight
         self.future_weight = future_weight
         self.shift = shift
+        self.validates = validates
 
     def forward(self, context: LossContext) -> Tensor:
         """(N,) float32 losses, summed over frames."""
-        wanted, lens = self.teacher(context), context.lens
+        wanted, ends, first = self.teacher(context)
+        lens = (ends - first).clamp(min=0)
         losses = context.features.new_zeros(len(context.batch), dtype=torch.float32)
+        parts = dict.fromkeys(self.parts, losses)
         for (layer, _), tap, branch in zip(self.pairs, self.taps, self.branches, strict=True):
-            found = branch(context.taps[tap], lens)
-            frames = wanted[f"layers.{layer}"]
+            found = branch(context.taps[tap], context.lens)
+            frames = wanted[f"layers.{layer}"][:, first:]
+            shown = slice(first, first + frames.size(1))
             # All parameters have a gradient, whichever losses are on: parallel processes wait for
             # them.
             losses = losses + 0.0 * found.out.float().sum((1, 2))
+            out = found.out[:, shown]
             if self.feature_weight:
-                losses = losses + self.feature_weight * feature_loss(found.out, frames, lens)
+                parts["feature"] = parts["feature"] + feature_loss(out, frames, lens)
             if self.relation_weight:
-                divergence = self._relations(found.taps, wanted, layer, lens)
-                losses = losses + self.relation_weight * divergence
+                divergence = self._relations(found.taps, wanted, layer, lens, shown)
+                parts["relation"] = parts["relation"] + divergence
             if self.future_weight:
-                future = future_loss(found.future, frames, lens, self.shift)
-                losses = losses + self.future_weight * future
+                future = future_loss(found.future[:, shown], frames, lens, self.shift)
+                parts["future"] = parts["future"] + future
+        weights = (self.feature_weight, self.relation_weight, self.future_weight)
+        for (name, part), weight in zip(parts.items(), weights, strict=True):
+            if weight:
+                losses = losses + weight * part
+                context.parts[name] = part
         return losses
 
     @staticmethod
-    def _relations(found: Taps, wanted: Taps, layer: int, lens: Tensor) -> Tensor:
-        """Of queries, keys and values, one after the other."""
+    def _relations(found: Taps, wanted: Taps, layer: int, lens: Tensor, shown: slice) -> Tensor:
+        """Of queries, keys and values, one after the other, among the frames that are shown."""
         total = lens.new_zeros(len(lens), dtype=torch.float32)
         for part in PARTS:
-            teacher = wanted[f"layers.{layer}.{part}"]
-            student = regroup_heads(found[f"attention.{part}"], teacher.size(1))
+            teacher = wanted[f"layers.{layer}.{part}"][:, :, shown.start :]
+            student = regroup_heads(found[f"attention.{part}"], teacher.size(1))[:, :, shown]
             total = total + relation_loss(student, teacher, lens)
         return total

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from mvqkd.data.loading.batch import Batch
 from mvqkd.losses import Band
-from mvqkd.models import FULL_CONTEXT, StreamingConfig, Taps
+from mvqkd.models import FULL_CONTEXT, Joiner, StreamingConfig, Taps
 
 
 class EncoderPass(NamedTuple):
@@ -33,6 +33,8 @@ class TransducerBand(NamedTuple):
     """(K, U + 1, Dp); position u has seen the first u tokens."""
     tokens: Tensor
     """(K, U) int64 tokens, 0 in padding."""
+    joiner: Joiner
+    """Of the student."""
 
 
 class LossContext:
@@ -50,6 +52,7 @@ class LossContext:
 
     Attributes:
         transducer: what the transducer head computed, once it has; None without hypotheses.
+        parts: (N,) losses that others are the sums of, for logs, by name; see `DistillationLoss`.
     """
 
     def __init__(
@@ -72,6 +75,21 @@ class LossContext:
         self.step = step
         self._detached = detached
         self.transducer: TransducerBand | None = None
+        self.parts: dict[str, Tensor] = {}
+
+    def with_streaming(self, streaming: StreamingConfig) -> LossContext:
+        """A context of the same batch and passes whose losses are of another pass."""
+        context = LossContext(
+            self._encode,
+            self.batch,
+            self.features,
+            streaming,
+            time_mask=self.time_mask,
+            step=self.step,
+            detached=self._detached,
+        )
+        context._passes = self._passes
+        return context
 
     @property
     def clean_features(self) -> Tensor:
@@ -123,6 +141,10 @@ class DistillationLoss(Protocol):
     """To which the weight falls, linearly over the training; 1: it stays."""
     validates: bool
     """Whether it can be computed on validation data too."""
+    needs_hypotheses: bool
+    """Whether it is of batches with hypotheses alone; False if it is missing."""
+    parts: Sequence[str]
+    """Names of what it leaves in `LossContext.parts`, for logs; none if it is missing."""
 
     def __call__(self, context: LossContext) -> Tensor:
         """(N,) float32 losses, summed over frames."""

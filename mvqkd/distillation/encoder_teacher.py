@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from mvqkd.distillation.context import LossContext
 from mvqkd.models import ConformerEncoder, Taps
 
 PARTS = ("query", "key", "value")
 """Of a layer's attention."""
+
+
+class LayerTargets(NamedTuple):
+    """Layers of a teacher at the student's frame rate."""
+
+    taps: Taps
+    """`layers.L` (N, T, D), and `layers.L.query`, `.key` and `.value` (N, H, T, d)."""
+    lens: Tensor
+    """(N,) int64: the frames from `first` to before these have targets."""
+    first: int = 0
+    """Frame."""
+
+
+class LayerTeacher(Protocol):
+    """Gives the teacher's side of layers."""
+
+    def __call__(self, context: LossContext) -> LayerTargets:
+        """Targets of a batch, on its device, without gradient."""
+        ...
 
 
 class EncoderTeacher:
@@ -38,23 +59,29 @@ class EncoderTeacher:
         self._names = names
         Taps(names).check(encoder.tap_names())
 
-    def __call__(self, context: LossContext) -> Taps:
-        """`layers.L` (N, T, D), and `layers.L.query`, `.key` and `.value` (N, H, T, d), in the
-        precision of the student's pass."""
-        taps = Taps(self._names)
-        once = len(context.batch) // context.batch.views  # all views of an utterance are the same
-        features = context.clean_features[:once]
-        with torch.no_grad():
-            self.encoder(
-                features,
-                context.batch.feature_lens[:once],
-                taps=taps,
-                num_layers=taps.num_layers,
-            )
-        if context.batch.views == 1:
-            return taps
-        repeated = Taps(self._names)
-        for name in taps:
-            tensor = taps[name]
-            repeated.put(name, tensor.repeat(context.batch.views, *[1] * (tensor.dim() - 1)))
-        return repeated
+    def __call__(self, context: LossContext) -> LayerTargets:
+        """Of all valid frames, in the precision of the student's pass."""
+        return LayerTargets(teacher_taps(self.encoder, context, self._names), context.lens)
+
+
+@torch.no_grad()
+def teacher_taps(encoder: ConformerEncoder, context: LossContext, names: Iterable[str]) -> Taps:
+    """Named tensors of a teacher's pass with full context, over features without noise and masks.
+
+    Args:
+        encoder: of the teacher.
+        context: of the student's batch.
+        names: see `ConformerEncoder.tap_names`.
+    """
+    taps = Taps(names)
+    once = len(context.batch) // context.batch.views  # all views of an utterance are the same
+    features = context.clean_features[:once]
+    lens = context.batch.feature_lens[:once]
+    encoder(features, lens, taps=taps, num_layers=taps.num_layers)
+    if context.batch.views == 1:
+        return taps
+    repeated = Taps(taps.names)
+    for name in taps:
+        tensor = taps[name]
+        repeated.put(name, tensor.repeat(context.batch.views, *[1] * (tensor.dim() - 1)))
+    return repeated

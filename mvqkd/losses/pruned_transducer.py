@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.losses.band import Band, make_band
-from mvqkd.losses.joint import ProjectingJoiner, joint_log_probs, tanh_joint_log_probs
+from mvqkd.losses.joint import ProjectingJoiner, band_log_probs
 from mvqkd.losses.lattice import Backend, Topology, check_lens, lattice_log_likelihood
 from mvqkd.losses.pruning import pruning_starts, sufficient_range
 from mvqkd.losses.simple import simple_log_probs
@@ -195,15 +195,7 @@ class PrunedTransducerLoss(nn.Module):
         """
         lens, token_lens = lens.to(tokens.device), token_lens.to(tokens.device)
         tokens = blank_padding(tokens, token_lens)
-        output = None
-        if hasattr(joiner, "project_encoder") and hasattr(joiner, "project_predictor"):
-            encoder_out = joiner.project_encoder(encoder_out)
-            predictor_out = joiner.project_predictor(predictor_out)
-            output = getattr(joiner, "tanh_output", None)
-        if output is not None:
-            symbol, blank = tanh_joint_log_probs(encoder_out, predictor_out, output, tokens, band)
-        else:
-            symbol, blank = joint_log_probs(encoder_out, predictor_out, joiner, tokens, band)
+        symbol, blank = band_log_probs(encoder_out, predictor_out, joiner, tokens, band)
         return -self._sum_paths(symbol, blank, lens, token_lens, delay_penalty)[0]
 
     def _sum_paths(

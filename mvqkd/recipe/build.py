@@ -124,6 +124,7 @@ def build_objective(
         head_losses["ctc"] = CTCHeadLoss(
             weight=config.loss.ctc_scale, consistency_weight=config.loss.consistency_scale
         )
+    dual_mode = config.distillation.dual_mode
     return Objective(
         student,
         head_losses,
@@ -132,6 +133,7 @@ def build_objective(
         chunk_sizes=config.model.chunk_size,
         left_context=config.model.left_context,
         distillation_steps=config.loss.distillation_steps,
+        full_context_weight=dual_mode.full_context_weight if dual_mode.weight else 0.0,
     )
 
 

@@ -104,11 +104,9 @@ def open_loss(
         )
     if isinstance(loss, CodesConfig):
         return _open_codes(name, loss, files, utterances)
-    if loss.source == "codes":
-        return _open_decoded(name, loss, files, utterances)
-    if loss.source == "embeddings":
-        return _open_embeddings(name, loss, files, utterances)
-    return _open_online(name, loss, files, cuts, device)
+    if loss.source == "online":
+        return _open_online(name, loss, files, cuts, device)
+    return _open_embeddings(name, loss, files, utterances)
 
 
 def count_frames(paths: Sequence[Path]) -> dict[str, int]:
@@ -140,36 +138,59 @@ def _open_codes(
         kind = JointCodebookHead if loss.prediction == "joint" else CodebookHead
         return kind(dim, num_indexes, store.info.codebook_size)
 
-    return _opened(loss, source, store, utterances, StoredTargets(name), head)
-
-
-def _open_decoded(
-    name: str, loss: EmbeddingsConfig, files: TeacherFiles, utterances: Utterances
-) -> OpenedLoss:
-    quantizer = _quantizer_of(loss, files)
-    store = _code_store(loss, files, quantizer, utterances)
-    source = StoredCodes(store, delay=loss.target_delay)
-
-    def decoded(utterance: str) -> np.ndarray:
-        return quantizer.decode(torch.from_numpy(store[utterance].copy())).numpy()
-
-    head = _regression(loss, decoded, utterances.train, quantizer.dim, source.pairing.ratio)
-    targets = DecodedCodes(name, quantizer, source.pairing.ratio)
-    return _opened(loss, source, store, utterances, targets, head)
+    return _opened(loss, source, utterances, StoredTargets(name), head)
 
 
 def _open_embeddings(
-    name: str,
-    loss: EmbeddingsConfig,
-    files: TeacherFiles,
-    utterances: Utterances,
+    name: str, loss: EmbeddingsConfig, files: TeacherFiles, utterances: Utterances
 ) -> OpenedLoss:
-    store = EmbeddingStore(loss.targets or files.embeddings)
-    store.require(ids=utterances.train, teacher=files.teacher, layer=loss.teacher_layer)
-    source = StoredEmbeddings(store, delay=loss.target_delay)
-    ratio = source.pairing.ratio
-    head = _regression(loss, store.finite, utterances.train, store.info.dim, ratio)
-    return _opened(loss, source, store, utterances, StoredTargets(name), head)
+    frames = stored_frames(name, loss, files, utterances)
+    ratio = frames.source.pairing.ratio
+    head = _regression(loss, frames.read, utterances.train, frames.dim, ratio)
+    return _opened(loss, frames.source, utterances, frames.targets, head)
+
+
+@dataclass(frozen=True)
+class StoredEmbeddingFrames:
+    """Stored embeddings, or codes that are decoded to them."""
+
+    source: StoredCodes | StoredEmbeddings
+    targets: TeacherTargets
+    """(M, ratio D)."""
+    dim: int
+    """D."""
+    read: Callable[[str], np.ndarray]
+    """(frames, D) of an utterance."""
+
+
+def stored_frames(
+    name: str, loss: EmbeddingsConfig, files: TeacherFiles, utterances: Utterances
+) -> StoredEmbeddingFrames:
+    """Open the stored embeddings or codes of a loss.
+
+    Args:
+        name: of the loss, under which its targets lie in batches.
+        loss: with the source `embeddings` or `codes`.
+        files: see `teacher_files`.
+        utterances: of the training.
+
+    Raises:
+        UserError: targets are missing, damaged, or of another teacher, layer or quantizer.
+    """
+    if loss.source == "embeddings":
+        store = EmbeddingStore(loss.targets or files.embeddings)
+        store.require(ids=utterances.train, teacher=files.teacher, layer=loss.teacher_layer)
+        source = StoredEmbeddings(store, delay=loss.target_delay)
+        return StoredEmbeddingFrames(source, StoredTargets(name), store.info.dim, store.finite)
+    quantizer = _quantizer_of(loss, files)
+    codes = _code_store(loss, files, quantizer, utterances)
+    stored = StoredCodes(codes, delay=loss.target_delay)
+
+    def decoded(utterance: str) -> np.ndarray:
+        return quantizer.decode(torch.from_numpy(codes[utterance].copy())).numpy()
+
+    targets = DecodedCodes(name, quantizer, stored.pairing.ratio)
+    return StoredEmbeddingFrames(stored, targets, quantizer.dim, decoded)
 
 
 def _open_online(
@@ -219,12 +240,33 @@ def _code_store(
 def _opened(
     loss: LossConfig,
     source: StoredCodes | StoredEmbeddings,
-    store: CodeStore | EmbeddingStore,
     utterances: Utterances,
     targets: TeacherTargets,
     head: Callable[[int], nn.Module],
 ) -> OpenedLoss:
-    """Of stored targets, after a look at their lengths."""
+    return open_stored(
+        source,
+        utterances,
+        lambda dim, validates: _layer_loss(loss, dim, head, targets, validates=validates),
+    )
+
+
+def open_stored(
+    source: StoredCodes | StoredEmbeddings,
+    utterances: Utterances,
+    build: Callable[[int, bool], nn.Module],
+) -> OpenedLoss:
+    """A loss of stored targets, after a look at their lengths.
+
+    Args:
+        source: of the targets.
+        utterances: of the training and of the validation.
+        build: from the width of the student's layers, and whether it validates, to the loss.
+
+    Raises:
+        UserError: lengths of teacher and student differ.
+    """
+    store: Any = source.store
     validates = all(utterance in store for utterance in utterances.dev)
     student_lens = {**utterances.train, **(utterances.dev if validates else {})}
     differences = check_lengths(
@@ -244,7 +286,7 @@ def _opened(
         source=source,
         validates=validates,
         description={**asdict(store.info), "bytes_per_hour": store.bytes_per_hour},
-        build=lambda dim: _layer_loss(loss, dim, head, targets, validates=validates),
+        build=lambda dim: build(dim, validates),
     )
 
 

@@ -11,8 +11,9 @@ from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import read_report
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig, load_config
-from mvqkd.recipe.config.schema import ExperimentConfig, LayersConfig
+from mvqkd.recipe.config.schema import ExperimentConfig
 from mvqkd.recipe.teacher_files import (
+    AnyLoss,
     LossConfig,
     TeacherFiles,
     own_experiment,
@@ -41,7 +42,7 @@ class ExperimentInputs:
         return self.loaded.config
 
     @property
-    def losses(self) -> dict[str, LossConfig | LayersConfig]:
+    def losses(self) -> dict[str, AnyLoss]:
         """The distillation losses that are on, by name."""
         return self.config.distillation.losses
 
@@ -82,7 +83,7 @@ class ExperimentInputs:
             )
         return lang_dir
 
-    def teacher(self, loss: LossConfig | LayersConfig) -> str:
+    def teacher(self, loss: AnyLoss) -> str:
         """URI of the teacher of a distillation loss, see `resolve_teacher`.
 
         Raises:

@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from mvqkd.distillation import AuxiliaryLayers, EncoderTeacher
+from mvqkd.distillation.encoder_teacher import LayerTeacher
 from mvqkd.errors import UserError
-from mvqkd.models import ConformerEncoder
 from mvqkd.models.auxiliary_branch import AuxiliaryBranch, ProjectionBranch
 from mvqkd.models.conformer_layer import ConformerLayer
 from mvqkd.recipe.config.layers_schema import LayersConfig
 from mvqkd.recipe.distillation import OpenedLoss
-from mvqkd.teachers import load_teacher
-from mvqkd.teachers.own import ConformerTeacher
+from mvqkd.recipe.full_context_teacher import load_full_context
 
 Pairs = list[tuple[int, int]]
 """(layer of the teacher, layer of the student), 1-based."""
@@ -39,19 +38,7 @@ def open_layers(
         UserError: a teacher that is not our own, or sees chunks only, or lacks a layer.
     """
     section = f"distillation.{name}"
-    loaded = load_teacher(teacher, loss.teacher_layer or None, device=device)
-    if not isinstance(loaded, ConformerTeacher):
-        raise UserError(
-            f"{section}.teacher is {teacher}: no experiment of ours",
-            remedy=f"--{section}.teacher mvqkd:EXPERIMENT",
-        )
-    if loaded.chunk_size is not None:
-        raise UserError(
-            f"the teacher {teacher} attends to chunks of {loaded.chunk_size} frames; auxiliary "
-            "layers imitate one with full context",
-            remedy="take an experiment without model.chunk_size; one that was trained with chunks "
-            "and with the whole utterance (-1) too is mvqkd:EXPERIMENT?chunk_size=-1",
-        )
+    loaded = load_full_context(section, teacher, loss.teacher_layer or None, device=device)
     encoder = loaded.encoder
     pairs = quarters(encoder.num_layers, num_layers)
     if loss.layer:
@@ -72,17 +59,8 @@ def open_layers(
 
     def build(dim: int) -> nn.Module:
         layers = dict.fromkeys(theirs for theirs, _ in pairs)
-        return AuxiliaryLayers(
-            pairs,
-            [_branch(loss, dim, encoder, heads) for _ in pairs],
-            EncoderTeacher(encoder, layers, relations=loss.relation_weight > 0),
-            weight=loss.weight,
-            final_weight_fraction=loss.final_weight_fraction,
-            feature_weight=loss.feature_weight,
-            relation_weight=loss.relation_weight,
-            future_weight=loss.future_weight,
-            shift=loss.future_shift,
-        )
+        frozen = EncoderTeacher(encoder, layers, relations=loss.relation_weight > 0)
+        return build_layers(loss, pairs, frozen, dim=dim, teacher_dim=encoder.dim, heads=heads)
 
     return OpenedLoss(
         source=None,
@@ -90,6 +68,41 @@ def open_layers(
         description={"teacher": teacher, "pairs": pairs, "bytes_per_hour": 0.0},
         build=build,
         clean_features=True,
+    )
+
+
+def build_layers(
+    loss: LayersConfig,
+    pairs: Pairs,
+    teacher: LayerTeacher,
+    *,
+    dim: int,
+    teacher_dim: int,
+    heads: int,
+    validates: bool = True,
+) -> AuxiliaryLayers:
+    """The loss, with branches of random weights.
+
+    Args:
+        loss: section of the configuration.
+        pairs: of layers.
+        teacher: with these layers.
+        dim: width of the student's layers.
+        teacher_dim: width of what `teacher` gives.
+        heads: of its attention.
+        validates: whether validation batches have the teacher's side too.
+    """
+    return AuxiliaryLayers(
+        pairs,
+        [_branch(loss, dim, teacher_dim, heads) for _ in pairs],
+        teacher,
+        weight=loss.weight,
+        final_weight_fraction=loss.final_weight_fraction,
+        feature_weight=loss.feature_weight,
+        relation_weight=loss.relation_weight,
+        future_weight=loss.future_weight,
+        shift=loss.future_shift,
+        validates=validates,
     )
 
 
@@ -105,16 +118,16 @@ def quarters(teacher_layers: int, student_layers: int) -> Pairs:
 
 
 def _branch(
-    loss: LayersConfig, dim: int, encoder: ConformerEncoder, heads: int
+    loss: LayersConfig, dim: int, teacher_dim: int, heads: int
 ) -> AuxiliaryBranch | ProjectionBranch:
     if loss.branch == "projection":
-        return ProjectionBranch(dim, encoder.dim)
+        return ProjectionBranch(dim, teacher_dim)
     predicts = loss.future_weight > 0
     return AuxiliaryBranch(
         input_dim=dim,
-        dim=encoder.dim,
+        dim=teacher_dim,
         num_heads=loss.num_heads or heads,
-        feedforward_dim=loss.feedforward_dim or 4 * encoder.dim,
+        feedforward_dim=loss.feedforward_dim or 4 * teacher_dim,
         dropout=loss.dropout,
         gap=loss.future_shift if predicts else 0,
         predicts=predicts,

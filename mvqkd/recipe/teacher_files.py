@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvqkd.errors import UserError
-from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, LayersConfig
+from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, LayersConfig, OutputsConfig
 from mvqkd.recipe.remedies import run_command
 from mvqkd.storage.files import file_digest
 from mvqkd.storage.tensors import verify_tensors
 
 LossConfig = CodesConfig | EmbeddingsConfig
+AnyLoss = LossConfig | LayersConfig | OutputsConfig
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def uses(loss: LossConfig) -> str:
     return "codes" if isinstance(loss, CodesConfig) else loss.source
 
 
-def own_experiment(loss: LossConfig | LayersConfig) -> str:
+def own_experiment(loss: AnyLoss) -> str:
     """The experiment of the same recipe that is the teacher; empty when it is another network."""
     scheme, _, rest = loss.teacher.partition(":")
     name = rest.partition("?")[0]

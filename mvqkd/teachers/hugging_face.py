@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.teachers.attention import AttentionRecorder
 from mvqkd.teachers.interface import CTCTranscriber
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
@@ -130,6 +131,8 @@ class HuggingFaceBackbone(nn.Module):
         self.projection = model.feature_projection
         self.encoder = model.encoder
         self.encoder.layers = self.encoder.layers[: max(1, *self.wanted)]
+        self.transformer_layers = list(self.encoder.layers)
+        self.recorder: AttentionRecorder | None = None
         self._found: dict[int, Tensor] = {}
         self.encoder.layers[0].register_forward_pre_hook(self._keep_input)
         for index, layer in enumerate(self.encoder.layers, start=1):
@@ -139,7 +142,7 @@ class HuggingFaceBackbone(nn.Module):
     def convolve(self, waveforms: Tensor) -> Tensor:
         return self.extractor(waveforms).transpose(1, 2)
 
-    def transform(self, frames: Tensor, lens: Tensor) -> dict[int, Tensor]:
+    def transform(self, frames: Tensor, lens: Tensor) -> dict[Any, Tensor]:
         x = self.projection(frames)
         # wav2vec 2.0's projection returns the normalized frames too.
         x = x[0] if isinstance(x, tuple) else x
@@ -147,7 +150,8 @@ class HuggingFaceBackbone(nn.Module):
         found, self._found = self._found, {}
         if self.num_layers in self.wanted:
             found[self.num_layers] = output.last_hidden_state
-        return {layer: found[layer] for layer in self.wanted}
+        attention = self.recorder.take() if self.recorder else {}
+        return {layer: found[layer] for layer in self.wanted} | attention
 
     def _keep_input(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         self._found[0] = arguments[0]

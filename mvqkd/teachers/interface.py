@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 class Embeddings:
     """A teacher's output for a batch of waveforms."""
 
-    layers: dict[int, Tensor]
-    """Layer -> (N, T, D) float. Rows are padded; what is in the padding has no meaning."""
+    layers: dict[Any, Tensor]
+    """Layer -> (N, T, D) float. Rows are padded; what is in the padding has no meaning. Of a
+    teacher whose attention is recorded also (layer, part), see `record_attention`."""
     lens: Tensor
     """(N,) int64 valid frames."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,8 @@ def normalize(waveforms: Tensor, lens: Tensor, eps: float) -> Tensor:
 
 
 def by_length(
-    function: Callable[[Tensor], dict[int, Tensor]], x: Tensor, lens: Tensor
-) -> dict[int, Tensor]:
+    function: Callable[[Tensor], dict[Any, Tensor]], x: Tensor, lens: Tensor
+) -> dict[Any, Tensor]:
     """Apply a function that padding would disturb to the rows of each length together, unpadded.
 
     Args:
@@ -39,7 +40,7 @@ def by_length(
     Returns:
         The named tensors of all rows, (N, T, D), padded with zeros.
     """
-    results: list[tuple[Tensor, dict[int, Tensor]]] = []
+    results: list[tuple[Tensor, dict[Any, Tensor]]] = []
     for length in torch.unique(lens).tolist():
         rows = torch.nonzero(lens == length).squeeze(1)
         results.append((rows, function(x[rows, :length])))

@@ -14,7 +14,7 @@ from mvqkd.checkpoints.load import load_model
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
 from mvqkd.geometry import ENCODER_GRID, ENCODER_RATE, num_features
-from mvqkd.models import ConformerEncoder
+from mvqkd.models import ConformerEncoder, TransducerHead
 from mvqkd.models.taps import Taps
 from mvqkd.storage.files import file_digest
 from mvqkd.storage.tensors import verify_tensors
@@ -30,6 +30,7 @@ class ConformerTeacher(nn.Module):
         layers: wanted layers; None: all.
         chunk_size: frames of 40 ms, None: full context.
         left_context: frames of 40 ms, None: all.
+        transducer: the head that was trained with it; None: there is none.
     """
 
     ctc: CTCTranscriber | None = None
@@ -41,6 +42,7 @@ class ConformerTeacher(nn.Module):
         *,
         chunk_size: int | None = None,
         left_context: int | None = None,
+        transducer: TransducerHead | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -52,6 +54,7 @@ class ConformerTeacher(nn.Module):
         self.first_frame = ENCODER_GRID.first
         self.chunk_size = chunk_size
         self.left_context = left_context
+        self.transducer = transducer
 
     def output_lens(self, lens: Tensor) -> Tensor:
         """(N,) samples -> (N,) frames."""
@@ -119,4 +122,5 @@ def load_own_teacher(
         layers,
         chunk_size=None if chunk == -1 else chunk,
         left_context=None if left == -1 else left,
+        transducer=model.transducer,
     )

@@ -14,6 +14,7 @@ from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
+from mvqkd.teachers.attention import AttentionRecorder
 from mvqkd.teachers.interface import CTCTranscriber
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
@@ -92,6 +93,8 @@ class TorchaudioBackbone(nn.Module):
         # torchaudio's Transformer calls `layer_norm_first` what its layers call the contrary.
         self.post_norm = bool(transformer.layer_norm_first)
         self.layers = transformer.layers[: max(self.wanted)]
+        self.transformer_layers = list(self.layers)
+        self.recorder: AttentionRecorder | None = None
         self.dim = self.norm.normalized_shape[0]
         blocks = list(self.extractor.conv_layers)
         self.convolutions: Sequence[tuple[int, int]] = [
@@ -104,7 +107,7 @@ class TorchaudioBackbone(nn.Module):
         frames, _ = self.extractor(waveforms, None)
         return frames
 
-    def transform(self, frames: Tensor, lens: Tensor) -> dict[int, Tensor]:
+    def transform(self, frames: Tensor, lens: Tensor) -> dict[Any, Tensor]:
         valid = valid_mask(lens, frames.shape[1])
         # Zeros are what the positional convolution sees beyond the end of an utterance alone.
         x = self.projection(frames) * valid[..., None]
@@ -125,7 +128,8 @@ class TorchaudioBackbone(nn.Module):
             found[index] = x
         if not self.post_norm and len(self.layers) == self.num_layers:
             found[self.num_layers] = self.norm(x)
-        return {layer: found[layer] for layer in self.wanted}
+        attention = self.recorder.take() if self.recorder else {}
+        return {layer: found[layer] for layer in self.wanted} | attention
 
 
 def _download_options(state_dict: str | None) -> dict[str, Any]:

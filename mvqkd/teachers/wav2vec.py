@@ -4,7 +4,7 @@ a Transformer at 50 Hz."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Backbone(Protocol):
         """(N, S) -> (N, T, C)."""
         ...
 
-    def transform(self, frames: Tensor, lens: Tensor) -> dict[int, Tensor]:
+    def transform(self, frames: Tensor, lens: Tensor) -> dict[Any, Tensor]:
         """(N, T, C), (N,) valid frames -> wanted layer -> (N, T, D)."""
         ...
 
@@ -88,6 +88,6 @@ class Wav2VecTeacher(nn.Module):
             layers = self.backbone.transform(frames, frame_lens)
         return Embeddings(layers, frame_lens)
 
-    def _transform_equal(self, frames: Tensor) -> dict[int, Tensor]:
+    def _transform_equal(self, frames: Tensor) -> dict[Any, Tensor]:
         size = torch.full((len(frames),), frames.shape[1], device=frames.device)
         return self.backbone.transform(frames, size)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE, SHIFT_SAMPLES, WINDOW_SAMPLES
+from mvqkd.teachers.attention import AttentionRecorder
 from mvqkd.teachers.interface import CTCTranscriber, Embeddings
 from mvqkd.teachers.layers import choose_layers
 from mvqkd.teachers.lengths import valid_mask
@@ -88,6 +89,8 @@ class WhisperTeacher(nn.Module):
         self.positions = encoder.embed_positions
         self.layers = encoder.layers[: max(self.wanted)]
         self.norm = encoder.layer_norm
+        self.transformer_layers = list(self.layers)
+        self.recorder: AttentionRecorder | None = None
         self.register_buffer("filters", mel_filters.float(), persistent=False)
         self.register_buffer("hann", torch.hann_window(_FFT), persistent=False)
         if not 0 <= position_directions < self.dim:
@@ -119,7 +122,9 @@ class WhisperTeacher(nn.Module):
         windows = [F.pad(mel[p.row, :, p.start :], (0, size))[:, :size] for p in pieces]
         found = self._encode(torch.stack(windows), received)
         if self.position_directions:
-            found = {layer: self._without_position(layer, x) for layer, x in found.items()}
+            found = found | {
+                layer: self._without_position(layer, found[layer]) for layer in self.wanted
+            }
         frame_lens = self.output_lens(lens)
         layers = {
             layer: x.new_zeros(len(waveforms), int(frame_lens.max()), self.dim)
@@ -165,14 +170,14 @@ class WhisperTeacher(nn.Module):
                 lens = torch.tensor([silence.shape[1]], device=x.device)
                 mel = self.log_mel(silence, lens)[..., : self.window]
                 responses = self._encode(mel, torch.tensor([self.window], device=x.device))
-            for index, response in responses.items():
-                response = response[0].float()
+            for index in self.wanted:
+                response = responses[index][0].float()
                 _, _, axes = torch.linalg.svd(response - response.mean(dim=0), full_matrices=False)
                 self._positional[index] = axes[: self.position_directions]
         axes = self._positional[layer].to(x)
         return x - x @ axes.T @ axes
 
-    def _encode(self, mel: Tensor, received: Tensor) -> dict[int, Tensor]:
+    def _encode(self, mel: Tensor, received: Tensor) -> dict[Any, Tensor]:
         """(W, mel bins, T), (W,) mel frames received -> wanted layer -> (W, T/2, D)."""
         valid = valid_mask(received, mel.shape[2])
         # Beyond the frames received the convolutions get zeros, as at the edge of a tensor.
@@ -189,4 +194,5 @@ class WhisperTeacher(nn.Module):
             found[index] = x
         if len(self.layers) == self.num_layers:
             found[self.num_layers] = self.norm(x)
-        return {layer: found[layer] for layer in self.wanted}
+        attention = self.recorder.take() if self.recorder else {}
+        return {layer: found[layer] for layer in self.wanted} | attention

@@ -14,6 +14,9 @@ from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContex
 from mvqkd.models import FULL_CONTEXT, AsrModel, StreamingConfig, Taps
 from mvqkd.training.heads.protocol import HeadLoss
 
+_FULL_CONTEXT = "_full_context"
+"""Ends the names of the losses of a second pass."""
+
 
 @dataclass
 class Losses:
@@ -58,6 +61,8 @@ class Objective(nn.Module):
             given: full context always.
         left_context: frames of 40 ms before its chunk that a frame attends to; -1: all.
         distillation_steps: initial steps in which distillation alone trains the encoder.
+        full_context_weight: of the losses of heads on a second pass with full context, beside a
+            pass with chunks; 0: there is none.
 
     Raises:
         ValueError: losses of a head that the model has not, or a head without losses.
@@ -72,6 +77,7 @@ class Objective(nn.Module):
         chunk_sizes: Sequence[int] = (),
         left_context: int = -1,
         distillation_steps: int = 0,
+        full_context_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if set(head_losses) != set(model.heads):
@@ -85,12 +91,18 @@ class Objective(nn.Module):
         self.chunk_sizes = list(chunk_sizes) or [-1]
         self.left_context = left_context
         self.distillation_steps = distillation_steps
+        self.full_context_weight = full_context_weight
 
     @property
     def components(self) -> list[str]:
         """Names of the losses in `Losses.components`."""
         names = [name for _, loss in self._heads() for name in loss.components]
-        return [*names, *self.distillation]
+        if self.full_context_weight:
+            losses = [name for name in names if not name.startswith("num_")]
+            names += [f"{name}{_FULL_CONTEXT}" for name in losses]
+        for name, loss in self.distillation.items():
+            names += [name, *(f"{name}.{part}" for part in getattr(loss, "parts", ()))]
+        return names
 
     @property
     def validation_chunk_size(self) -> int:
@@ -107,10 +119,15 @@ class Objective(nn.Module):
     def _heads(self) -> list[tuple[str, HeadLoss]]:
         return [(name, cast(HeadLoss, loss)) for name, loss in self.head_losses.items()]
 
-    def _distillation(self) -> list[tuple[str, DistillationLoss]]:
-        """Those of the present mode: training or validation."""
+    def _distillation(self, has_text: bool) -> list[tuple[str, DistillationLoss]]:
+        """Those of the present mode, training or validation, and of such a batch."""
         losses = [(name, cast(DistillationLoss, loss)) for name, loss in self.distillation.items()]
-        return [(name, loss) for name, loss in losses if self.training or loss.validates]
+        return [
+            (name, loss)
+            for name, loss in losses
+            if (self.training or loss.validates)
+            and (has_text or not getattr(loss, "needs_hypotheses", False))
+        ]
 
     def forward(
         self,
@@ -138,9 +155,9 @@ class Objective(nn.Module):
             nothing = self._nothing()
             no_frames = torch.zeros((), dtype=torch.int64, device=nothing.device)
             return Losses(nothing, nothing, {}, no_frames, no_frames)
-        distillation = self._distillation()
-        names = {name for _, loss in distillation for name in loss.taps}
         has_text = batch.hypotheses is not None
+        distillation = self._distillation(has_text)
+        names = {name for _, loss in distillation for name in loss.taps}
 
         def encode(features: Tensor, streaming: StreamingConfig) -> EncoderPass:
             taps = Taps(names)
@@ -168,18 +185,27 @@ class Objective(nn.Module):
         components: dict[str, Tensor] = {}
         recognition = distilled = context.features.new_zeros((), dtype=torch.float32)
         if batch.hypotheses is not None:
-            for name, head_loss in self._heads():
-                for component, (weight, losses) in head_loss(
-                    self.model.heads[name], context
-                ).items():
-                    loss = (losses.float() * batch.hypotheses.weights).sum()
-                    recognition = recognition + weight * loss
-                    components[component] = loss.detach()
+            passes = [("", 1.0, context)]
+            if self.full_context_weight and context.streaming != FULL_CONTEXT:
+                second = context.with_streaming(FULL_CONTEXT)
+                passes.append((_FULL_CONTEXT, self.full_context_weight, second))
+            for suffix, share, of_pass in passes:
+                for name, head_loss in self._heads():
+                    found = head_loss(self.model.heads[name], of_pass)
+                    for component, (weight, losses) in found.items():
+                        if suffix and component.startswith("num_"):
+                            continue
+                        loss = (losses.float() * batch.hypotheses.weights).sum()
+                        recognition = recognition + share * weight * loss
+                        components[f"{component}{suffix}"] = loss.detach()
         for name, distillation_loss in distillation:
+            context.parts = {}
             loss = distillation_loss(context).float().sum()
             fallen = 1.0 - progress * (1.0 - distillation_loss.final_weight_fraction)
             distilled = distilled + distillation_loss.weight * fallen * loss
             components[name] = loss.detach()
+            for part, losses in context.parts.items():
+                components[f"{name}.{part}"] = losses.detach().float().sum()
         if not has_text:
             distilled = distilled + self._nothing()
         return Losses(

@@ -78,8 +78,9 @@ class Calls:
 
     def __call__(self, context):
         self.context.append(context)
-        self.taps.append(self.teacher(context))
-        return self.taps[-1]
+        found = self.teacher(context)
+        self.taps.append(found.taps)
+        return found
 
 
 def test_is_the_sum_of_three_losses_of_every_pair() -> None:
@@ -171,7 +172,14 @@ def test_every_parameter_has_a_gradient_whichever_losses_are_on(alone, labelled)
     options = {name: float(not alone or name.startswith(alone)) for name in names}
     objective = student(auxiliary(**options))
     losses = objective(make_batch("a", "b", labelled=labelled), chunk_size=2)
-    assert list(losses.components)[-1] == "layers"
+    on = [name.removesuffix("_weight") for name, weight in options.items() if weight]
+    assert [x for x in losses.components if "layers" in x] == [
+        "layers",
+        *(f"layers.{part}" for part in on),
+    ]
+    assert set(losses.components) <= set(objective.components)
+    if len(on) == 1:  # alone, with a weight of 1
+        assert_close(losses.components[f"layers.{alone}"], losses.components["layers"])
     losses.total().backward()
     for name, parameter in objective.named_parameters():
         assert parameter.grad is not None, name

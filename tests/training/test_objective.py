@@ -114,7 +114,8 @@ def test_every_loss_receives_the_context_of_the_step():
     )
     assert torch.equal(context.encoder_out, expected) and torch.equal(context.lens, lens)
     # The band that the transducer's pruned loss kept, for losses that want to score it otherwise.
-    band, predictor_out, tokens = context.transducer
+    band, predictor_out, tokens, joiner = context.transducer
+    assert joiner is objective.model.transducer.joiner
     assert len(band.frames) == int(lens.sum())
     assert predictor_out.shape[:2] == (2, batch.hypotheses.tokens.shape[1] + 1)
     assert torch.equal(tokens, batch.hypotheses.tokens.clamp(min=0))

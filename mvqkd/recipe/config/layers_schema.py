@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from mvqkd.recipe.config.quantizer_schema import QuantizerConfig
 from mvqkd.recipe.config.ranges import Range
 
 
@@ -22,13 +23,22 @@ class LayersConfig:
     final_weight_fraction: Annotated[float, Range(0, 1)] = 1.0
     """The weight falls linearly to this fraction of it at the last step."""
     teacher: str = ""
-    """The teacher, an experiment with full context: `mvqkd:EXPERIMENT` (of the same recipe, or the
-    folder of any). It runs beside the student, on features without noise and masks."""
+    """The teacher, which runs beside the student, on audio without noise and masks. An experiment
+    with full context: `mvqkd:EXPERIMENT` (of the same recipe, or the folder of any); or another
+    network: `hf:ID_OR_FOLDER`, `torchaudio:NAME`."""
+    source: Literal["teacher", "embeddings", "codes"] = "teacher"
+    """`teacher`: it runs beside the student. `embeddings`, `codes`: stored ones of one layer of any
+    teacher take its place, for the losses of features and of the future; codes are decoded."""
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    """Quantizer of the codes, with the source `codes`."""
+    targets: str = ""
+    """Folder of existing codes or embeddings; empty: those made by the recipe's stages."""
     teacher_layer: Annotated[list[int], Range(1)] = field(default_factory=list)
-    """Layers of the teacher, 1-based; empty: those at the quarters of its depth."""
+    """Layers of the teacher, 1-based; empty: those at the quarters of its depth. One, where its
+    embeddings or codes are stored."""
     layer: Annotated[list[int], Range(1)] = field(default_factory=list)
-    """Layers of the student's encoder, each paired with the one of teacher_layer at its place;
-    empty: those at the quarters of its depth."""
+    """Layers of the student's encoder, each paired with the one of teacher_layer at its place, or
+    all with the one that is stored; empty: those at the quarters of its depth."""
     feature_weight: Annotated[float, Range(0)] = 0.01
     """Weight of the distance between frames, l1 and cosine similarity; 0: off."""
     relation_weight: Annotated[float, Range(0)] = 0.0005
@@ -43,7 +53,8 @@ class LayersConfig:
     """`transformer`: projection, a non-streaming Transformer layer, and an LSTM for the future;
     `projection` alone: distillation straight to the student's layers, by feature_weight only."""
     num_heads: Annotated[int, Range(0)] = 0
-    """Attention heads of a branch, which divide the teacher's width; 0: as many as the teacher."""
+    """Attention heads of a branch, which divide the teacher's width; 0: as many as the teacher, or
+    8 where no relations are imitated of a network that is not ours."""
     feedforward_dim: Annotated[int, Range(0, 65536)] = 0
     """Inner width of a branch's feed-forward module; 0: four times the teacher's width."""
     dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.1

@@ -3,12 +3,14 @@ anything is done with them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from mvqkd.checkpoints.epochs import needed_epochs
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig
+from mvqkd.recipe.config.output_rules import output_problems
 from mvqkd.recipe.config.schema import (
     CodesConfig,
     EmbeddingsConfig,
@@ -43,6 +45,7 @@ def _problems(experiment: ExperimentConfig) -> Iterator[_Problem]:
         yield from _of_distillation(name, section, experiment.model.num_layers)
     if experiment.distillation.layers.weight:
         yield from _of_layers(experiment.distillation.layers, experiment.model.num_layers)
+    yield from itertools.starmap(_Problem, output_problems(experiment))
     yield from _of_averages(experiment)
 
 
@@ -137,11 +140,11 @@ def _of_data(experiment: ExperimentConfig) -> Iterator[_Problem]:
             f"data.musan_snr is {data.musan_snr}: the lower end of a range comes first",
             f"--data.musan_snr '{data.musan_snr[::-1]}'",
         )
-    if data.unlabelled_ratio and not experiment.distillation.losses:
+    if data.unlabelled_ratio and not set(experiment.distillation.losses) - {"outputs"}:
         yield _Problem(
             ("data.unlabelled_ratio",),
-            f"data.unlabelled_ratio is {data.unlabelled_ratio:g}, but only distillation is "
-            "trained without transcripts",
+            f"data.unlabelled_ratio is {data.unlabelled_ratio:g}, but only distillation of layers, "
+            "codes and embeddings is trained without transcripts",
             "--data.unlabelled_ratio 0, or a weight of a section of distillation",
         )
 
@@ -184,19 +187,32 @@ def _of_distillation(
 
 def _of_layers(section: LayersConfig, num_layers: int) -> Iterator[_Problem]:
     prefix = "distillation.layers"
-    if not section.teacher.startswith("mvqkd:"):
+    stored = section.source != "teacher"
+    if not section.teacher:
         yield _Problem(
             (f"{prefix}.weight", f"{prefix}.teacher"),
-            f"{prefix} is on, but its teacher is {section.teacher!r}: auxiliary layers imitate an "
-            "experiment of ours",
+            f"{prefix} is on, but has no teacher",
             f"--{prefix}.teacher mvqkd:EXPERIMENT",
         )
-    if len(section.layer) != len(section.teacher_layer):
+    if not stored and len(section.layer) != len(section.teacher_layer):
         yield _Problem(
             (f"{prefix}.layer", f"{prefix}.teacher_layer"),
             f"{prefix}.layer is {section.layer}, {prefix}.teacher_layer {section.teacher_layer}: "
             "these are no pairs",
             "as many of one as of the other, or none of both",
+        )
+    if stored and len(section.teacher_layer) != 1:
+        yield _Problem(
+            (f"{prefix}.source", f"{prefix}.teacher_layer"),
+            f"{prefix}.source is {section.source}, {prefix}.teacher_layer {section.teacher_layer}: "
+            "one layer is stored",
+            f"--{prefix}.teacher_layer with one layer",
+        )
+    if stored and section.relation_weight:
+        yield _Problem(
+            (f"{prefix}.source", f"{prefix}.relation_weight"),
+            f"{prefix}.source is {section.source}, which has no relations of attention",
+            f"--{prefix}.relation_weight 0",
         )
     wanted = section.layer
     if wanted and (max(wanted) > num_layers or len(set(wanted)) < len(wanted)):

@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 
 from mvqkd.recipe.config.export_schema import ExportConfig
 from mvqkd.recipe.config.layers_schema import LayersConfig
+from mvqkd.recipe.config.outputs_schema import DualModeConfig, OutputsConfig
+from mvqkd.recipe.config.quantizer_schema import QuantizerConfig
 from mvqkd.recipe.config.ranges import Range
 
 Count = Annotated[int, Range(0)]
@@ -160,30 +162,6 @@ class LossConfig:
 
 
 @dataclass
-class QuantizerConfig:
-    """The quantizer whose codes are the targets, and how they are chosen."""
-
-    num_codebooks: Annotated[int, Range(1, 32)] = 8
-    """Number of codebooks, each with one 8-bit index for every teacher frame."""
-    rate_distortion_weight: NotNegative = 0.0
-    """Weight of a rate in the choice of codes: the squared error plus this x the embeddings' energy
-    x the codes' negative log-probability (nats), as a small network predicts it from the
-    utterance's features. Larger: codes that are easier to predict, and a worse reconstruction; the
-    quantizer's report has what 0.001 to 0.03 do. 0: the nearest codes."""
-    sample_utterances: Count = 1000
-    """Number of utterances that the quantizer is trained on; 0: all."""
-    num_steps: Count = 0
-    """Training steps of the quantizer; 0: its default."""
-    weighting: Literal["none", "deviation"] = "none"
-    """Weights of the embeddings' dimensions in the squared error that codes are chosen by.
-    `deviation`: inverse to their variance, for teachers with a few dimensions of huge variance."""
-    file: str = ""
-    """File of an existing quantizer to use instead of training one: of this package, or a state
-    dict of `multi_quantization` as saved by icefall's recipe. With codes as `targets`: the
-    quantizer that made them (checked), needed by losses that use more than the codes."""
-
-
-@dataclass
 class LayerLossConfig:
     """Options that all distillation losses at a layer of the student share."""
 
@@ -247,19 +225,41 @@ class DistillationConfig:
     """Regression of the embeddings."""
     layers: LayersConfig = field(default_factory=LayersConfig)
     """Auxiliary non-streaming layers."""
+    outputs: OutputsConfig = field(default_factory=OutputsConfig)
+    """Token probabilities of a transducer with full context."""
+    dual_mode: DualModeConfig = field(default_factory=DualModeConfig)
+    """The student's own pass with full context."""
 
     @property
     def frame_losses(self) -> dict[str, CodesConfig | EmbeddingsConfig]:
         """The sections that are on and have targets that stages make, by name."""
         sections: dict[str, CodesConfig | EmbeddingsConfig]
         sections = {"codes": self.codes, "embeddings": self.embeddings}
+        if self.layers.source != "teacher":
+            sections["layers"] = self.stored_layer
         return {name: section for name, section in sections.items() if section.weight > 0}
 
     @property
-    def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig]:
-        """All sections that are on, by name."""
-        layers = {"layers": self.layers} if self.layers.weight > 0 else {}
-        return {**self.frame_losses, **layers}
+    def stored_layer(self) -> EmbeddingsConfig:
+        """The frames that the auxiliary layers imitate, where they are stored."""
+        layers = self.layers
+        return EmbeddingsConfig(
+            weight=layers.weight,
+            teacher=layers.teacher,
+            teacher_layer=layers.teacher_layer[0] if layers.teacher_layer else 0,
+            layer=layers.layer,
+            source="codes" if layers.source == "codes" else "embeddings",
+            quantizer=layers.quantizer,
+            targets=layers.targets,
+        )
+
+    @property
+    def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig | OutputsConfig]:
+        """All sections that are on and have a teacher, by name."""
+        live: dict[str, LayersConfig | OutputsConfig]
+        live = {"layers": self.layers, "outputs": self.outputs}
+        on = {name: section for name, section in live.items() if section.weight > 0}
+        return {**self.frame_losses, **on}
 
 
 @dataclass

@@ -68,7 +68,7 @@ class TransducerHeadLoss(nn.Module):
             band, encoder_out, predictor_out, head.joiner, *text, delay_penalty=penalty
         )
         tokens = blank_padding(hypotheses.tokens, hypotheses.lens)
-        context.transducer = TransducerBand(band, predictor_out, tokens)
+        context.transducer = TransducerBand(band, predictor_out, tokens, head.joiner)
         simple_scale, pruned_scale = loss_scales(
             self.warmup_steps if step is None else step,
             warmup_steps=self.warmup_steps,

@@ -51,6 +51,11 @@ def layers(**fields: Any) -> ExperimentConfig:
     return distilled(layers=LayersConfig(**{"weight": 1.0, "teacher": "mvqkd:big", **fields}))
 
 
+def stored_layer(**fields: Any) -> ExperimentConfig:
+    stored = {"source": "codes", "teacher_layer": [3], "layer": [6], "relation_weight": 0.0}
+    return layers(**{**stored, **fields})
+
+
 def distilled(**sections: Any) -> ExperimentConfig:
     return ExperimentConfig(distillation=DistillationConfig(**sections))
 
@@ -104,8 +109,10 @@ def half_rate(layers, **values):
             "source embeddings has no codes",
             "rate_distortion_weight 0",
         ),
-        (layers(teacher=""), "layers is on, but its teacher is ''", "teacher mvqkd:EXPERIMENT"),
-        (layers(teacher="hf:x"), "teacher is 'hf:x'.*experiment of ours", "mvqkd:EXPERIMENT"),
+        (layers(teacher=""), "layers is on, but has no teacher", "teacher mvqkd:EXPERIMENT"),
+        (stored_layer(teacher_layer=[3, 6]), "one layer is stored", "teacher_layer"),
+        (stored_layer(relation_weight=0.1), "no relations of attention", "relation_weight 0"),
+        (stored_layer(layer=[13]), "has 12 layers", "layer 1 to 12"),
         (layers(layer=[3, 6]), r"layer is \[3, 6\], .*teacher_layer \[\]", "none of both"),
         (layers(layer=[6, 13], teacher_layer=[6, 12]), "has 12 layers", "of 1 to 12"),
         (layers(layer=[6, 6], teacher_layer=[6, 12]), "has 12 layers", "different ones"),
@@ -154,6 +161,8 @@ def test_values_that_do_not_go_together_are_refused(experiment, problem, remedy)
         layers(),
         layers(layer=[12, 6], teacher_layer=[99, 99], future_weight=0),
         layers(branch="projection", relation_weight=0, future_weight=0),
+        layers(teacher="hf:x"),
+        stored_layer(layer=[3, 6]),
         # Sections that are off may hold anything.
         layers(weight=0, teacher="", layer=[99]),
         distilled(
