@@ -117,7 +117,7 @@ class WhisperTeacher(nn.Module):
         )
         size = int(received.max())
         windows = [F.pad(mel[p.row, :, p.start :], (0, size))[:, :size] for p in pieces]
-        found = self._encode(torch.stack(windows), received)
+        found = self.encode(torch.stack(windows), received)
         if self.position_directions:
             found = {layer: self._without_position(layer, x) for layer, x in found.items()}
         frame_lens = self.output_lens(lens)
@@ -164,7 +164,7 @@ class WhisperTeacher(nn.Module):
                 silence = torch.zeros(1, self.window * _HOP, device=x.device)
                 lens = torch.tensor([silence.shape[1]], device=x.device)
                 mel = self.log_mel(silence, lens)[..., : self.window]
-                responses = self._encode(mel, torch.tensor([self.window], device=x.device))
+                responses = self.encode(mel, torch.tensor([self.window], device=x.device))
             for index, response in responses.items():
                 response = response[0].float()
                 _, _, axes = torch.linalg.svd(response - response.mean(dim=0), full_matrices=False)
@@ -172,7 +172,7 @@ class WhisperTeacher(nn.Module):
         axes = self._positional[layer].to(x)
         return x - x @ axes.T @ axes
 
-    def _encode(self, mel: Tensor, received: Tensor) -> dict[int, Tensor]:
+    def encode(self, mel: Tensor, received: Tensor) -> dict[int, Tensor]:
         """(W, mel bins, T), (W,) mel frames received -> wanted layer -> (W, T/2, D)."""
         valid = valid_mask(received, mel.shape[2])
         # Beyond the frames received the convolutions get zeros, as at the edge of a tensor.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from mvqkd.recipe.config.hypotheses_schema import HypothesesConfig
 from mvqkd.recipe.config.layers_schema import LayersConfig
 from mvqkd.recipe.config.ranges import Range
 
@@ -24,7 +25,9 @@ NotNegative = Annotated[float, Range(0)]
 AboveZero = Annotated[float, Range(0, open_low=True)]
 Share = Annotated[float, Range(0, 1)]
 
-Method = Literal["greedy_search", "modified_beam_search", "ctc_greedy_search"]
+Method = Literal[
+    "greedy_search", "modified_beam_search", "ctc_greedy_search", "ctc_prefix_beam_search"
+]
 
 
 @dataclass
@@ -246,6 +249,8 @@ class DistillationConfig:
     """Regression of the embeddings."""
     layers: LayersConfig = field(default_factory=LayersConfig)
     """Auxiliary non-streaming layers."""
+    hypotheses: HypothesesConfig = field(default_factory=HypothesesConfig)
+    """Texts of a teacher that writes (sequence-level distillation)."""
 
     @property
     def frame_losses(self) -> dict[str, CodesConfig | EmbeddingsConfig]:
@@ -256,9 +261,17 @@ class DistillationConfig:
 
     @property
     def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig]:
-        """All sections that are on, by name."""
+        """The sections that are on and add losses to those of recognition, by name."""
         layers = {"layers": self.layers} if self.layers.weight > 0 else {}
         return {**self.frame_losses, **layers}
+
+    @property
+    def sections(
+        self,
+    ) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig | HypothesesConfig]:
+        """All sections that are on, by name: those with teachers."""
+        hypotheses = {"hypotheses": self.hypotheses} if self.hypotheses.weight > 0 else {}
+        return {**self.losses, **hypotheses}
 
 
 @dataclass
@@ -336,9 +349,10 @@ class DecodingConfig:
     """Use the running average of the weights over those epochs instead of the mean of the weights
     at their ends."""
     methods: list[Method] = field(default_factory=lambda: ["greedy_search", "modified_beam_search"])
-    """Search methods: any of `greedy_search`, `modified_beam_search`, `ctc_greedy_search`."""
+    """Search methods: any of `greedy_search`, `modified_beam_search`, `ctc_greedy_search`,
+    `ctc_prefix_beam_search`."""
     beam_size: Positive = 4
-    """Hypotheses kept by modified beam search."""
+    """Hypotheses kept by beam searches."""
     max_symbols_per_frame: Positive = 1
     """Maximum tokens per frame of greedy search; 1: as in sherpa-onnx."""
     blank_penalty: float = 0.0
