@@ -232,7 +232,7 @@ def write_distillation(exp_dir: Path, descriptions: dict[str, dict[str, Any]]) -
     for name, description in descriptions.items():
         for key, what in (
             ("quantizer_id", "codes of quantizer"),
-            ("texts", "hypotheses with hash"),
+            ("texts", "hypotheses"),
         ):
             was, now = before.get(name, description).get(key), description.get(key)
             if was != now:

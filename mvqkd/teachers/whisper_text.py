@@ -136,7 +136,7 @@ class WhisperTranscriber:
         )
         prompt = torch.tensor([self._prompt] * len(encoded), device=encoded.device)
         # Not Whisper's own `generate`, which wants spectrograms of whole windows.
-        return transformers.GenerationMixin.generate(
+        found: Any = transformers.GenerationMixin.generate(
             self._model,
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             decoder_input_ids=prompt,
@@ -144,6 +144,7 @@ class WhisperTranscriber:
             decoder_attention_mask=torch.ones_like(prompt),
             generation_config=config,
         )
+        return found
 
     def _score(
         self, encoded: Tensor, sequences: Tensor
@@ -219,7 +220,7 @@ def load_whisper(
         prompt += [f"<|{language or 'en'}|>", "<|transcribe|>"]
     elif language not in (None, "en"):
         raise UserError(f"hf:{name} knows English alone, not {language}")
-    ids = tokenizer.convert_tokens_to_ids([*prompt, "<|notimestamps|>"])
+    ids: Any = tokenizer.convert_tokens_to_ids([*prompt, "<|notimestamps|>"])
     if None in ids or tokenizer.unk_token_id in ids[1:]:
         raise UserError(
             f"hf:{name} lacks one of the tokens {', '.join(prompt)}",

@@ -60,4 +60,9 @@ def with_teacher_text(pool: TrainingPool, text: TeacherText, *, keep_all: bool) 
             remedy="less strict limits of word errors, confidence, or of what is taken for a "
             "repetition or an invention",
         )
-    return replace(pool, num_tokens=num_tokens, **chosen)
+    return replace(
+        pool,
+        num_tokens=num_tokens,
+        labelled=chosen["labelled"],
+        unlabelled=chosen["unlabelled"],
+    )

@@ -119,6 +119,9 @@ def collect(
     for item in written:
         text = normalize(item.text)
         reason = _refusal(text, item, seconds, limits, no_speech)
+        # A variant of a text that is taken may be improbable by itself.
+        if reason == "improbable" and text in merged and not math.isnan(item.log_prob):
+            reason = None
         if reason is not None:
             left_out.append({"text": item.text, "reason": reason})
         elif text in merged:

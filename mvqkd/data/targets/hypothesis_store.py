@@ -27,6 +27,7 @@ ENDING = "jsonl.gz"
 _FORMAT = "mvqkd-hypotheses-1"
 _SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})\.jsonl\.gz")
 _REMEDY = "delete it"
+_FAULTS = (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -201,15 +202,7 @@ def _head(path: Path) -> HypothesesInfo:
         if values.pop("format") != _FORMAT:
             raise ValueError(f"it is no {_FORMAT}")
         return HypothesesInfo(**values)
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _FAULTS as error:
         raise _damaged(path, error) from None
 
 
@@ -229,7 +222,7 @@ def _read(path: Path) -> list[UtteranceHypotheses]:
                 found.append(UtteranceHypotheses.from_dict(values))
             if file.read(1):
                 raise ValueError("lines follow its end")
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except _FAULTS as error:
         raise _damaged(path, error) from None
     if end != {"utterances": len(found), "sha256": digest.hexdigest()}:
         raise _damaged(path, "it is not whole, or not what was written")
