@@ -24,7 +24,7 @@ def main() -> None:
     for path in options.config:
         loaded = load_config(Path(path), overrides)
         check_rules(loaded)
-        for loss in loaded.config.distillation.losses.values():
+        for loss in loaded.config.distillation.sections.values():
             print(Path(path).stem, own_experiment(loss) or "-")
 
 

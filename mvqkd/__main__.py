@@ -123,7 +123,9 @@ def _transcribe(options: argparse.Namespace) -> bool:
     if options.mic is None and not options.audio:
         raise UserError("there is nothing to transcribe", remedy="name files, folders, - or --mic")
     if live and len(options.audio) > 1:
-        raise UserError("several files cannot be streamed", remedy="name one, or leave --stream out")
+        raise UserError(
+            "several files cannot be streamed", remedy="name one, or leave --stream out"
+        )
     if options.pcm is not None and not (options.stream and options.audio == ["-"]):
         raise UserError("--pcm is for standard input with --stream", remedy="add --stream -")
     from mvqkd.transcription.live import EndpointRule

@@ -10,6 +10,7 @@ STEPS = {
     "embeddings": "extract the embeddings",
     "quantizer": "train the quantizer",
     "codes": "dump the codes",
+    "hypotheses": "dump the hypotheses",
     "training": "train the experiment",
     "decoding": "decode with the experiment",
     "export": "export the experiment",

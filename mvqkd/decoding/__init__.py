@@ -2,6 +2,7 @@
 
 from mvqkd.decoding.beam import BeamState, ModifiedBeamSearch, modified_beam_search
 from mvqkd.decoding.ctc import CTCGreedySearch, CTCState
+from mvqkd.decoding.ctc_prefix import CTCPrefixSearch, CTCPrefixState
 from mvqkd.decoding.greedy import GreedySearch, GreedyState, greedy_search
 from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.methods import METHODS, build_search
@@ -14,6 +15,8 @@ __all__ = [
     "METHODS",
     "BeamState",
     "CTCGreedySearch",
+    "CTCPrefixSearch",
+    "CTCPrefixState",
     "CTCState",
     "GreedySearch",
     "GreedyState",

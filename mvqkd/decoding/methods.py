@@ -6,11 +6,14 @@ from typing import Any, Literal, get_args
 
 from mvqkd.decoding.beam import ModifiedBeamSearch
 from mvqkd.decoding.ctc import CTCGreedySearch
+from mvqkd.decoding.ctc_prefix import CTCPrefixSearch
 from mvqkd.decoding.greedy import GreedySearch
 from mvqkd.decoding.search import Search
 from mvqkd.models import AsrModel
 
-Method = Literal["greedy_search", "modified_beam_search", "ctc_greedy_search"]
+Method = Literal[
+    "greedy_search", "modified_beam_search", "ctc_greedy_search", "ctc_prefix_beam_search"
+]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -28,8 +31,8 @@ def build_search(
     Args:
         model: in evaluation mode.
         method: one of `METHODS`.
-        beam_size: hypotheses kept by modified beam search.
-        nbest: hypotheses that modified beam search returns.
+        beam_size: hypotheses kept by beam searches.
+        nbest: hypotheses that beam searches return.
         max_symbols_per_frame: tokens that greedy search may emit at a frame (25 Hz).
         blank_penalty: subtracted from the blank's logit.
 
@@ -39,9 +42,13 @@ def build_search(
     """
     if method not in METHODS:
         raise ValueError(f"there is no decoding method {method}: take one of {', '.join(METHODS)}")
-    if method == "ctc_greedy_search":
+    if method.startswith("ctc_"):
         if model.ctc is None:
             raise ValueError("the model has no CTC head: it was trained without one")
+        if method == "ctc_prefix_beam_search":
+            return CTCPrefixSearch(
+                model.ctc, beam_size=beam_size, nbest=nbest, blank_penalty=blank_penalty
+            )
         return CTCGreedySearch(model.ctc, blank_penalty=blank_penalty)
     if model.transducer is None:
         raise ValueError("the model has no transducer head")

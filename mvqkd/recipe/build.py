@@ -20,6 +20,8 @@ from mvqkd.data.loading.epochs import TrainingPlan
 from mvqkd.data.loading.limits import BatchLimits, StepSize
 from mvqkd.data.loading.noise import NoiseMixer
 from mvqkd.data.loading.pool import open_pool
+from mvqkd.data.loading.teacher_text import TeacherText
+from mvqkd.data.loading.text_pool import with_teacher_text
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.decoding import greedy_search
@@ -220,12 +222,14 @@ def build_train_steps(
     *,
     unlabelled_cuts: Sequence[Path] = (),
     targets: Mapping[str, TargetSource],
+    teacher_text: TeacherText | None = None,
     keep_clean: bool = False,
     musan: Path | None,
     rank: int,
     world_size: int,
 ) -> BatchLoader:
-    """Steps of one training process; `targets` and `keep_clean`: see `BatchLoader`."""
+    """Steps of one training process; `targets`, `teacher_text` and `keep_clean`: see
+    `BatchLoader`."""
     data, seed = config.data, config.training.seed
     step = StepSize(data.step_duration, data.step_tokens)
     limits = BatchLimits(data.batch_duration or math.inf, data.batch_tokens or math.inf)
@@ -239,6 +243,8 @@ def build_train_steps(
         unlabelled=data.unlabelled_ratio > 0,
         unlabelled_cuts=unlabelled_cuts,
     )
+    if teacher_text is not None:
+        pool = with_teacher_text(pool, teacher_text, keep_all=bool(config.distillation.losses))
     plan = TrainingPlan(
         pool,
         step,
@@ -246,6 +252,7 @@ def build_train_steps(
         num_buckets=data.num_buckets,
         seed=seed,
         unlabelled_ratio=data.unlabelled_ratio,
+        unlabelled_tokens=teacher_text is not None,
         rank=rank,
         world_size=world_size,
     )
@@ -254,6 +261,7 @@ def build_train_steps(
         plan,
         noise=build_noise(data, musan, seed),
         keep_clean=keep_clean,
+        teacher_text=teacher_text,
         targets=targets,
         pad_multiple=data.pad_multiple,
         num_workers=data.num_workers,

@@ -13,9 +13,11 @@ from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig, load_config
 from mvqkd.recipe.config.schema import ExperimentConfig
 from mvqkd.recipe.teacher_files import (
-    AnyLoss,
     LossConfig,
+    LossSection,
+    Section,
     TeacherFiles,
+    hypotheses_folder,
     own_experiment,
     resolve_teacher,
     teacher_files,
@@ -42,9 +44,14 @@ class ExperimentInputs:
         return self.loaded.config
 
     @property
-    def losses(self) -> dict[str, AnyLoss]:
+    def losses(self) -> dict[str, LossSection]:
         """The distillation losses that are on, by name."""
         return self.config.distillation.losses
+
+    @property
+    def sections(self) -> dict[str, Section]:
+        """Those, and the hypotheses of a teacher."""
+        return self.config.distillation.sections
 
     @property
     def frame_losses(self) -> dict[str, LossConfig]:
@@ -83,8 +90,16 @@ class ExperimentInputs:
             )
         return lang_dir
 
-    def teacher(self, loss: AnyLoss) -> str:
-        """URI of the teacher of a distillation loss, see `resolve_teacher`.
+    @property
+    def hypotheses(self) -> Path:
+        """Folder of the N-best texts that are trained on."""
+        section = self.config.distillation.hypotheses
+        if section.targets:
+            return Path(section.targets)
+        return hypotheses_folder(section, self.data.root)
+
+    def teacher(self, loss: Section) -> str:
+        """URI of the teacher of a section of `distillation`, see `resolve_teacher`.
 
         Raises:
             UserError: a teacher of our own is not trained.
@@ -117,7 +132,7 @@ def labelled_hours(
     for path in configs:
         config = load_config(path, overrides).config
         found.add(config.data.labelled_hours)
-        for loss in config.distillation.losses.values():
+        for loss in config.distillation.sections.values():
             teacher = path.parent / f"{own_experiment(loss)}.yaml"
             if teacher.is_file():
                 found.add(load_config(teacher).config.data.labelled_hours)

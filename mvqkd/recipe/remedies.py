@@ -17,6 +17,7 @@ STAGES = {
     "embeddings": 5,
     "quantizer": 6,
     "codes": 7,
+    "hypotheses": 8,
     "training": 8,
     "decoding": 9,
     "export": 11,

@@ -95,7 +95,7 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
     free: tuple[str, ...] = (*_NEUTRAL, *_MAY_CHANGE)
     if experiment.training.num_epochs > before.training.num_epochs:
         free += (_LENGTH,)
-    for name in ("codes", "embeddings", "layers", "outputs", "dual_mode"):
+    for name in ("codes", "embeddings", "layers", "outputs", "dual_mode", "hypotheses"):
         sections = (getattr(x.distillation, name) for x in (before, experiment))
         if not any(section.weight for section in sections):
             free += (f"distillation.{name}.",)
@@ -227,19 +227,20 @@ def write_distillation(exp_dir: Path, descriptions: dict[str, dict[str, Any]]) -
     """Write `distillation.json`: the targets of each distillation loss, by its name.
 
     Raises:
-        UserError: the folder's training began with codes of another quantizer.
+        UserError: the folder's training began with codes of another quantizer, or other texts.
     """
     before = read_distillation(exp_dir) if has_weights(exp_dir) else {}
     for name, description in descriptions.items():
-        was, now = (
-            before.get(name, description).get("quantizer_id"),
-            description.get("quantizer_id"),
-        )
-        if was != now:
-            raise UserError(
-                f"{exp_dir} was trained on codes of quantizer {was}, these are of {now}",
-                remedy=f"remove {exp_dir}, or train in another folder (run.sh: --variant NAME)",
-            )
+        for key, what in (
+            ("quantizer_id", "codes of quantizer"),
+            ("texts", "hypotheses"),
+        ):
+            was, now = before.get(name, description).get(key), description.get(key)
+            if was != now:
+                raise UserError(
+                    f"{exp_dir} was trained on {what} {was}, these are of {now}",
+                    remedy=f"remove {exp_dir}, or train in another folder (run.sh: --variant NAME)",
+                )
     write_json(exp_dir / "distillation.json", descriptions)
 
 

@@ -5,19 +5,30 @@ Only the standard library is imported.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mvqkd.errors import UserError
-from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, LayersConfig, OutputsConfig
+from mvqkd.recipe.config.schema import (
+    CodesConfig,
+    EmbeddingsConfig,
+    HypothesesConfig,
+    LayersConfig,
+    OutputsConfig,
+)
 from mvqkd.recipe.remedies import run_command
 from mvqkd.storage.files import file_digest
 from mvqkd.storage.tensors import verify_tensors
 
 LossConfig = CodesConfig | EmbeddingsConfig
-AnyLoss = LossConfig | LayersConfig | OutputsConfig
+LossSection = LossConfig | LayersConfig | OutputsConfig
+"""Of `distillation`, with a teacher and a loss of its own."""
+Section = LossSection | HypothesesConfig
+"""Of `distillation`, with a teacher."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,20 @@ def teacher_files(loss: LossConfig, data_dir: Path, experiments: Path) -> Teache
     )
 
 
+def hypotheses_folder(section: HypothesesConfig, data_dir: Path) -> Path:
+    """Folder of N-best texts, one for each search and normalization."""
+    settings = json.dumps([asdict(section.normalization), asdict(section.limits)])
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    folder = data_dir / "teachers" / _folder_name(section.teacher)
+    return folder / f"hypotheses-beam{section.beam_size}-{digest}"
+
+
 def uses(loss: LossConfig) -> str:
     """The source of a loss's targets: `codes`, `embeddings` or `online`."""
     return "codes" if isinstance(loss, CodesConfig) else loss.source
 
 
-def own_experiment(loss: AnyLoss) -> str:
+def own_experiment(loss: Section) -> str:
     """The experiment of the same recipe that is the teacher; empty when it is another network."""
     scheme, _, rest = loss.teacher.partition(":")
     name = rest.partition("?")[0]

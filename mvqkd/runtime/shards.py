@@ -73,7 +73,7 @@ def divide(
 
 
 def divide_splits(
-    splits: Mapping[str, range], seconds: NDArray[np.float64], hours: float
+    splits: Mapping[str, Sequence[int]], seconds: NDArray[np.float64], hours: float
 ) -> tuple[list[Sequence[int]], list[str]]:
     """Divide the cuts of each split separately, so that a new split changes no shard of the others.
 
@@ -90,12 +90,13 @@ def divide_splits(
     return shards, [name for name, found in divided.items() for _ in found]
 
 
-def prepare_folder(folder: Path, names: Sequence[str]) -> list[Path]:
+def prepare_folder(folder: Path, names: Sequence[str], ending: str = "h5") -> list[Path]:
     """Paths of the shards in a folder.
 
     Args:
         folder: is made; shards of other names in it are left alone.
         names: of each shard, those of one name one after the other.
+        ending: of the files, without a full stop.
 
     Raises:
         UserError: the folder has shards of one of the names, of a run that divided it otherwise.
@@ -103,13 +104,13 @@ def prepare_folder(folder: Path, names: Sequence[str]) -> list[Path]:
     make_folder(folder)
     counts = Counter(names)
     paths = [
-        shard_path(folder, name, index, count)
+        shard_path(folder, name, index, count, ending)
         for name, count in counts.items()
         for index in range(count)
     ]
     for name, count in counts.items():
         number = "[0-9]" * 5
-        pattern = f"{glob.escape(name)}-{number}-of-{number}.h5"
+        pattern = f"{glob.escape(name)}-{number}-of-{number}.{ending}"
         if foreign := set(folder.glob(pattern)).difference(paths):
             raise UserError(
                 f"{folder} has {min(foreign).name}, which is none of the {count} shards of this "

@@ -33,9 +33,9 @@ _SHAPE = ("rows_shape", "rows_type")  # among the facts of a file, not among its
 _SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.h5")
 
 
-def shard_path(folder: str | Path, name: str, index: int, count: int) -> Path:
-    """`<folder>/<name>-00003-of-00012.h5`; `index` from 0."""
-    return Path(folder) / f"{name}-{index:05d}-of-{count:05d}.h5"
+def shard_path(folder: str | Path, name: str, index: int, count: int, ending: str = "h5") -> Path:
+    """`<folder>/<name>-00003-of-00012.<ending>`; `index` from 0."""
+    return Path(folder) / f"{name}-{index:05d}-of-{count:05d}.{ending}"
 
 
 class RaggedWriter:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,53 @@ def load_hugging_face_teacher(
         UserError: transformers is not installed; the checkpoint cannot be read, lacks weights, or
             is of no family known here.
     """
+    config, extractor = open_checkpoint(name, revision)
+    import transformers
+
+    family = config.model_type
+    given: dict[str, Any] = {"silence": silence, "position_directions": position_directions}
+    options = {key: value for key, value in given.items() if value is not None}
+    if options and family != "whisper":
+        raise UserError(f"hf:{name} is no Whisper", remedy=f"leave out {', '.join(options)}")
+    recognizes = any(kind.endswith("ForCTC") for kind in config.architectures or [])
+    kind = transformers.AutoModelForCTC if recognizes else transformers.AutoModel
+    refuse_quantized(name, revision, config)
+    transformers.utils.logging.disable_progress_bar()
+    if family == "whisper":
+        filters = torch.from_numpy(extractor.mel_filters)
+        if config.architectures == ["WhisperEncoder"]:
+            alone = transformers.models.whisper.modeling_whisper.WhisperEncoder
+            encoder = load_network(alone, name, revision)
+        else:
+            encoder = load_network(kind, name, revision, unneeded="decoder.").get_encoder()
+        return WhisperTeacher(encoder, filters, layers, **options)
+    model = load_network(kind, name, revision)
+    backbone = HuggingFaceBackbone(model.base_model, layers)
+    ctc = None
+    if recognizes and backbone.num_layers in backbone.wanted:
+        labels = _labels(name, revision, config.vocab_size)
+        if labels is not None:
+            ctc = CTCTranscriber(model.lm_head, labels, blank=config.pad_token_id)
+    # 1e-7 is the epsilon of Wav2Vec2FeatureExtractor.
+    eps = 1e-7 if extractor.do_normalize else None
+    return Wav2VecTeacher(backbone, normalize_eps=eps, ctc=ctc)
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint says of itself."""
+
+    config: Any
+    extractor: Any
+    """Of features."""
+
+
+def open_checkpoint(name: str, revision: str | None) -> Checkpoint:
+    """Read what a checkpoint says of itself, without its weights.
+
+    Raises:
+        UserError: transformers is not installed, the checkpoint cannot be read, or is of no family
+            known here.
+    """
     try:
         import transformers
     except ImportError as error:
@@ -80,32 +127,7 @@ def load_hugging_face_teacher(
             f"hf:{name} is a {family} network",
             remedy=f"known are {', '.join(_FAMILIES)} and whisper; for others see python:",
         )
-    given: dict[str, Any] = {"silence": silence, "position_directions": position_directions}
-    options = {key: value for key, value in given.items() if value is not None}
-    if options and family != "whisper":
-        raise UserError(f"hf:{name} is no Whisper", remedy=f"leave out {', '.join(options)}")
-    recognizes = any(kind.endswith("ForCTC") for kind in config.architectures or [])
-    kind = transformers.AutoModelForCTC if recognizes else transformers.AutoModel
-    _refuse_quantized(name, revision, config)
-    transformers.utils.logging.disable_progress_bar()
-    if family == "whisper":
-        filters = torch.from_numpy(extractor.mel_filters)
-        if config.architectures == ["WhisperEncoder"]:
-            alone = transformers.models.whisper.modeling_whisper.WhisperEncoder
-            encoder = _load_model(alone, name, revision)
-        else:
-            encoder = _load_model(kind, name, revision, unneeded="decoder.").get_encoder()
-        return WhisperTeacher(encoder, filters, layers, **options)
-    model = _load_model(kind, name, revision)
-    backbone = HuggingFaceBackbone(model.base_model, layers)
-    ctc = None
-    if recognizes and backbone.num_layers in backbone.wanted:
-        labels = _labels(name, revision, config.vocab_size)
-        if labels is not None:
-            ctc = CTCTranscriber(model.lm_head, labels, blank=config.pad_token_id)
-    # 1e-7 is the epsilon of Wav2Vec2FeatureExtractor.
-    eps = 1e-7 if extractor.do_normalize else None
-    return Wav2VecTeacher(backbone, normalize_eps=eps, ctc=ctc)
+    return Checkpoint(config, extractor)
 
 
 class HuggingFaceBackbone(nn.Module):
@@ -160,7 +182,7 @@ class HuggingFaceBackbone(nn.Module):
         self._found[index] = output[0] if isinstance(output, tuple) else output
 
 
-def _refuse_quantized(name: str, revision: str | None, config: Any) -> None:
+def refuse_quantized(name: str, revision: str | None, config: Any) -> None:
     """Weights of 8 bits and less are no floating-point numbers, or those of a teacher with errors:
     what libraries make of them differs, down to noise where the scales are not read.
 
@@ -189,7 +211,7 @@ def _refuse_quantized(name: str, revision: str | None, config: Any) -> None:
         )
 
 
-def _load_model(
+def load_network(
     kind: Any, name: str, revision: str | None, unneeded: str = "masked_spec_embed"
 ) -> Any:
     """A network whose weights are all in the checkpoint, but for those with `unneeded` in their

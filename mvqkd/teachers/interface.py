@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,6 +75,10 @@ class CTCTranscriber(nn.Module):
         texts = []
         for row, length in zip(best, lens.tolist(), strict=True):
             symbols = torch.unique_consecutive(row[:length]).tolist()
-            text = "".join(self.labels[symbol] for symbol in symbols if symbol != self.blank)
-            texts.append(" ".join(text.replace("|", " ").split()))
+            texts.append(self.spell([symbol for symbol in symbols if symbol != self.blank]))
         return texts
+
+    def spell(self, symbols: Sequence[int]) -> str:
+        """The text of symbols without blanks."""
+        text = "".join(self.labels[symbol] for symbol in symbols)
+        return " ".join(text.replace("|", " ").split())

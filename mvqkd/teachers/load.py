@@ -16,7 +16,7 @@ wanted, and what it returns is checked.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,7 +27,42 @@ from mvqkd.errors import UserError
 from mvqkd.teachers.checked import CheckedTeacher, blamed_on
 from mvqkd.teachers.interface import Teacher
 
+Sources = Mapping[str, tuple[Callable[..., Any], dict[str, Callable[[str], Any]] | None]]
+
 _NEEDED = ("dim", "num_layers", "frame_rate", "first_frame", "output_lens")
+
+
+def split_uri(uri: str, sources: Sources) -> tuple[Callable[..., Any], str, dict[str, Any]]:
+    """What loads a URI's network, the network's name, and its options.
+
+    Args:
+        uri: `SCHEME:NAME[?key=value&...]`.
+        sources: by scheme, the function, and its options with what makes their values of texts;
+            None: any options, of texts.
+
+    Raises:
+        UserError: no such scheme or option.
+    """
+    scheme, _, rest = uri.partition(":")
+    name, _, query = rest.partition("?")
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else []:
+        key, _, value = part.partition("=")
+        options[unquote(key)] = unquote(value)  # a plus sign is one: paths may have it
+    if scheme not in sources or not name:
+        raise UserError(
+            f"{uri!r} names no teacher", remedy=f"{', '.join(f'{s}:...' for s in sources)}"
+        )
+    load, known = sources[scheme]
+    if known is not None:
+        for key, value in options.items():
+            if key not in known:
+                raise UserError(f"{uri}: there is no option {key}", remedy=f"known: {list(known)}")
+            try:
+                options[key] = known[key](value)
+            except ValueError as error:
+                raise UserError(f"{uri}: {key}={value} is no number") from error
+    return load, name, options
 
 
 def load_teacher(
@@ -44,25 +79,7 @@ def load_teacher(
     Raises:
         UserError: no such teacher, layer or option.
     """
-    scheme, _, rest = uri.partition(":")
-    name, _, query = rest.partition("?")
-    options: dict[str, Any] = {}
-    for part in query.split("&") if query else []:
-        key, _, value = part.partition("=")
-        options[unquote(key)] = unquote(value)  # a plus sign is one: paths may have it
-    if scheme not in _SOURCES or not name:
-        raise UserError(
-            f"{uri!r} names no teacher", remedy=f"{', '.join(f'{s}:...' for s in _SOURCES)}"
-        )
-    load, known = _SOURCES[scheme]
-    if known is not None:
-        for key, value in options.items():
-            if key not in known:
-                raise UserError(f"{uri}: there is no option {key}", remedy=f"known: {list(known)}")
-            try:
-                options[key] = known[key](value)
-            except ValueError as error:
-                raise UserError(f"{uri}: {key}={value} is no number") from error
+    load, name, options = split_uri(uri, _SOURCES)
     teacher = load(name, layers, **options)
     return teacher.eval().requires_grad_(False).to(device)
 
@@ -115,7 +132,7 @@ def _python(name: str, layers: Sequence[int] | None, **options: Any) -> Any:
     return CheckedTeacher(teacher, layers, name=f"python:{name}")
 
 
-_SOURCES: dict[str, tuple[Callable[..., Any], dict[str, Callable[[str], Any]] | None]] = {
+_SOURCES: Sources = {
     "torchaudio": (_torchaudio, {"state_dict": str}),
     "hf": (_hugging_face, {"revision": str, "silence": float, "position_directions": int}),
     "mvqkd": (_own, {"epoch": int, "avg": int, "chunk_size": int, "weights": str}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from mvqkd.checkpoints.load import load_model
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
 from mvqkd.geometry import ENCODER_GRID, ENCODER_RATE, num_features
-from mvqkd.models import ConformerEncoder, TransducerHead
+from mvqkd.models import AsrModel, ConformerEncoder, TransducerHead
 from mvqkd.models.taps import Taps
 from mvqkd.storage.files import file_digest
 from mvqkd.storage.tensors import verify_tensors
@@ -80,6 +81,16 @@ class ConformerTeacher(nn.Module):
         return Embeddings({layer: taps[name] for layer, name in names.items()}, output_lens)
 
 
+class OpenedExperiment(NamedTuple):
+    """A model of ours and the streaming configuration that it runs in."""
+
+    model: AsrModel
+    chunk_size: int | None
+    """Frames of 40 ms, None: full context."""
+    left_context: int | None
+    """Frames of 40 ms, None: all."""
+
+
 def load_own_teacher(
     exp_dir: str,
     layers: Sequence[int] | None,
@@ -94,6 +105,33 @@ def load_own_teacher(
     Args:
         exp_dir: folder of the experiment.
         layers: wanted layers; None: all.
+        epoch, avg, chunk_size, weights: see `open_experiment`.
+
+    Raises:
+        UserError: there are no such weights, or others.
+    """
+    opened = open_experiment(exp_dir, epoch=epoch, avg=avg, chunk_size=chunk_size, weights=weights)
+    return ConformerTeacher(
+        opened.model.encoder,
+        layers,
+        chunk_size=opened.chunk_size,
+        left_context=opened.left_context,
+        transducer=opened.model.transducer,
+    )
+
+
+def open_experiment(
+    exp_dir: str,
+    *,
+    epoch: int | None = None,
+    avg: int = 1,
+    chunk_size: int | None = None,
+    weights: str | None = None,
+) -> OpenedExperiment:
+    """Load the model of an experiment.
+
+    Args:
+        exp_dir: folder of the experiment.
         epoch, avg: average of the weights to take, as in decoding; default: `pretrained.pt`.
         chunk_size: frames of 40 ms in a chunk of a streaming encoder, -1: all; default: the first
             that it was trained with.
@@ -117,10 +155,4 @@ def load_own_teacher(
     trained = model.description["model"]
     chunk = chunk_size or next(iter(trained["chunk_size"]), -1)
     left = trained["left_context"]
-    return ConformerTeacher(
-        model.encoder,
-        layers,
-        chunk_size=None if chunk == -1 else chunk,
-        left_context=None if left == -1 else left,
-        transducer=model.transducer,
-    )
+    return OpenedExperiment(model, None if chunk == -1 else chunk, None if left == -1 else left)

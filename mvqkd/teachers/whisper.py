@@ -120,7 +120,7 @@ class WhisperTeacher(nn.Module):
         )
         size = int(received.max())
         windows = [F.pad(mel[p.row, :, p.start :], (0, size))[:, :size] for p in pieces]
-        found = self._encode(torch.stack(windows), received)
+        found = self.encode(torch.stack(windows), received)
         if self.position_directions:
             found = found | {
                 layer: self._without_position(layer, found[layer]) for layer in self.wanted
@@ -169,7 +169,7 @@ class WhisperTeacher(nn.Module):
                 silence = torch.zeros(1, self.window * _HOP, device=x.device)
                 lens = torch.tensor([silence.shape[1]], device=x.device)
                 mel = self.log_mel(silence, lens)[..., : self.window]
-                responses = self._encode(mel, torch.tensor([self.window], device=x.device))
+                responses = self.encode(mel, torch.tensor([self.window], device=x.device))
             for index in self.wanted:
                 response = responses[index][0].float()
                 _, _, axes = torch.linalg.svd(response - response.mean(dim=0), full_matrices=False)
@@ -177,7 +177,7 @@ class WhisperTeacher(nn.Module):
         axes = self._positional[layer].to(x)
         return x - x @ axes.T @ axes
 
-    def _encode(self, mel: Tensor, received: Tensor) -> dict[Any, Tensor]:
+    def encode(self, mel: Tensor, received: Tensor) -> dict[Any, Tensor]:
         """(W, mel bins, T), (W,) mel frames received -> wanted layer -> (W, T/2, D)."""
         valid = valid_mask(received, mel.shape[2])
         # Beyond the frames received the convolutions get zeros, as at the edge of a tensor.

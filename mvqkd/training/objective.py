@@ -32,7 +32,7 @@ class Losses:
     frames: Tensor
     """Scalar int64: encoder frames (25 Hz) of the batch, excluding padding."""
     labelled_frames: Tensor
-    """Scalar int64: `frames` if the batch has hypotheses, else 0."""
+    """Scalar int64: those of the utterances that have hypotheses."""
 
     def total(self, labelled_frames: float | None = None, frames: float | None = None) -> Tensor:
         """What is minimized: recognition losses per labelled frame plus distillation losses per
@@ -213,7 +213,7 @@ class Objective(nn.Module):
             distillation=distilled,
             components=components,
             frames=frames,
-            labelled_frames=frames if has_text else torch.zeros_like(frames),
+            labelled_frames=batch.labelled_frames(context.lens),
         )
 
     def _nothing(self) -> Tensor:

@@ -167,12 +167,11 @@ class Trainer:
     def _agree(self, batches: list[Batch], interruption: Interruption) -> _Amounts | None:
         """What the step holds over all processes; None if one of them was asked to stop."""
         output_lens = self._objective.model.encoder.output_lens
-        frames = [int(output_lens(batch.feature_lens).sum()) for batch in batches]
-        labelled = [n for n, batch in zip(frames, batches, strict=True) if batch.labelled]
+        frames = [output_lens(batch.feature_lens) for batch in batches]
+        labelled = [b.labelled_frames(x) for b, x in zip(batches, frames, strict=True)]
         seconds = sum(batch.seconds for batch in batches)
-        *amounts, stop = self._world.sum(
-            [sum(frames), sum(labelled), seconds, interruption.requested]
-        )
+        totals = (sum(int(x.sum()) for x in frames), sum(map(int, labelled)))
+        *amounts, stop = self._world.sum([*totals, seconds, interruption.requested])
         return None if stop else _Amounts(*amounts)
 
     def _step(self, batches: list[Batch], amounts: _Amounts) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mvqkd.storage.jsonl import write_items
 from mvqkd.teachers import CTCTranscriber, Embeddings
+from mvqkd.teachers.transcribers import TextHypothesis, Transcription
 
 
 def make_corpus(
@@ -165,3 +166,32 @@ def recognizer(layers: list[int] | None) -> Spectra:
 
 
 URI = "python:tests.teachers.corpus:spectra"
+
+
+class Writer:
+    """A `Transcriber` whose texts follow from the number of samples; nothing above two seconds."""
+
+    max_seconds, num_parameters = 2.0, 7
+
+    def __init__(self, beam_size: int, word: str) -> None:
+        self.settings = {"beam_size": beam_size}
+        self._beam_size = beam_size
+        self._word = word
+
+    def __call__(self, waveforms: Tensor, lens: Tensor) -> list[Transcription]:
+        return [self._write(length) for length in lens.tolist()]
+
+    def _write(self, length: int) -> Transcription:
+        best = self._word * (1 + length // 6000)
+        written = [f"{best}.", "ba ab", best.upper(), "thank you " * 200, "é"]
+        return Transcription(
+            [
+                TextHypothesis(text, -0.5 - rank, 9)
+                for rank, text in enumerate(written[: self._beam_size])
+            ]
+        )
+
+
+def writer(beam_size: int, word: str = "ab ") -> Writer:
+    """For `python:tests.teachers.corpus:writer`."""
+    return Writer(beam_size, word)

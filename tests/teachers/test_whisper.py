@@ -117,7 +117,7 @@ def test_long_audio_is_encoded_in_overlapping_windows(save_variant: Save) -> Non
     mel = teacher.log_mel(wave[None], torch.tensor([len(wave)]))  # type: ignore[attr-defined]
     for start, begin, end in [(0, 0, 25), (20, 25, 45), (40, 45, 70)]:
         window = mel[..., 100 * start : 100 * start + 3000]
-        x = teacher._encode(window, torch.tensor([window.shape[2]]))[2][0]  # type: ignore[attr-defined]
+        x = teacher.encode(window, torch.tensor([window.shape[2]]))[2][0]  # type: ignore[attr-defined]
         expected = x[50 * (begin - start) : 50 * (end - start)]
         torch.testing.assert_close(found[0][2][50 * begin : 50 * end], expected)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvqkd.data.loading.hypotheses import Hypotheses, ground_truth
+from mvqkd.data.loading.hypotheses import Hypotheses, WeightedTokens, ground_truth, weighted
 from mvqkd.data.targets.frame_targets import FrameTargets, Waveforms
 from mvqkd.geometry import FEATURE_PADDING, FRAME_SHIFT, RECEPTIVE_FIELD, SUBSAMPLING
 from mvqkd.runtime.tensors import pin_memory, to_device
@@ -51,6 +51,12 @@ class Batch:
     def labelled(self) -> bool:
         """Whether there are hypotheses."""
         return self.hypotheses is not None
+
+    def labelled_frames(self, frames: Tensor) -> Tensor:
+        """Scalar: those of (N,) frames that are of utterances with hypotheses."""
+        if self.hypotheses is None:
+            return torch.zeros_like(frames).sum()
+        return frames[self.hypotheses.owned(len(frames))].sum()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """A copy whose tensors are on `device`."""
@@ -94,6 +100,7 @@ def collate(
     texts: Sequence[str],
     tokens: Sequence[np.ndarray] | None,
     *,
+    hypotheses: Sequence[Sequence[WeightedTokens]] | None = None,
     clean: Sequence[np.ndarray] | None = None,
     pad_multiple: int = 1,
 ) -> Batch:
@@ -104,6 +111,7 @@ def collate(
         features: N arrays (T_n, C).
         texts: N transcripts.
         tokens: N integer arrays (U_n,), the ground truth; None leaves it out.
+        hypotheses: those of N utterances, in place of the ground truth.
         clean: N arrays (T_n, C), the features without noise, to keep them too.
         pad_multiple: T is 3 more than a multiple of this. Subsampling by 4 without padding loses
             3 frames: 32 makes multiples of 8 of the encoder's frames.
@@ -118,12 +126,17 @@ def collate(
             padded[row, : frames[row]] = torch.as_tensor(rows[n])
         return padded
 
+    text = None
+    if hypotheses is not None:
+        text = weighted([hypotheses[n] for n in order])
+    elif tokens is not None:
+        text = ground_truth([tokens[n] for n in order])
     return Batch(
         ids=[ids[n] for n in order],
         features=pad(features),
         clean=None if clean is None else pad(clean),
         feature_lens=torch.tensor(frames),
         texts=[texts[n] for n in order],
-        hypotheses=None if tokens is None else ground_truth([tokens[n] for n in order]),
+        hypotheses=text,
         seconds=sum(frames) * FRAME_SHIFT,
     )

@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from mvqkd.data.loading.batch import Batch, collate
 from mvqkd.data.loading.epochs import Plan, PlannedBatch
 from mvqkd.data.loading.excluded import read_excluded
+from mvqkd.data.loading.hypotheses import WeightedTokens
 from mvqkd.data.loading.index import CutIndex, open_index, transcript
 from mvqkd.data.loading.noise import NoiseMixer
 from mvqkd.data.loading.plan import plan_evaluation
+from mvqkd.data.loading.teacher_text import TeacherText
 from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.errors import UserError
 from mvqkd.features.reading import load_features
@@ -38,6 +40,7 @@ class _Utterances(Dataset[list[Batch] | UserError]):
         noise: NoiseMixer | None,
         keep_clean: bool,
         with_tokens: bool,
+        teacher_text: TeacherText | None,
         targets: Mapping[str, TargetSource],
         pad_multiple: int,
     ) -> None:
@@ -46,6 +49,7 @@ class _Utterances(Dataset[list[Batch] | UserError]):
         self._noise = noise
         self._keep_clean = keep_clean and noise is not None
         self._with_tokens = with_tokens
+        self._teacher_text = teacher_text
         self._targets = dict(targets)
         self._pad_multiple = pad_multiple
 
@@ -68,6 +72,7 @@ class _Utterances(Dataset[list[Batch] | UserError]):
             features,
             texts if planned.labelled else [""] * len(ids),
             tokens if planned.labelled and self._with_tokens else None,
+            hypotheses=self._hypotheses(planned.labelled, ids, clean, tokens),
             clean=clean if self._keep_clean else None,
             pad_multiple=self._pad_multiple,
         )
@@ -76,6 +81,21 @@ class _Utterances(Dataset[list[Batch] | UserError]):
         for name, source in self._targets.items():
             batch.targets[name] = source(batch.ids, lens)
         return batch
+
+    def _hypotheses(
+        self,
+        labelled: bool,
+        ids: Sequence[str],
+        features: Sequence[NDArray[np.float32]],
+        tokens: Sequence[NDArray[np.int32]],
+    ) -> list[list[WeightedTokens]] | None:
+        """A teacher's texts of utterances, and their transcripts in what share is wanted."""
+        if self._teacher_text is None:
+            return None
+        return [
+            self._teacher_text(name, truth if labelled else None, encoder_frames(len(x)))
+            for name, x, truth in zip(ids, features, tokens, strict=True)
+        ]
 
     def _utterance(self, number: int) -> tuple[str, NDArray[np.float32], str, NDArray[np.int32]]:
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
@@ -106,6 +126,7 @@ class BatchLoader:
         noise: NoiseMixer | None = None,
         keep_clean: bool = False,
         with_tokens: bool = True,
+        teacher_text: TeacherText | None = None,
         targets: Mapping[str, TargetSource] | None = None,
         pad_multiple: int = 1,
         num_workers: int = 0,
@@ -117,6 +138,7 @@ class BatchLoader:
         noise: mixed into the features.
         keep_clean: keep the features without noise in the batches too.
         with_tokens: make hypotheses of the transcripts.
+        teacher_text: make them of a teacher's texts, and of transcripts as it says.
         targets: by the name of a distillation loss, where the teacher's side comes from.
         pad_multiple: see `collate`.
         num_workers: processes; 0 makes batches in this one.
@@ -130,6 +152,7 @@ class BatchLoader:
                 noise=noise,
                 keep_clean=keep_clean,
                 with_tokens=with_tokens,
+                teacher_text=teacher_text,
                 targets=targets or {},
                 pad_multiple=pad_multiple,
             ),

@@ -43,6 +43,8 @@ def _problems(experiment: ExperimentConfig) -> Iterator[_Problem]:
     yield from _of_data(experiment)
     for name, section in experiment.distillation.frame_losses.items():
         yield from _of_distillation(name, section, experiment.model.num_layers)
+    if experiment.distillation.hypotheses.weight:
+        yield from _of_hypotheses(experiment)
     if experiment.distillation.layers.weight:
         yield from _of_layers(experiment.distillation.layers, experiment.model.num_layers)
     yield from itertools.starmap(_Problem, output_problems(experiment))
@@ -117,10 +119,11 @@ def _of_half_rate(experiment: ExperimentConfig) -> Iterator[_Problem]:
 
 def _of_decoding(experiment: ExperimentConfig) -> Iterator[_Problem]:
     decoding = experiment.decoding
-    if "ctc_greedy_search" in decoding.methods and not experiment.loss.ctc_scale:
+    by_ctc = [method for method in decoding.methods if method.startswith("ctc_")]
+    if by_ctc and not experiment.loss.ctc_scale:
         yield _Problem(
             ("decoding.methods", "loss.ctc_scale"),
-            "decoding.methods has ctc_greedy_search, but loss.ctc_scale is 0: there is no CTC head",
+            f"decoding.methods has {by_ctc[0]}, but loss.ctc_scale is 0: there is no CTC head",
             "--loss.ctc_scale 0.3, or another method",
         )
     if "modified_beam_search" in decoding.methods and decoding.nbest > decoding.beam_size:
@@ -140,7 +143,7 @@ def _of_data(experiment: ExperimentConfig) -> Iterator[_Problem]:
             f"data.musan_snr is {data.musan_snr}: the lower end of a range comes first",
             f"--data.musan_snr '{data.musan_snr[::-1]}'",
         )
-    if data.unlabelled_ratio and not set(experiment.distillation.losses) - {"outputs"}:
+    if data.unlabelled_ratio and not set(experiment.distillation.sections) - {"outputs"}:
         yield _Problem(
             ("data.unlabelled_ratio",),
             f"data.unlabelled_ratio is {data.unlabelled_ratio:g}, but only distillation of layers, "
@@ -183,6 +186,30 @@ def _of_distillation(
                 f"{prefix}.targets is {section.targets}, but with the source online none are read",
                 f"--{prefix}.targets '', or --{prefix}.source codes or embeddings",
             )
+
+
+def _of_hypotheses(experiment: ExperimentConfig) -> Iterator[_Problem]:
+    section, prefix = experiment.distillation.hypotheses, "distillation.hypotheses"
+    if not section.teacher and not section.targets:
+        yield _Problem(
+            (f"{prefix}.weight", f"{prefix}.teacher"),
+            f"{prefix} is on, but it has no teacher",
+            f"--{prefix}.teacher hf:openai/whisper-tiny.en, or another that writes text",
+        )
+    if section.num_hypotheses > section.beam_size and not section.targets:
+        yield _Problem(
+            (f"{prefix}.num_hypotheses", f"{prefix}.beam_size"),
+            f"{prefix}.num_hypotheses is {section.num_hypotheses}, but a beam of "
+            f"{section.beam_size} has no more than {section.beam_size}",
+            f"--{prefix}.beam_size {section.num_hypotheses}, or --{prefix}.num_hypotheses "
+            f"{section.beam_size}",
+        )
+    if section.truth_share == 1 and not experiment.data.unlabelled_ratio:
+        yield _Problem(
+            (f"{prefix}.truth_share", "data.unlabelled_ratio"),
+            f"{prefix}.truth_share is 1 and data.unlabelled_ratio 0: the hypotheses are not used",
+            f"--data.unlabelled_ratio 1, or --{prefix}.truth_share 0.5",
+        )
 
 
 def _of_layers(section: LayersConfig, num_layers: int) -> Iterator[_Problem]:

@@ -210,7 +210,7 @@ def _settings(
         "avg": weights.avg,
         "use_averaged_model": weights.use_averaged_model,
         "method": method,
-        "beam_size": config.beam_size if method == "modified_beam_search" else None,
+        "beam_size": config.beam_size if "beam_search" in method else None,
         "max_symbols_per_frame": (
             config.max_symbols_per_frame if method == "greedy_search" else None
         ),

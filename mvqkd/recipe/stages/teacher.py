@@ -66,7 +66,7 @@ def prepare_teachers(
     Raises:
         UserError: no such teacher, or it cannot be trained or checked.
     """
-    for name in dict.fromkeys(map(own_experiment, inputs.losses.values())):
+    for name in dict.fromkeys(map(own_experiment, inputs.sections.values())):
         config, exp_dir = conf_dir / f"{name}.yaml", inputs.experiments / name
         # A variant is trained by the command that named it, and has no file of its own.
         if not name or (not config.is_file() and (exp_dir / PRETRAINED).is_file()):

@@ -24,6 +24,7 @@ from mvqkd.storage.locks import own_folder
 
 if TYPE_CHECKING:
     from mvqkd.recipe.distillation import OpenedLoss
+    from mvqkd.recipe.hypothesis_distillation import OpenedText
     from mvqkd.runtime.distributed import World
 
 
@@ -50,7 +51,7 @@ def train_experiment(
             training, or too many values that are not finite.
     """
     lang_dir = inputs.lang(vocab_size)
-    experiment, losses = inputs.config, inputs.losses
+    experiment, losses = inputs.config, inputs.sections
     # Experiments that learn nothing from them are the same with and without.
     uses_unlabelled = bool(losses and experiment.data.unlabelled_ratio)
     if inputs.splits["unlabelled"] and losses and not uses_unlabelled:
@@ -102,13 +103,15 @@ def _train(
         own = own_folder(exp_dir, work="training", wait=False)
     with own, start_world(device) as world, catch_signals() as interruption, log_to(exp_dir, world):
         opened = _open_losses(inputs, unlabelled, lang_dir, world)
+        text = _open_text(inputs, lang_dir)
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:
             restore_epochs(exp_dir)
-            if opened:  # may refuse: first
-                write_distillation(
-                    exp_dir, {name: loss.description for name, loss in opened.items()}
-                )
+            descriptions = {name: loss.description for name, loss in opened.items()}
+            if text:
+                descriptions["hypotheses"] = text.description
+            if descriptions:  # may refuse: first
+                write_distillation(exp_dir, descriptions)
             write_folder(exp_dir, experiment, data, lang_dir)
             start = record_start(exp_dir, world.size)
             logging.info("%s", ", ".join(f"{name} {value}" for name, value in start.items()))
@@ -133,6 +136,7 @@ def _train(
                 lang_dir,
                 unlabelled_cuts=unlabelled,
                 targets={name: loss.source for name, loss in opened.items() if loss.source},
+                teacher_text=text.source if text else None,
                 keep_clean=any(loss.clean_features for loss in opened.values()),
                 musan=inputs.data.musan_cuts,
                 rank=world.rank,
@@ -167,6 +171,18 @@ def _train(
                 use_averaged_model=experiment.decoding.use_averaged_model,
             )
     return True
+
+
+def _open_text(inputs: ExperimentInputs, lang_dir: Path) -> OpenedText | None:
+    """The hypotheses that are trained on; None: transcripts alone."""
+    section = inputs.config.distillation.hypotheses
+    if not section.weight:
+        return None
+    from mvqkd.recipe.hypothesis_distillation import open_teacher_text
+
+    teacher = "" if section.targets else inputs.teacher(section)
+    ctc = inputs.config.loss.ctc_scale > 0
+    return open_teacher_text(section, inputs.hypotheses, teacher, lang_dir, ctc=ctc)
 
 
 def _open_losses(
