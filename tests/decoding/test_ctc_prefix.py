@@ -108,3 +108,29 @@ def test_it_is_a_method_of_decoding() -> None:
     assert isinstance(search, CTCPrefixSearch) and search.nbest == 2
     with pytest.raises(ValueError, match="nbest=4 must be between 1 and beam_size=3"):
         build_search(model, "ctc_prefix_beam_search", beam_size=3, nbest=4)
+
+
+class _Given(torch.nn.Module):
+    """A head whose input are the logits."""
+
+    blank = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_token_that_goes_on_after_a_reset_is_not_emitted_again(goes_on: bool) -> None:
+    path = [0, 4, 4, 5] if goes_on else [0, 4, 0, 4]
+    logits = 20.0 * torch.nn.functional.one_hot(torch.tensor([path]), 6).float()
+    search = CTCPrefixSearch(_Given(), beam_size=3)
+    two = torch.tensor([2])
+    state = search.advance(search.start(1), logits[:, :2], two)
+    (first,) = search.hypotheses(state)[0]
+    assert first.tokens == [4]
+    state = search.reset(state)
+    assert search.hypotheses(state)[0][0].tokens == []
+    (second,) = search.hypotheses(search.advance(state, logits[:, 2:], two))[0]
+    assert second.tokens == ([5] if goes_on else [4])
+    assert second.frames == [3]
+    assert abs(second.score) < 1e-6
