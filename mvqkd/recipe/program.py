@@ -51,6 +51,8 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         elif _is_out_of_memory(error):
             print(f"error: {_OUT_OF_MEMORY}", file=sys.stderr)
             print(f"  ({' '.join(str(error).split())[:300]})", file=sys.stderr)
+        elif _is_end_of_peer(error):
+            print(f"error: {_END_OF_PEER}", file=sys.stderr)
         elif "TORCHELASTIC_RUN_ID" in os.environ:
             traceback.print_exc()
         else:
@@ -66,6 +68,17 @@ def _is_out_of_memory(error: Exception) -> bool:
     kind = type(error).__name__
     return kind in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator" in str(error)
 
+
+def _is_end_of_peer(error: Exception) -> bool:
+    """A collective cannot go on, since a process that takes part in it has ended."""
+    words = ("closed by peer", "reset by peer", "remote process exited")
+    return "RANK" in os.environ and any(phrase in str(error) for phrase in words)
+
+
+_END_OF_PEER = UserError(
+    "another process of this program has ended, without which this one cannot go on",
+    remedy="its own message says why",
+)
 
 _OUT_OF_MEMORY = UserError(
     "there is not enough memory",

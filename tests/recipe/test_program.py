@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from mvqkd.recipe.program import this_command
+from tests.training.helpers import free_port
 
 
 @pytest.mark.parametrize("launched", [False, True])
@@ -90,3 +91,36 @@ def test_the_command_that_is_recorded_repeats_the_run(monkeypatch, environment, 
         if environment:
             monkeypatch.setenv(name, value)
     assert this_command() == f"{launcher} local/train.py --train-splits 'train-*'"
+
+
+def test_a_process_whose_peer_ended_says_so() -> None:
+    program = (
+        "import sys, torch\n"
+        "import torch.distributed as dist\n"
+        "from mvqkd.errors import UserError\n"
+        "from mvqkd.recipe.program import run_program\n"
+        "def main():\n"
+        "    rank, port = int(sys.argv[1]), sys.argv[2]\n"
+        "    address = f'tcp://127.0.0.1:{port}'\n"
+        "    dist.init_process_group('gloo', init_method=address, rank=rank, world_size=2)\n"
+        "    dist.all_reduce(torch.zeros(1))\n"
+        "    if rank:\n"
+        "        raise UserError('the disk is full')\n"
+        "    dist.all_reduce(torch.zeros(1))\n"
+        "run_program(main)"
+    )
+    port = str(free_port())
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(rank), port],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TORCHELASTIC_RUN_ID": "none", "RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]
+    waiting, failed = (process.communicate(timeout=60)[1] for process in both)
+    assert [process.returncode for process in both] == [1, 1]
+    assert "error: the disk is full" in failed
+    assert "another process of this program has ended" in waiting
+    assert "Traceback" not in waiting + failed
