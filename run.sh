@@ -168,12 +168,12 @@ while [ $# -gt 0 ]; do
         --*.*)
             value=$2
             case $key=$2 in
+                --distillation.*teacher=hf:* | --distillation.*teacher=mvqkd:*/* | --training.init=hf:*)
+                    file=${2#*:}  # a folder, or a name elsewhere
+                    [ ! -e "$here/${file%%\?*}" ] || value=${2%%:*}:$(from_here "$file")
+                    ;;
                 --distillation.*targets=* | --distillation.*quantizer.file=* | --distillation.quantizer=* | --training.init=*)
                     value=$(from_here "$2")
-                    ;;
-                --distillation.*teacher=hf:* | --distillation.*teacher=mvqkd:*/*)  # or names elsewhere
-                    file=${2#*:}
-                    [ ! -e "$here/${file%%\?*}" ] || value=${2%%:*}:$(from_here "$file")
                     ;;
             esac
             overrides+=("${name//-/_}" "$value")
@@ -244,7 +244,7 @@ fi
 # ---- environment -------------------------------------------------------------------------------------------------------
 if [ -n "$install" ]; then
     # shellcheck source=local/environment.sh
-    . local/environment.sh "torchaudio${extras:+,$extras}"
+    . local/environment.sh "torchaudio,onnx${extras:+,$extras}"
 fi
 
 configs=()

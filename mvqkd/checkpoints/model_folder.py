@@ -81,13 +81,17 @@ def lang_folder(folder: Path) -> Path:
     return folder
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """The contents of any file of weights.
+def read_weights(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """The contents of any file of weights; `mmap` as for `load_checkpoint`.
 
     Raises:
         UserError: it is missing, damaged or of something else.
     """
-    return read_safetensors(path) if path.suffix == ".safetensors" else load_checkpoint(path)
+    return (
+        read_safetensors(path)
+        if path.suffix == ".safetensors"
+        else load_checkpoint(path, mmap=mmap)
+    )
 
 
 def write_safetensors(

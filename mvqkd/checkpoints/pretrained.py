@@ -4,9 +4,10 @@ begin with such weights."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from mvqkd.checkpoints.averaging import average_epochs
 from mvqkd.checkpoints.files import (
@@ -16,7 +17,9 @@ from mvqkd.checkpoints.files import (
     load_checkpoint,
     save_checkpoint,
 )
+from mvqkd.checkpoints.fitting import fit_weights, summary
 from mvqkd.checkpoints.load import check_finite, weights_of
+from mvqkd.checkpoints.model_folder import lang_folder, local_path, read_weights, weights_file
 from mvqkd.errors import UserError
 
 
@@ -43,37 +46,65 @@ def write_pretrained(exp_dir: Path, *, epoch: int, avg: int, use_averaged_model:
     return path
 
 
-def begin_with(student: nn.Module, path: str | Path) -> None:
-    """Give a student the weights that another training came to.
+def begin_with(
+    student: nn.Module, path: str | Path, *, tokens: Sequence[str] | None = None
+) -> None:
+    """Give a student the weights that another training came to. What fits is taken over, also of a
+    student of another depth, with other heads or another vocabulary; what does not is told.
 
     Args:
-        student: of the same sizes.
-        path: `pretrained.pt`, `epoch-N.pt`, `best-valid-loss.pt` or `checkpoint-<step>.pt`.
+        student: with layers of the same sizes.
+        path: `pretrained.pt`, `epoch-N.pt`, `best-valid-loss.pt`, `checkpoint-<step>.pt` or
+            `model.safetensors`; the folder of an experiment or of a model; or `hf:OWNER/NAME`.
+        tokens: of the student. Where those of `path` are known, the rows of tokens that both have
+            are taken over; otherwise vocabularies of the same size count as the same.
 
     Raises:
-        UserError: the file is missing or damaged, or is of a student of other sizes: the tensors
+        UserError: the weights are missing or damaged, or no layer of the encoder fits: the tensors
             that differ are named.
     """
-    if not Path(path).is_file():
+    local = local_path(path)
+    file = weights_file(local) if local.is_dir() else local
+    if not file.is_file():
         raise UserError(
-            f"{path}, to begin with, is missing", remedy="name a pretrained.pt or a checkpoint"
+            f"{file}, to begin with, is missing",
+            remedy="name a pretrained.pt, a checkpoint, or the folder of a model",
         )
-    weights = weights_of(load_checkpoint(path, mmap=True), Path(path))
-    wanted = student.state_dict()
-    different = [
-        f"{name}: {_shape(weights.get(name))} in the file, {_shape(wanted.get(name))} here"
-        for name in {**wanted, **weights}
-        if _shape(weights.get(name)) != _shape(wanted.get(name))
-    ]
-    if different:
+    weights = weights_of(read_weights(file, mmap=True), file)
+    known = _tokens_beside(local, file)
+    fitted = fit_weights(student.state_dict(), weights, tokens=tokens, given_tokens=known)
+    if not any(name.startswith("encoder.layers.") for name in fitted.taken):
         raise UserError(
-            f"{path}, to begin with, holds another student:\n    " + "\n    ".join(different),
-            remedy="take the same sizes, vocabulary and heads as there, or another file",
+            f"{file}, to begin with, holds another student:\n    "
+            + "\n    ".join([*fitted.different, *(f"{name}: none" for name in fitted.lacking)]),
+            remedy="take the same sizes of layers as there, or another file",
         )
-    check_finite(weights, Path(path))
-    student.load_state_dict(weights)
-    logging.info("the student begins with the weights of %s", path)
+    check_finite(weights, file)
+    student.load_state_dict(fitted.weights)
+    logging.info("the student begins with the weights of %s", file)
+    if fitted.shared_tokens is not None:
+        logging.warning(
+            "its vocabulary is another one: of %d tokens, %d are known there, the others begin at "
+            "random",
+            len(tokens or ()),
+            fitted.shared_tokens,
+        )
+    for names, what in (
+        (fitted.lacking, "not in the file, so they begin at random"),
+        (fitted.unused, "in the file, but of no use here"),
+    ):
+        if names:
+            logging.warning("%s: %s", summary(names), what)
+    for line in fitted.different:
+        logging.warning("of another size, so it begins at random: %s", line)
 
 
-def _shape(value: Tensor | None) -> str:
-    return "none" if value is None else str(list(value.shape))
+def _tokens_beside(path: Path, file: Path) -> list[str] | None:
+    """Tokens of the weights in `file`, which `path` led to; None if they are not known."""
+    folders = [path] if path.is_dir() else [file.parent, file.parent.parent]
+    for folder in map(lang_folder, folders):
+        tokens = folder / "tokens.txt"
+        if tokens.is_file():
+            lines = tokens.read_text(encoding="utf-8").splitlines()
+            return [line.rpartition(" ")[0] for line in lines]
+    return None

@@ -27,7 +27,7 @@ _BINARIES = {
     ("ctc", False): "sherpa-onnx-offline",
     ("ctc", True): "sherpa-onnx",
 }
-_CTC_OPTIONS = {False: "--zipformer-ctc-model", True: "--zipformer2-ctc-model"}
+_CTC_OPTIONS = {False: "zipformer-ctc-model", True: "zipformer2-ctc-model"}
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ class Target:
 
     def command(self, files: Mapping[str, str], tokens: str, wave: str) -> str:
         """The line that decodes a file with sherpa-onnx's own program."""
+        options = {"tokens": tokens}
         if self.head == "ctc":
-            options = [f"{_CTC_OPTIONS[self.streaming]}={files['ctc']}"]
+            options[_CTC_OPTIONS[self.streaming]] = files["ctc"]
         else:
-            options = [f"--{name}={path}" for name, path in files.items()]
-        return " ".join(
-            [_BINARIES[self.head, self.streaming], f"--tokens={tokens}", *options, wave]
-        )
+            options.update(files)
+        words = [f"--{name}={value}" for name, value in options.items()]
+        return " ".join([_BINARIES[self.head, self.streaming], *words, wave])
 
     def program(self, files: Mapping[str, str], tokens: str, wave: str) -> str:
         """Lines of Python that decode a file of 16 kHz."""

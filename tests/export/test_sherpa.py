@@ -8,13 +8,23 @@ import numpy as np
 import pytest
 import torch
 
+from mvqkd.data.loading.tokenizer import train_tokenizer
 from mvqkd.decoding import CTCGreedySearch, Search, build_search, decode_whole
 from mvqkd.export.ctc_graphs import ctc_graphs
 from mvqkd.export.graphs import transducer_graphs
+from mvqkd.export.tokens import write_lang
 from mvqkd.export.writing import write_graph
 from mvqkd.geometry import needed_features, num_features
 from mvqkd.models import FULL_CONTEXT, AsrModel, StreamingConfig
-from tests.export.helpers import CHUNKS, features_of, ids, make_model, make_waves, write_tokens
+from tests.export.helpers import (
+    CHUNKS,
+    VOCAB_SIZE,
+    features_of,
+    ids,
+    make_model,
+    make_waves,
+    write_tokens,
+)
 
 pytest.importorskip("onnx")
 METHODS = ["greedy_search", "modified_beam_search"]
@@ -110,3 +120,58 @@ def test_streaming_ctc(tmp_path: Path, sherpa, kernel: int) -> None:
     together = sherpa("OnlineRecognizer", waves, files, **options)
     check(together, streamed(model, ctc_search(model), waves))
     assert sherpa("OnlineRecognizer", waves, files, **options, together=False) == together
+
+
+def test_a_hotword_is_found_more_often(tmp_path: Path, sherpa) -> None:
+    texts = ["THE CAT SAT ON THE MAT AND THE RAT", "A BAD CAB HAD A DAB OF TAR"]
+    texts = [*texts, "THAT HEN AND THE MEN"] * 3
+    tokenizer = train_tokenizer(texts, VOCAB_SIZE, tmp_path)
+    write_lang(tmp_path, tmp_path / "lang")
+    model = make_model(causal=False)
+    files = export(model, tmp_path, FULL_CONTEXT, streaming=False)
+    files["tokens"] = tmp_path / "lang" / "tokens.txt"
+    options = {
+        **{"decoding_method": "modified_beam_search", "modeling_unit": "bpe"},
+        **{"bpe_vocab": str(tmp_path / "lang" / "bpe.vocab"), "hotwords_score": 3.0},
+    }
+    waves = make_waves()[2:]
+    (without,) = sherpa("OfflineRecognizer", waves, files, **options)
+    word = " OF"
+    assert word not in without["text"]
+    (found,) = sherpa("OfflineRecognizer", waves, files, **options, hotwords=word.strip())
+    assert word in found["text"]
+    pieces = [token.replace("▁", " ") for token in tokenizer.tokens]
+    spelled = [pieces[i] for i in tokenizer.encode(word)]
+    places = [n for n, token in enumerate(found["tokens"]) if token == spelled[0]]
+    assert any(found["tokens"][n : n + len(spelled)] == spelled for n in places)
+
+
+@torch.no_grad()
+def test_an_endpoint_is_found_in_silence(tmp_path: Path, sherpa) -> None:
+    model = make_model(causal=True)
+    assert model.transducer is not None
+    joiner = model.transducer.joiner
+    # One unit of the joiner tells silence from sound, and makes blanks of silence.
+    waves = make_waves()[:1]
+    sound = model.encoder(*features_of(waves), **CHUNKS._asdict())[0][0]
+    silence = features_of([np.zeros(5 * 16000, dtype=np.float32)])
+    quiet = model.encoder(*silence, **CHUNKS._asdict())[0][0, 40:]
+    frames = torch.cat([sound, quiet])
+    frames = torch.cat([frames, torch.ones(len(frames), 1)], dim=1)
+    wanted = torch.cat([torch.full((len(sound), 1), -3.0), torch.full((len(quiet), 1), 3.0)])
+    unit = torch.linalg.lstsq(frames, wanted).solution[:, 0]
+    joiner.project_encoder.weight[0], joiner.project_encoder.bias[0] = unit[:-1], unit[-1]
+    joiner.project_predictor.weight[0], joiner.project_predictor.bias[0] = 0.0, 0.0
+    joiner.output.weight[:, 0] = 0.0
+    joiner.output.weight[0, 0] = 30.0
+    files = export(model, tmp_path, CHUNKS, streaming=True)
+    rules = {
+        **{"enable_endpoint_detection": True, "rule1_min_trailing_silence": 100.0},
+        **{"rule2_min_trailing_silence": 1.0, "rule3_min_utterance_length": 100.0},
+    }
+    (without,) = sherpa("OnlineRecognizer", waves, files, **rules)
+    (found,) = sherpa("OnlineRecognizer", waves, files, **rules, tail=4 * 16000)
+    assert len(without["tokens"]) > 3
+    assert without["endpoints"] == 0
+    assert found["endpoints"] > 0
+    assert found["tokens"][: len(without["tokens"])] == without["tokens"]

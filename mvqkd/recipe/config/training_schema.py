@@ -65,8 +65,8 @@ class TrainingConfig:
     seed: Annotated[int, Range(0, 2**32 - 1)] = 42
     """Random seed of initialization, data order, augmentation and dropout."""
     init: str = ""
-    """File of initial weights: `pretrained.pt` or a checkpoint of a student of the same sizes;
-    empty: random initialization."""
+    """Initial weights: a file of a training, the folder of an experiment or a model, or
+    `hf:OWNER/NAME`. What fits is taken over, the rest begins at random. Empty: all at random."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the forward pass; losses are always computed in float32."""
     average_period: Positive = 100

@@ -14,7 +14,6 @@ from mvqkd.recipe.config.rules import check_rules
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.run_folder import (
     check_folder,
-    check_tokens_of,
     describe_data,
     record_start,
     write_distillation,
@@ -66,8 +65,6 @@ def train_experiment(
         data["teachers"] = teachers
     try:
         check_rules(inputs.loaded)
-        if experiment.training.init:
-            check_tokens_of(Path(experiment.training.init).parent, lang_dir)
         if check_folder(exp_dir, experiment, data):
             logging.info("%s is trained already", exp_dir)
             return True
@@ -121,7 +118,7 @@ def _train(
         objective = build.build_objective(experiment, tokenizer.vocab_size, opened)
         objective = objective.to(world.device)
         if experiment.training.init and not steps(exp_dir):
-            begin_with(objective.model, experiment.training.init)
+            begin_with(objective.model, experiment.training.init, tokens=tokenizer.tokens)
         logging.info(
             "%.2f M parameters, of which the student has %.2f M",
             *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.model)),
