@@ -143,9 +143,7 @@ class GreedySearch:
             )
         ]
 
-    def _extend(
-        self, state: GreedyState, record: Tensor, probable: Tensor
-    ) -> list[History | None]:
+    def _extend(self, state: GreedyState, record: Tensor, probable: Tensor) -> list[History | None]:
         """Append record (T * repeats, N), blank where nothing was emitted, to the histories.
 
         Args:

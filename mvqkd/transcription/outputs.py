@@ -67,9 +67,7 @@ def _names(files: Sequence[AudioFile]) -> dict[AudioFile, str]:
     counts = Counter(file.relative for file in files)
     names = {
         file: str(
-            file.relative
-            if counts[file.relative] == 1
-            else file.relative.with_name(file.path.name)
+            file.relative if counts[file.relative] == 1 else file.relative.with_name(file.path.name)
         )
         for file in files
     }

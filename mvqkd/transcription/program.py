@@ -65,7 +65,9 @@ def _transcribe(
     begin, failed, seconds = time.perf_counter(), 0, 0.0
     known = [file.seconds() for file in files]
     total = None if None in known else sum(length or 0.0 for length in known)
-    layout = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
+    layout = (
+        "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
+    )
     with tqdm(
         total=total,
         unit="s",
