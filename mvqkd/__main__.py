@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0; 1 after an error, 130 after an interruption.
     """
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         return 0 if options.program(options) else 1
     except UserError as error:
@@ -45,6 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; files may stand before and behind options, which argparse does not take."""
+    whole = parser()
+    options, rest = whole.parse_known_args(arguments)
+    wrong = [word for word in rest if word.startswith("-") and word != "-"]
+    if wrong or (rest and "audio" not in options):
+        whole.error(f"unrecognized arguments: {' '.join(wrong or rest)}")
+    if rest:
+        options.audio += rest
+    return options
 
 
 def parser() -> argparse.ArgumentParser:
@@ -121,11 +133,9 @@ def _transcribe(options: argparse.Namespace) -> bool:
     if options.mic is not None and options.audio:
         raise UserError("a microphone and files at once", remedy="name one of them")
     if options.mic is None and not options.audio:
-        raise UserError("there is nothing to transcribe", remedy="name files, folders, - or --mic")
+        raise UserError("there is nothing to transcribe", remedy="name files, - or --mic")
     if live and len(options.audio) > 1:
-        raise UserError(
-            "several files cannot be streamed", remedy="name one, or leave --stream out"
-        )
+        raise UserError("several files cannot be streamed", remedy="name one of them")
     if options.pcm is not None and not (options.stream and options.audio == ["-"]):
         raise UserError("--pcm is for standard input with --stream", remedy="add --stream -")
     from mvqkd.transcription.live import EndpointRule

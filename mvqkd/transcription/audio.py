@@ -23,40 +23,12 @@ from mvqkd.geometry import SAMPLE_RATE
 STDIN = "-"
 """The name of standard input."""
 SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".aac",
-        ".ac3",
-        ".aif",
-        ".aiff",
-        ".amr",
-        ".ape",
-        ".au",
-        ".avi",
-        ".caf",
-        ".flac",
-        ".m4a",
-        ".m4b",
-        ".mka",
-        ".mkv",
-        ".mov",
-        ".mp2",
-        ".mp3",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".sph",
-        ".ts",
-        ".w64",
-        ".wav",
-        ".webm",
-        ".wma",
-        ".wmv",
-        ".wv",
-    ]
+    f".{suffix}"
+    for suffix in (
+        *("3gp", "aac", "ac3", "aif", "aiff", "amr", "ape", "au", "avi", "caf", "flac", "m4a"),
+        *("m4b", "mka", "mkv", "mov", "mp2", "mp3", "mp4", "mpeg", "mpg", "oga", "ogg", "opus"),
+        *("sph", "ts", "w64", "wav", "webm", "wma", "wmv", "wv"),
+    )
 )
 """Of files that are taken from folders; a file that is named may have any."""
 _UNKNOWN = 1 << 62

@@ -12,7 +12,7 @@ from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.transcription.audio import AudioFile
 from mvqkd.transcription.interface import FileRecognizer
-from mvqkd.transcription.live import EndpointRule, LiveStream, decode_chunk
+from mvqkd.transcription.live import ENDPOINTS, EndpointRule, LiveStream, decode_chunk
 from mvqkd.transcription.transcript import (
     Segment,
     Transcript,
@@ -21,7 +21,7 @@ from mvqkd.transcription.transcript import (
     segments_of,
     words_of,
 )
-from mvqkd.transcription.windows import Joiner, Window, WindowRule, windows
+from mvqkd.transcription.windows import WINDOWS, Joiner, Window, WindowRule, windows
 
 Result = tuple[AudioFile, "Transcript | UserError"]
 """A file, and its transcript or why there is none."""
@@ -33,8 +33,8 @@ def transcribe_files(
     recognizer: FileRecognizer,
     files: Iterable[AudioFile],
     *,
-    rule: EndpointRule = EndpointRule(),  # noqa: B008: it cannot be changed
-    window_rule: WindowRule = WindowRule(),  # noqa: B008
+    rule: EndpointRule = ENDPOINTS,
+    window_rule: WindowRule = WINDOWS,
     batch_seconds: float = 240.0,
     tail_padding: int = 0,
     heard: Heard = lambda seconds: None,

@@ -77,9 +77,8 @@ SUFFIXES = {"text": ".txt", "json": ".json", "srt": ".srt", "vtt": ".vtt"}
 def cues(transcript: Transcript) -> Iterator[Cue]:
     """Subtitles of two lines, at most six seconds each, none of which overlap."""
     groups = [group for segment in transcript.segments for group in _groups(segment)]
-    starts = [group[0].start for group in groups[1:]] + [float("inf")]
-    for group, following in zip(groups, starts, strict=True):
-        start = group[0].start
+    starts = [group[0].start for group in groups] + [float("inf")]
+    for group, start, following in zip(groups, starts, starts[1:], strict=False):
         end = min(max(group[-1].end, start + _SHORTEST), following)
         yield Cue(start, max(end, start), _lines(group))
 
@@ -97,7 +96,8 @@ def _groups(segment: Segment) -> Iterator[list[Word]]:
 
 
 def _lines(words: list[Word]) -> list[str]:
-    return textwrap.wrap(" ".join(word.text for word in words), _LINE, break_on_hyphens=False)
+    text = " ".join(word.text for word in words)
+    return textwrap.wrap(text, _LINE, break_on_hyphens=False, break_long_words=False)
 
 
 def _segment(segment: Segment) -> dict[str, object]:

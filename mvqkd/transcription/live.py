@@ -17,13 +17,16 @@ from mvqkd.transcription.transcript import Emission, Word, begins_word, emission
 
 @dataclass(frozen=True)
 class EndpointRule:
-    """Where a segment of a stream ends, as sherpa-onnx has it: after a pause, or when it is long."""
+    """Where a segment of a stream ends, as in sherpa-onnx: after a pause, or when it is long."""
 
     pause: float = 1.2
     """Seconds without a token that end a segment."""
     longest: float = 20.0
     """Seconds after which a segment ends before its last word, so that what is remembered of a
     stream without pauses is bounded."""
+
+
+ENDPOINTS = EndpointRule()
 
 
 @dataclass
@@ -53,7 +56,7 @@ class LiveStream:
         self,
         recognizer: LiveRecognizer,
         tokens: Sequence[str],
-        rule: EndpointRule = EndpointRule(),  # noqa: B008: it cannot be changed
+        rule: EndpointRule = ENDPOINTS,
         *,
         tail_padding: int = 0,
     ) -> None:

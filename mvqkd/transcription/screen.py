@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvqkd.geometry import ENCODER_RATE, SAMPLE_RATE
 from mvqkd.transcription.interface import FileRecognizer
-from mvqkd.transcription.live import EndpointRule, LiveStream, decode_chunk
+from mvqkd.transcription.live import ENDPOINTS, EndpointRule, LiveStream, decode_chunk
 from mvqkd.transcription.transcript import Segment, Transcript, Word
 
 _SETTLED = 0.4
@@ -77,7 +77,7 @@ def transcribe_live(
     out: TextIO,
     *,
     name: str,
-    rule: EndpointRule = EndpointRule(),  # noqa: B008: it cannot be changed
+    rule: EndpointRule = ENDPOINTS,
     tail_padding: int = 0,
 ) -> tuple[Transcript, list[float]]:
     """Transcribe audio while it arrives, until it ends or is interrupted (Ctrl-C).

@@ -32,6 +32,9 @@ class WindowRule:
     """Context that a window has beyond its cuts."""
 
 
+WINDOWS = WindowRule()
+
+
 @dataclass
 class Window:
     """A part of the audio with context on both sides."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ RATES = [8000, 44100, 48000, 22050, 11025, 32000, 96000, 16000, 7919]
 def in_pieces(samples: np.ndarray, sizes: list[int], rate: int) -> np.ndarray:
     online = OnlineResample(rate)
     bounds = np.cumsum([0, *sizes, len(samples)])
-    parts = [online.accept(samples[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [online.accept(samples[a:b]) for a, b in itertools.pairwise(bounds)]
     return np.concatenate([*parts, online.finish()])
 
 
