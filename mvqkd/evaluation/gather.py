@@ -99,7 +99,7 @@ def read_experiments(root: Path) -> list[Experiment]:
                 f"{config} is missing, the experiment that {path.name} is of",
                 remedy=f"put a copy of it back, or move {config.parent} away",
             )
-    found = [_read(path.parent) for path in sorted(root.glob("*/config.yaml"))]
+    found = [read_experiment(path.parent) for path in sorted(root.glob("*/config.yaml"))]
     return sorted(found, key=lambda experiment: (experiment.parameters or 0, experiment.name))
 
 
@@ -164,7 +164,12 @@ def _rates(ours: Score, theirs: Score, blocks: Sequence[str] | None) -> Rates:
     return Rates(ours.total.wer, difference)
 
 
-def _read(folder: Path) -> Experiment:
+def read_experiment(folder: Path) -> Experiment:
+    """One folder with a `config.yaml`.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
     results = []
     for path in folder.glob("*/result-*.json"):
         needs = ("set", "method", "suffix", "time", "wer")

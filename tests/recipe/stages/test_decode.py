@@ -98,6 +98,7 @@ def test_files_and_their_names(run: Callable[..., list[str]], tmp_path: Path) ->
         for kind, ending in (
             ("recogs", "txt"),
             ("errs", "txt"),
+            ("times", "jsonl"),
             ("wer-summary", "txt"),
             ("result", "json"),
         )
