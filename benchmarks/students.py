@@ -97,10 +97,8 @@ class Contestant:
         return time.perf_counter() - begin
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What `prepare` reads."""
     add = parser.add_argument
     add("experiments", nargs="+", help="a YAML file, with values of its own behind it in quotes")
     add("--values", default="", help="configuration values of all of them")
@@ -109,39 +107,56 @@ def main() -> None:
     add("--vocab-size", type=int, help="tokens (default: those that were prepared last)")
     add("--batches", type=int, default=40)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
 
+
+def prepare(options: argparse.Namespace, logs: str) -> tuple[list[Contestant], list[Batch]]:
+    """The experiments, and labelled batches of the last one."""
     data = DataFolder(options.data_dir)
     world = World(device=torch.device(options.device))
+    contestants = []
+    for line in options.experiments:
+        file, *values = shlex.split(line)
+        arguments = ["--config", file, *shlex.split(options.values), *values]
+        loaded, _ = ExperimentParser(None).parse(arguments)
+        check_rules(loaded)
+        inputs = ExperimentInputs(loaded, data, options.exp_root, split_patterns(options))
+        lang_dir = inputs.lang(options.vocab_size)
+        name = " ".join([Path(file).stem, *values])
+        contestants.append(build_one(name, inputs, lang_dir, world, logs))
+    loader = build.build_train_steps(
+        inputs.config,
+        inputs.cuts("train"),
+        lang_dir,
+        targets={},
+        musan=None,
+        rank=0,
+        world_size=1,
+    )
+    steps = itertools.islice(loader, options.batches)
+    return contestants, [batch for step in steps for batch in step if batch.labelled]
+
+
+def take_turns(contestants: list[Contestant], batches: list[Batch]) -> list[list[float]]:
+    """Seconds of each batch, of each contestant; a pass before is not counted."""
+    times: list[list[float]] = [[] for _ in contestants]
+    passes = [(warm, n, batch) for warm in (True, False) for n, batch in enumerate(batches)]
+    for warm, number, batch in tqdm(passes, unit="batch", smoothing=0):
+        for contestant, own in zip(contestants, times, strict=True):
+            seconds = contestant.step(batch, number)
+            if not warm:
+                own.append(seconds)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as logs:
-        contestants = []
-        for line in options.experiments:
-            file, *values = shlex.split(line)
-            arguments = ["--config", file, *shlex.split(options.values), *values]
-            loaded, _ = ExperimentParser(None).parse(arguments)
-            check_rules(loaded)
-            inputs = ExperimentInputs(loaded, data, options.exp_root, split_patterns(options))
-            lang_dir = inputs.lang(options.vocab_size)
-            name = " ".join([Path(file).stem, *values])
-            contestants.append(build_one(name, inputs, lang_dir, world, logs))
-        loader = build.build_train_steps(
-            inputs.config,
-            inputs.cuts("train"),
-            lang_dir,
-            targets={},
-            musan=None,
-            rank=0,
-            world_size=1,
-        )
-        steps = itertools.islice(loader, options.batches)
-        batches = [batch for step in steps for batch in step if batch.labelled]
-        times: list[list[float]] = [[] for _ in contestants]
-        passes = [(warm, n, batch) for warm in (True, False) for n, batch in enumerate(batches)]
-        for warm, number, batch in tqdm(passes, unit="batch", smoothing=0):
-            for contestant, own in zip(contestants, times, strict=True):
-                seconds = contestant.step(batch, number)
-                if not warm:
-                    own.append(seconds)
+        contestants, batches = prepare(options, logs)
+        times = take_turns(contestants, batches)
     rows = []
     for contestant, own in zip(contestants, times, strict=True):
         speeds = [batch.seconds / t for batch, t in zip(batches, own, strict=True)]

@@ -45,6 +45,9 @@ class EncoderTeacher:
         layers: 1-based.
         relations: whether queries, keys and values of the layers are wanted too.
 
+    Attributes:
+        names: of the tensors.
+
     Raises:
         ValueError: a layer that the encoder has not.
     """
@@ -56,12 +59,12 @@ class EncoderTeacher:
         names = [f"layers.{layer}" for layer in layers]
         if relations:
             names += [f"{name}.{part}" for name in names for part in PARTS]
-        self._names = names
+        self.names = names
         Taps(names).check(encoder.tap_names())
 
     def __call__(self, context: LossContext) -> LayerTargets:
         """Of all valid frames, in the precision of the student's pass."""
-        return LayerTargets(teacher_taps(self.encoder, context, self._names), context.lens)
+        return LayerTargets(teacher_taps(self.encoder, context, self.names), context.lens)
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ def draw_error_rates(path: Path, experiments: Sequence[Experiment], *, by_speake
         experiments: with results, from top to bottom.
         by_speaker: intervals that resample speakers, where there are such.
     """
-    _save(_error_rates(experiments, by_speaker=by_speaker), path)
+    save_figure(_error_rates(experiments, by_speaker=by_speaker), path)
 
 
 def _error_rates(experiments: Sequence[Experiment], *, by_speaker: bool) -> Figure:
@@ -71,7 +71,7 @@ def _error_rates(experiments: Sequence[Experiment], *, by_speaker: bool) -> Figu
         ax.set_ylim(row - 0.8, -0.8)
         ax.margins(x=0.12)
         ax.grid(axis="x", color="#dddddd")
-        _tidy(ax)
+        tidy(ax)
         ax.tick_params(axis="y", length=0)
     for index, method in enumerate(methods):
         axes[0].plot([], [], MARKERS[index], color=COLOURS[index], label=method)
@@ -142,9 +142,9 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
         ax.set_title(f"{name}, {method}", loc="left", fontweight="bold")
         ax.set_xlabel("stored of the teacher, MB for an hour of audio")
         ax.grid(color="#eeeeee")
-        _tidy(ax)
+        tidy(ax)
     axes[0].set_ylabel("word error rate, %")
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -223,8 +223,8 @@ def draw_training(path: Path, name: str, metrics: Sequence[dict[str, Any]]) -> N
     for panel in panels:
         panel.set_xlabel("step")
         panel.grid(color="#eeeeee")
-        _tidy(panel)
-    _save(figure, path)
+        tidy(panel)
+    save_figure(figure, path)
 
 
 def _ways(experiment: Experiment) -> list[tuple[str, str]]:
@@ -331,11 +331,13 @@ def _mark_epochs(ax: Axes, metrics: Sequence[dict[str, Any]]) -> None:
     top.spines["top"].set_visible(False)
 
 
-def _tidy(ax: Axes) -> None:
+def tidy(ax: Axes) -> None:
+    """Axes without a frame above and on the right."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG file, atomically."""
     with atomic_path(path) as partial:
         FigureCanvasAgg(figure).print_png(str(partial))

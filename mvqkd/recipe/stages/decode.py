@@ -1,8 +1,9 @@
 """Decoding of an experiment's test sets into its result files.
 
 For each method and test set, in `<exp>/<method>/`: `recogs-<set>-<suffix>.txt`, `errs-...`,
-`wer-summary-...`, `nbest-...jsonl` if wanted, and last `result-<set>-<suffix>.json`, which holds
-settings, counts, intervals and speed, and means that all are complete.
+`wer-summary-...`, `times-...jsonl` (the frame of each token), `nbest-...jsonl` if wanted, and last
+`result-<set>-<suffix>.json`, which holds settings, counts, intervals and speed, and means that all
+are complete.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mvqkd.decoding.split import Recognized, Timing, recognize
 from mvqkd.errors import UserError
 from mvqkd.evaluation.bootstrap import ConfidenceInterval, speakers, wer_interval
 from mvqkd.evaluation.result_files import write_errors, write_recogs, write_summary
+from mvqkd.evaluation.token_times import TimedTokens, write_times
 from mvqkd.evaluation.wer import ErrorCounts, Score, Transcript, log_line, score, spelled
 from mvqkd.models import AsrModel
 from mvqkd.recipe.build_decoding import Chunks, build_decoder, choose_chunks, search_of
@@ -252,6 +254,16 @@ def _write_files(
     write_recogs(_beside(result, "recogs"), scored.transcripts)
     write_errors(_beside(result, "errs"), scored)
     write_summary(_beside(result, "wer-summary"), {f"{name}-{method}": scored.total.wer})
+    write_times(
+        _beside(result, "times", ".jsonl"),
+        {
+            utterance.id: TimedTokens(
+                [tokenizer.tokens[token] for token in utterance.hypotheses[0].tokens],
+                utterance.hypotheses[0].frames,
+            )
+            for utterance in found
+        },
+    )
     if nbest:
         lines = [
             json.dumps(

@@ -21,6 +21,7 @@ from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.split import Recognized
 from mvqkd.errors import UserError
 from mvqkd.evaluation.result_files import read_recogs
+from mvqkd.evaluation.token_times import read_times
 from mvqkd.recipe.build import build_student, describe_model
 from mvqkd.recipe.config.schema import DecodingConfig, ExperimentConfig, LossConfig, ModelConfig
 from mvqkd.recipe.stages import decode
@@ -98,6 +99,7 @@ def test_files_and_their_names(run: Callable[..., list[str]], tmp_path: Path) ->
         for kind, ending in (
             ("recogs", "txt"),
             ("errs", "txt"),
+            ("times", "jsonl"),
             ("wer-summary", "txt"),
             ("result", "json"),
         )
@@ -112,6 +114,11 @@ def test_files_and_their_names(run: Callable[..., list[str]], tmp_path: Path) ->
     assert [t.id for t in transcripts] == ["19-198-0001", "19-198-0002", "32-4137-0000"]
     assert transcripts[1].reference == TEXTS[0].split()
     assert any(transcript.hypothesis for transcript in transcripts)
+    times = read_times(folder / f"times-dev-{suffix}-{penalty}.jsonl")
+    for transcript in transcripts:
+        found = times[transcript.id]
+        assert found.words().units == transcript.hypothesis
+        assert found.frames == sorted(found.frames) and all(0 <= t < 37 for t in found.frames)
     errors = (folder / f"errs-dev-{suffix}-{penalty}.txt").read_text()
     assert errors.startswith(f"%WER = {result['wer']:.2f}\n")
     letters = [(" ".join(t.reference), " ".join(t.hypothesis)) for t in transcripts]
