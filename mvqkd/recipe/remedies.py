@@ -18,8 +18,8 @@ STAGES = {
     "quantizer": 6,
     "codes": 7,
     "hypotheses": 8,
-    "training": 8,
-    "decoding": 9,
+    "training": 9,
+    "decoding": 10,
 }
 """Stages of `run.sh` by what they do, see `mvqkd.errors.STEPS`."""
 
