@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
 
 first_stage=0
-last_stage=11
+last_stage=12
 stage_titles=(
     "corpus      synthesize, download or find the corpus"
     "manifests   corpus -> validated lhotse manifests"
@@ -16,6 +16,7 @@ stage_titles=(
     "embeddings  the teacher's embeddings: of some utterances, of all for regression"
     "quantizer   train the multi-codebook quantizer on them"
     "codes       codebook indexes of all training audio"
+    "hypotheses  N-best texts of all training audio, of teachers that write"
     "train       train each student"
     "decode      decode the dev and test splits with each experiment"
     "results     table, pictures, training curves"
@@ -70,7 +71,7 @@ $(for n in "${!stage_titles[@]}"; do printf '  %d  %s\n' "$n" "${stage_titles[$n
 examples
   ./run.sh                                             the mini recipe, about 25 minutes on two cores
   ./run.sh --recipe egs/mini_librispeech --corpus-dir /corpora/mini
-  ./run.sh --stage 8 --exp baseline --variant deeper --model.num_layers 8
+  ./run.sh --stage 9 --exp baseline --variant deeper --model.num_layers 8
 END
 }
 
@@ -405,34 +406,39 @@ if runs 7 && [ ${#learners[@]} -gt 0 ]; then
     for_each_learner "${launcher[@]}" local/dump_codes.py --num-workers "$readers"
 fi
 
+if runs 8 && [ ${#learners[@]} -gt 0 ]; then
+    announce 8
+    for_each_learner "${launcher[@]}" local/dump_hypotheses.py --num-workers "$readers"
+fi
+
 tokens=(${option_vocab_size:+--vocab-size "$option_vocab_size"})
-if runs 8; then
+if runs 9; then
     for experiment in $experiments; do
         of_experiment "$experiment"
-        announce 8 "$folder"
+        announce 9 "$folder"
         show "${launcher[@]}" local/train.py --config "$recipe/conf/$experiment.yaml" \
             "${data_options[@]}" --exp-dir "$exp_dir/$folder" "${tokens[@]}" "${values[@]}"
     done
 fi
 
-if runs 9; then
+if runs 10; then
     for experiment in $experiments; do
         of_experiment "$experiment"
-        announce 9 "$folder"
+        announce 10 "$folder"
         show python local/decode.py --exp-dir "$exp_dir/$folder" --data-dir "$data_dir" \
             "${tokens[@]}" "${decoding_values[@]}"
     done
 fi
 
-if runs 10; then
-    announce 10
+if runs 11; then
+    announce 11
     show python local/results.py --exp-dir "$exp_dir"
 fi
 
-if runs 11; then
+if runs 12; then
     for experiment in $experiments; do
         of_experiment "$experiment"
-        announce 11 "$folder"
+        announce 12 "$folder"
         show python local/export.py --exp-dir "$exp_dir/$folder" --data-dir "$data_dir" \
             "${tokens[@]}" "${decoding_values[@]}"
     done

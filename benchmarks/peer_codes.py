@@ -3,7 +3,7 @@
     python benchmarks/peer_codes.py --method faiss-OPQ --num-codebooks 8 \\
         --embeddings data/mini_librispeech/teachers/<teacher>/embeddings/layer-4 \\
         --output data/opq-8
-    ./run.sh --recipe egs/mini_librispeech --stage 8 --exp mvq --variant opq \\
+    ./run.sh --recipe egs/mini_librispeech --stage 9 --exp mvq --variant opq \\
         --distillation.codes.targets data/opq-8 \\
         --distillation.codes.quantizer.file data/opq-8/quantizer.pt \\
         --distillation.codes.teacher "hf:<teacher>"

@@ -18,9 +18,9 @@ STAGES = {
     "quantizer": 6,
     "codes": 7,
     "hypotheses": 8,
-    "training": 8,
-    "decoding": 9,
-    "export": 11,
+    "training": 9,
+    "decoding": 10,
+    "export": 12,
 }
 """Stages of `run.sh` by what they do, see `mvqkd.errors.STEPS`."""
 

@@ -141,7 +141,7 @@ def _refuse_lost_checkpoints(exp_dir: Path) -> None:
     if epochs - {"epoch-1.pt"} and not any(exp_dir.glob("checkpoint-*.pt")):
         raise UserError(
             f"{exp_dir} has {len(epochs)} epoch-N.pt, but no checkpoint-<step>.pt to go on from",
-            remedy="put the newest one back; or decode these epochs, with run.sh: --stage 9; or "
+            remedy="put the newest one back; or decode these epochs, with run.sh: --stage 10; or "
             f"{_ANOTHER_FOLDER}; or delete {exp_dir} to begin anew",
         )
 

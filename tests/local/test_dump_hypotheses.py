@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import lhotse
 import pytest
 
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
@@ -143,3 +144,24 @@ def test_nothing_is_dumped_for_experiments_that_do_not_ask_for_it(
     with caplog.at_level(logging.INFO):
         stage.dump_for_experiment(Inputs(), None)  # type: ignore[arg-type]
     assert "no hypotheses are dumped" in caplog.text
+
+
+def test_hypotheses_become_a_lhotse_manifest_of_alternatives(
+    tmp_path: Path, cuts: Path, lang: Path
+) -> None:
+    dump(cuts, lang, tmp_path / "texts")
+    output = tmp_path / "alternatives.jsonl.gz"
+    options = ("--cuts", cuts, "--hypotheses", tmp_path / "texts", "--output", output)
+    run("export_hypotheses", *options)
+    found = lhotse.CutSet.from_file(output)
+    stored = {utterance.id: utterance for utterance in HypothesisStore(tmp_path / "texts")}
+    original = lhotse.CutSet.from_file(cuts)
+    assert [cut.id for cut in found] == [cut.id for cut in original]  # copies too
+    for cut in found:
+        expected = stored[cut.id.removesuffix("_sp0.9")].hypotheses
+        assert [s.text for s in cut.supervisions] == [h.text for h in expected]
+        assert [s.custom["log_prob"] for s in cut.supervisions] == [h.log_prob for h in expected]
+        assert [s.id for s in cut.supervisions] == [f"{cut.id}-{h.rank}" for h in expected]
+        assert all(s.custom["errors"] >= 0 for s in cut.supervisions)
+        assert all(s.duration == cut.duration for s in cut.supervisions)
+        assert cut.load_audio().shape[1] == cut.num_samples

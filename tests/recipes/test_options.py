@@ -178,18 +178,18 @@ def test_paths_are_those_of_the_users_folder(commands, tmp_path):
     options += ["--exp", "mvq", "--distillation.codes.quantizer.file", "q.pt"]
     options += ["--distillation.embeddings.targets", "e", "--distillation.quantizer", "old.pt"]
     options += ["--distillation.codes.teacher", "hf:teacher?position_directions=10"]
-    printed = commands("--stage", "8", "--stop-stage", "8", *options, cwd=tmp_path)
+    printed = commands("--stage", "9", "--stop-stage", "9", *options, cwd=tmp_path)
     assert f"--exp-dir {tmp_path}/e/mvq" in printed
     assert f"--distillation.codes.quantizer.file {tmp_path}/q.pt" in printed
     assert f"--distillation.embeddings.targets {tmp_path}/e " in printed
     assert f"--distillation.quantizer {tmp_path}/old.pt" in printed
     assert f"--distillation.codes.teacher 'hf:{tmp_path}/teacher?position_directions=10'" in printed
     printed = commands(
-        "--stage", "8", "--stop-stage", "8", *options[:-1], "mvqkd:teacher", cwd=tmp_path
+        "--stage", "9", "--stop-stage", "9", *options[:-1], "mvqkd:teacher", cwd=tmp_path
     )
     assert "--distillation.codes.teacher mvqkd:teacher" in printed  # an experiment of the recipe
     # As they were, where they need no change.
-    printed = commands("--stage", "8", "--stop-stage", "8", "--data-dir", "d")
+    printed = commands("--stage", "9", "--stop-stage", "9", "--data-dir", "d")
     assert "--data-dir d " in printed
 
 
@@ -220,7 +220,8 @@ def test_old_names_of_splits_are_taken_with_a_message(commands, bare, tmp_path):
 
 def test_learners_go_through_the_stages_of_their_teacher(commands, tmp_path):
     programs = ("prepare_teacher", "extract_embeddings", "train_quantizer", "dump_codes")
-    options = ["--stage", "4", "--stop-stage", "9", "--exp", "baseline,mvq"]
+    programs += ("dump_hypotheses",)
+    options = ["--stage", "4", "--stop-stage", "10", "--exp", "baseline,mvq"]
     options += ["--model.dim", "64", "--decoding.beam_size", "8", "--variant", "small"]
     printed = commands(*options)
     assert not any(f"{program}.py" in printed for program in programs)
@@ -232,7 +233,7 @@ def test_learners_go_through_the_stages_of_their_teacher(commands, tmp_path):
         assert "--exp-root exp/mini_librispeech --data-dir data/mini_librispeech" in command
         assert "--model.dim 64" in command
     # The teacher of other experiments keeps its name and its values, but for those of decoding.
-    assert "stage 8: train baseline\n" in printed and "stage 8: train mvq-small\n" in printed
+    assert "stage 9: train baseline\n" in printed and "stage 9: train mvq-small\n" in printed
     commands_of = {
         (program, name): line
         for line in printed.splitlines()

@@ -163,7 +163,7 @@ def test_a_stage_without_what_it_needs_names_the_stage_to_run(tmp_path):
 
 def test_other_values_in_a_used_folder_are_refused(whole):
     folder, _, _ = whole
-    process = start(folder, "--stage", "8", "--stop-stage", "8", "--model.num_layers", "3")
+    process = start(folder, "--stage", "9", "--stop-stage", "9", "--model.num_layers", "3")
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "model.num_layers: 1 -> 3" in output
@@ -175,7 +175,7 @@ def test_other_values_in_a_used_folder_are_refused(whole):
 def test_a_variant_has_a_folder_of_its_own(whole):
     folder, held, _ = whole
     options = ["--exp", "tiny", "--variant", "short", "--training.num_epochs", "1"]
-    output = run(folder, "--stage", "8", "--stop-stage", "9", *options, "--decoding.avg", "1")
+    output = run(folder, "--stage", "9", "--stop-stage", "10", *options, "--decoding.avg", "1")
     assert "tiny-short" in output
     variant = folder / "exp" / "tiny-short"
     assert not (variant / "epoch-2.pt").exists()

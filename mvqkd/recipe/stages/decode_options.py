@@ -1,4 +1,4 @@
-"""Stage 9, before anything is loaded: which settings, splits and tokens an experiment is decoded
+"""Stage 10, before anything is loaded: which settings, splits and tokens an experiment is decoded
 with."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage 10: the experiments of a recipe in a table, pictures and training curves."""
+"""Stage 11: the experiments of a recipe in a table, pictures and training curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 8: training of an experiment on one or many processes."""
+"""Stage 9: training of an experiment on one or many processes."""
 
 from __future__ import annotations
 

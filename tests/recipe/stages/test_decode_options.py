@@ -1,4 +1,4 @@
-"""What stage 9 decodes: settings, splits and tokens of a trained experiment."""
+"""What stage 10 decodes: settings, splits and tokens of a trained experiment."""
 
 from __future__ import annotations
 
