@@ -26,12 +26,13 @@ from mvqkd.decoding import (
     StreamingRecognizer,
     build_search,
     decode_whole,
+    default_method,
 )
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
 from mvqkd.features.reading import read_audio
 from mvqkd.geometry import SAMPLE_RATE
-from mvqkd.models import AsrModel
+from mvqkd.models import AsrModel, ConformerEncoder
 
 
 class Recognizer:
@@ -42,8 +43,9 @@ class Recognizer:
     Args:
         model: in evaluation mode.
         tokenizer: of its tokens.
-        method: one of `mvqkd.decoding.METHODS`.
-        beam_size: hypotheses kept by modified beam search.
+        method: one of `mvqkd.decoding.METHODS`; None: beam search of the first of transducer,
+            attention and CTC that the model has.
+        beam_size: hypotheses kept by beam searches.
 
     Raises:
         ValueError: an unknown method, or one for which the model has no head.
@@ -54,12 +56,12 @@ class Recognizer:
         model: AsrModel,
         tokenizer: Tokenizer,
         *,
-        method: str = "modified_beam_search",
+        method: str | None = None,
         beam_size: int = 4,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self._search = build_search(model, method, beam_size=beam_size)
+        self._search = build_search(model, method or default_method(model), beam_size=beam_size)
         description = getattr(model, "description", {}).get("model", {})
         chunks = [size for size in description.get("chunk_size", []) if size > 0]
         left = description.get("left_context", -1)
@@ -74,7 +76,7 @@ class Recognizer:
         epoch: int | None = None,
         avg: int = 1,
         tokens: str | Path | None = None,
-        method: str = "modified_beam_search",
+        method: str | None = None,
         beam_size: int = 4,
         device: str | torch.device = "cpu",
     ) -> Recognizer:
@@ -83,8 +85,7 @@ class Recognizer:
         Args:
             path, epoch, avg: see `mvqkd.load_model`.
             tokens: folder of `bpe.model`; None: the folder of the experiment.
-            method: one of `mvqkd.decoding.METHODS`.
-            beam_size: hypotheses kept by modified beam search.
+            method, beam_size: see `Recognizer`.
             device: where the model goes.
 
         Raises:
@@ -118,12 +119,13 @@ class Recognizer:
             ValueError: the student does not stream, or has an unlimited left context.
         """
         left = self._left_context if left_context is None else left_context
-        if self._chunk_size is None or left is None:
+        encoder = self.model.encoder
+        if self._chunk_size is None or left is None or not isinstance(encoder, ConformerEncoder):
             raise ValueError(
                 "streams need a student that was trained with chunks, and left_context"
             )
         recognizer: StreamingRecognizer[Any] = StreamingRecognizer(
-            self.model.encoder, self._search, chunk_size=self._chunk_size, left_context=left
+            encoder, self._search, chunk_size=self._chunk_size, left_context=left
         )
         return Stream(recognizer, self.tokenizer)
 

@@ -35,6 +35,17 @@ class TransducerBand(NamedTuple):
     """(K, U) int64 tokens, 0 in padding."""
 
 
+class DecoderOutput(NamedTuple):
+    """What the attention decoder computed of a batch's hypotheses."""
+
+    logits: Tensor
+    """(K, U + 1, V); position u has received the first u tokens."""
+    inputs: Tensor
+    """(K, U + 1) int64: `<sos/eos>`, then the tokens."""
+    targets: Tensor
+    """(K, U + 1) int64: the tokens, then `<sos/eos>`; -100 in padding."""
+
+
 class LossContext:
     """A batch in a step of training or validation.
 
@@ -50,6 +61,7 @@ class LossContext:
 
     Attributes:
         transducer: what the transducer head computed, once it has; None without hypotheses.
+        decoder: what the attention decoder computed, likewise.
     """
 
     def __init__(
@@ -72,6 +84,7 @@ class LossContext:
         self.step = step
         self._detached = detached
         self.transducer: TransducerBand | None = None
+        self.decoder: DecoderOutput | None = None
 
     @property
     def clean_features(self) -> Tensor:

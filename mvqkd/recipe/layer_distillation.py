@@ -56,6 +56,12 @@ def open_layers(
     pairs = quarters(encoder.num_layers, num_layers)
     if loss.layer:
         pairs = list(zip(loss.teacher_layer, loss.layer, strict=True))
+    if not isinstance(encoder, ConformerEncoder):
+        raise UserError(
+            f"{section}.teacher {teacher} has no Conformer layers to imitate: its encoder is "
+            "recurrent",
+            remedy="another teacher",
+        )
     heads = cast(ConformerLayer, encoder.layers[0]).attention.num_heads
     if encoder.dim % (loss.num_heads or heads):
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,12 @@ class Range:
         if self.also is not None:
             text = f"{self.also:g}, or {text}"
         return text if self.length is None else f"{self.length} numbers, each {text}"
+
+
+Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+Size = Annotated[int, Range(1, 65536)]
+PositiveOrAll = Annotated[int, Range(1, also=-1)]
+NotNegative = Annotated[float, Range(0)]
+AboveZero = Annotated[float, Range(0, open_low=True)]
+Share = Annotated[float, Range(0, 1)]
