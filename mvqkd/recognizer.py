@@ -28,12 +28,13 @@ from mvqkd.decoding import (
     StreamingRecognizer,
     build_search,
     decode_whole,
+    default_method,
 )
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
 from mvqkd.features.reading import read_audio
 from mvqkd.geometry import SAMPLE_RATE, encoder_frames, num_features
-from mvqkd.models import AsrModel
+from mvqkd.models import AsrModel, ConformerEncoder
 
 
 class Recognizer:
@@ -44,8 +45,9 @@ class Recognizer:
     Args:
         model: in evaluation mode.
         tokenizer: of its tokens.
-        method: one of `mvqkd.decoding.METHODS`.
-        beam_size: hypotheses kept by modified beam search.
+        method: one of `mvqkd.decoding.METHODS`; None: beam search of the first of transducer,
+            attention and CTC that the model has.
+        beam_size: hypotheses kept by beam searches.
 
     Raises:
         ValueError: an unknown method, or one for which the model has no head.
@@ -56,12 +58,12 @@ class Recognizer:
         model: AsrModel,
         tokenizer: Tokenizer,
         *,
-        method: str = "modified_beam_search",
+        method: str | None = None,
         beam_size: int = 4,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self._search = build_search(model, method, beam_size=beam_size)
+        self._search = build_search(model, method or default_method(model), beam_size=beam_size)
         description = getattr(model, "description", {}).get("model", {})
         chunks = [size for size in description.get("chunk_size", []) if size > 0]
         left = description.get("left_context", -1)
@@ -76,7 +78,7 @@ class Recognizer:
         epoch: int | None = None,
         avg: int = 1,
         tokens: str | Path | None = None,
-        method: str = "modified_beam_search",
+        method: str | None = None,
         beam_size: int = 4,
         device: str | torch.device = "cpu",
     ) -> Recognizer:
@@ -85,8 +87,7 @@ class Recognizer:
         Args:
             path, epoch, avg: see `mvqkd.load_model`.
             tokens: folder of `bpe.model`; None: as in the folder of the experiment or model.
-            method: one of `mvqkd.decoding.METHODS`.
-            beam_size: hypotheses kept by modified beam search.
+            method, beam_size: see `Recognizer`.
             device: where the model goes.
 
         Raises:
@@ -134,12 +135,13 @@ class Recognizer:
     def sessions(self, *, left_context: int | None = None) -> StreamingRecognizer[Any]:
         """What decodes many streams together; arguments and errors as those of `stream`."""
         left = self._left_context if left_context is None else left_context
-        if self._chunk_size is None or left is None:
+        encoder = self.model.encoder
+        if self._chunk_size is None or left is None or not isinstance(encoder, ConformerEncoder):
             raise ValueError(
                 "streams need a student that was trained with chunks, and left_context"
             )
         return StreamingRecognizer(
-            self.model.encoder, self._search, chunk_size=self._chunk_size, left_context=left
+            encoder, self._search, chunk_size=self._chunk_size, left_context=left
         )
 
     def recognize(self, waves: Sequence[NDArray[np.float32]]) -> list[Hypothesis]:

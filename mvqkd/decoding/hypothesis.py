@@ -13,11 +13,14 @@ class Hypothesis:
     tokens: list[int]
     """Token ids, without blanks."""
     frames: list[int]
-    """The encoder frame (25 Hz, from the beginning of the utterance) that emitted each token."""
+    """The encoder frame (25 Hz, from the beginning of the utterance) that emitted each token; empty
+    where the search knows none."""
     score: float
     """Log-probability."""
     log_probs: list[float] = field(default_factory=list)
     """Log-probability of each token at its frame, after the tokens before it."""
+    finished: bool = True
+    """Whether it has an end: searches of attention decoders may reach their limit of tokens."""
 
 
 class History(NamedTuple):

@@ -11,7 +11,7 @@ from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.search import Search
 from mvqkd.decoding.streaming import StreamingRecognizer
 from mvqkd.geometry import DIGITAL_SILENCE
-from mvqkd.models import ConformerEncoder
+from mvqkd.models import ConformerEncoder, Encoder
 
 
 def pad_tail(features: Tensor, lens: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def pad_tail(features: Tensor, lens: Tensor, num_frames: int) -> tuple[Tensor, T
 
 @torch.inference_mode()
 def decode_whole(
-    encoder: ConformerEncoder,
+    encoder: Encoder,
     search: Search[Any],
     features: Tensor,
     lens: Tensor,

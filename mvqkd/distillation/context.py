@@ -37,6 +37,17 @@ class TransducerBand(NamedTuple):
     """Of the student."""
 
 
+class DecoderOutput(NamedTuple):
+    """What the attention decoder computed of a batch's hypotheses."""
+
+    logits: Tensor
+    """(K, U + 1, V); position u has received the first u tokens."""
+    inputs: Tensor
+    """(K, U + 1) int64: `<sos/eos>`, then the tokens."""
+    targets: Tensor
+    """(K, U + 1) int64: the tokens, then `<sos/eos>`; -100 in padding."""
+
+
 class LossContext:
     """A batch in a step of training or validation.
 
@@ -52,6 +63,7 @@ class LossContext:
 
     Attributes:
         transducer: what the transducer head computed, once it has; None without hypotheses.
+        decoder: what the attention decoder computed, likewise.
         parts: (N,) losses that others are the sums of, for logs, by name; see `DistillationLoss`.
     """
 
@@ -75,6 +87,7 @@ class LossContext:
         self.step = step
         self._detached = detached
         self.transducer: TransducerBand | None = None
+        self.decoder: DecoderOutput | None = None
         self.parts: dict[str, Tensor] = {}
 
     def with_streaming(self, streaming: StreamingConfig) -> LossContext:

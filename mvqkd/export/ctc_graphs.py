@@ -29,11 +29,11 @@ class OfflineCTC(Graph):
     def __init__(self, model: AsrModel, chunks: StreamingConfig = FULL_CONTEXT) -> None:
         super().__init__()
         assert model.ctc is not None
-        self.encoder = model.encoder
+        self.encoder = model.conformer
         self.head = model.ctc
         self.chunks = chunks
         self.interface = Interface(
-            offline_inputs(model.encoder),
+            offline_inputs(model.conformer),
             (
                 TensorSpec("log_probs", (BATCH, "T_out", model.vocab_size)),
                 TensorSpec("log_probs_len", (BATCH,), torch.int64),
@@ -72,7 +72,7 @@ class StreamingCTC(Graph):
     def __init__(self, model: AsrModel, chunk_size: int, left_context: int) -> None:
         super().__init__()
         assert model.ctc is not None
-        encoder = model.encoder
+        encoder = model.conformer
         self.encoder = encoder
         self.head = model.ctc
         self.chunk_size = chunk_size
@@ -135,4 +135,4 @@ def ctc_graphs(model: AsrModel, chunks: StreamingConfig, *, streaming: bool) -> 
         raise ValueError("the model has no CTC head")
     if not streaming:
         return {"ctc": OfflineCTC(model, chunks).eval()}
-    return {"ctc": StreamingCTC(model, *streaming_chunks(model.encoder, chunks)).eval()}
+    return {"ctc": StreamingCTC(model, *streaming_chunks(model.conformer, chunks)).eval()}

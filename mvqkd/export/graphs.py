@@ -183,10 +183,10 @@ def transducer_graphs(
         raise ValueError("the model has no transducer head")
     encoder: Graph
     if streaming:
-        chunk_size, left_context = streaming_chunks(model.encoder, chunks)
-        encoder = StreamingEncoder(model.encoder, model.transducer, chunk_size, left_context)
+        chunk_size, left_context = streaming_chunks(model.conformer, chunks)
+        encoder = StreamingEncoder(model.conformer, model.transducer, chunk_size, left_context)
     else:
-        encoder = OfflineEncoder(model.encoder, model.transducer, chunks)
+        encoder = OfflineEncoder(model.conformer, model.transducer, chunks)
     return {
         "encoder": encoder.eval(),
         "decoder": Decoder(model.transducer).eval(),

@@ -55,7 +55,7 @@ def offline_ctc(vocab_size: int) -> dict[str, str]:
 def streaming_ctc(model: AsrModel, chunk_size: int, left_context: int) -> dict[str, str]:
     """Of encoder and CTC head that get chunks, in the layout of a `zipformer2`: one stack with the
     Conformer's layers, whose keys are as wide as the Conformer's frames."""
-    encoder = model.encoder
+    encoder = model.conformer
     return _texts(
         model_type="zipformer2",
         comment="streaming Conformer CTC",

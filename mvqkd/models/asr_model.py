@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
+from mvqkd.models.attention_decoder import TransformerDecoder
 from mvqkd.models.conformer import ConformerEncoder
 from mvqkd.models.ctc import CTCHead
+from mvqkd.models.gru_decoder import GruDecoder
+from mvqkd.models.gru_encoder import GruEncoder
 from mvqkd.models.transducer import TransducerHead
+
+Encoder: TypeAlias = ConformerEncoder | GruEncoder
+Head: TypeAlias = TransducerHead | CTCHead | TransformerDecoder | GruDecoder
 
 
 class AsrModel(nn.Module):
@@ -20,6 +26,7 @@ class AsrModel(nn.Module):
         encoder: of all heads.
         transducer: predictor and joiner.
         ctc: linear layer.
+        attention: decoder.
 
     Attributes:
         description: what it was built from, plain and JSON-able; see
@@ -31,18 +38,20 @@ class AsrModel(nn.Module):
 
     def __init__(
         self,
-        encoder: ConformerEncoder,
+        encoder: Encoder,
         *,
         transducer: TransducerHead | None = None,
         ctc: CTCHead | None = None,
+        attention: TransformerDecoder | GruDecoder | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.transducer = transducer
         self.ctc = ctc
+        self.attention = attention
         self.description: dict[str, Any] = {}
         if not self.heads:
-            raise ValueError("a model needs a head: transducer or ctc")
+            raise ValueError("a model needs a head: transducer, ctc or attention")
         for name, head in self.heads.items():
             if head.encoder_dim != encoder.dim:
                 raise ValueError(
@@ -54,13 +63,21 @@ class AsrModel(nn.Module):
                 )
 
     @property
-    def heads(self) -> dict[str, TransducerHead | CTCHead]:
+    def conformer(self) -> ConformerEncoder:
+        """The encoder, for what works with a Conformer alone.
+
+        Raises:
+            ValueError: it is another.
+        """
+        if not isinstance(self.encoder, ConformerEncoder):
+            raise ValueError("the encoder is recurrent: this works with a Conformer alone")
+        return self.encoder
+
+    @property
+    def heads(self) -> dict[str, Head]:
         """Those that there are, by name."""
-        return {
-            name: head
-            for name, head in (("transducer", self.transducer), ("ctc", self.ctc))
-            if head is not None
-        }
+        heads = {"transducer": self.transducer, "ctc": self.ctc, "attention": self.attention}
+        return {name: head for name, head in heads.items() if head is not None}
 
     @property
     def vocab_size(self) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mvqkd.models.asr_model import AsrModel
+from mvqkd.models.asr_model import AsrModel, Encoder
+from mvqkd.models.attention_decoder import TransformerDecoder
 from mvqkd.models.conformer import ConformerEncoder
 from mvqkd.models.ctc import CTCHead
+from mvqkd.models.gru_decoder import GruDecoder
+from mvqkd.models.gru_encoder import GruEncoder
 from mvqkd.models.joiner import Joiner
 from mvqkd.models.predictor import StatelessPredictor
 from mvqkd.models.transducer import TransducerHead
@@ -23,6 +26,8 @@ _ENCODER_SIZES = (
 )
 # Younger than some files of weights, which have the defaults.
 _ENCODER_OPTIONS = ("attention_dropout", "layer_drop", "subsampling_channels", "half_rate")
+_GRU_SIZES = ("dim", "num_layers", "dropout")
+_HEADS = ("transducer", "ctc", "attention")
 
 
 def build_model(description: Mapping[str, Any]) -> AsrModel:
@@ -35,9 +40,12 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
               `dropout`, `causal`, `predictor_dim`, `context_size` and `joiner_dim`, with the
               meanings that they have in `ConformerEncoder`, `StatelessPredictor` and `Joiner`, and
               perhaps `attention_dropout`, `layer_drop`, `subsampling_channels` and `half_rate`;
-              others, such as the chunk sizes of training, are kept in `AsrModel.description`.
+              `encoder`: `conformer` (where it is missing) or `gru`, which takes `dim`, `num_layers`
+              and `dropout`; `decoder`, for the head `attention`: `kind`, `transformer` or `gru`,
+              and the arguments of `TransformerDecoder` or of `GruDecoder`; others, such as the
+              chunk sizes of training, are kept in `AsrModel.description`.
             - `vocab_size`: V, with the blank.
-            - `heads`: any of `transducer` and `ctc`.
+            - `heads`: any of `transducer`, `ctc` and `attention`.
 
     Raises:
         ValueError: sizes that do not fit together, or an unknown head.
@@ -45,13 +53,12 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
     """
     sizes, vocab_size = description["model"], description["vocab_size"]
     heads = list(description["heads"])
-    if unknown := set(heads) - {"transducer", "ctc"}:
+    if unknown := set(heads) - set(_HEADS):
         raise ValueError(
-            f"there is no head {', '.join(sorted(unknown))}; there are transducer, ctc"
+            f"there is no head {', '.join(sorted(unknown))}; there are {', '.join(_HEADS)}"
         )
-    options = {name: sizes[name] for name in _ENCODER_OPTIONS if name in sizes}
-    encoder = ConformerEncoder(**{name: sizes[name] for name in _ENCODER_SIZES}, **options)
-    transducer = ctc = None
+    encoder = _build_encoder(sizes)
+    transducer = ctc = attention = None
     if "transducer" in heads:
         transducer = TransducerHead(
             StatelessPredictor(
@@ -68,6 +75,30 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
         )
     if "ctc" in heads:
         ctc = CTCHead(encoder_dim=sizes["dim"], vocab_size=vocab_size)
-    model = AsrModel(encoder, transducer=transducer, ctc=ctc)
+    if "attention" in heads:
+        attention = _build_decoder(sizes["decoder"], encoder.dim, vocab_size)
+    model = AsrModel(encoder, transducer=transducer, ctc=ctc, attention=attention)
     model.description = dict(description)
     return model
+
+
+def _build_encoder(sizes: Mapping[str, Any]) -> Encoder:
+    if sizes.get("encoder", "conformer") == "gru":
+        return GruEncoder(**{name: sizes[name] for name in _GRU_SIZES})
+    options = {name: sizes[name] for name in _ENCODER_OPTIONS if name in sizes}
+    return ConformerEncoder(**{name: sizes[name] for name in _ENCODER_SIZES}, **options)
+
+
+def _build_decoder(
+    sizes: Mapping[str, Any], encoder_dim: int, vocab_size: int
+) -> TransformerDecoder | GruDecoder:
+    shared = {
+        "encoder_dim": encoder_dim,
+        "vocab_size": vocab_size,
+        **{name: sizes[name] for name in ("dim", "num_layers", "dropout")},
+    }
+    if sizes["kind"] == "gru":
+        return GruDecoder(**shared)
+    return TransformerDecoder(
+        **shared, **{name: sizes[name] for name in ("num_heads", "feedforward_dim")}
+    )

@@ -24,7 +24,7 @@ from mvqkd.data.loading.teacher_text import TeacherText
 from mvqkd.data.loading.text_pool import with_teacher_text
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.data.targets.frame_targets import TargetSource
-from mvqkd.decoding import greedy_search
+from mvqkd.decoding import build_search, default_method
 from mvqkd.errors import UserError
 from mvqkd.features.spec_augment import SpecAugment
 from mvqkd.losses import PrunedTransducerLoss
@@ -42,7 +42,7 @@ from mvqkd.recipe.distillation import OpenedLoss
 from mvqkd.recipe.remedies import run_command
 from mvqkd.runtime.distributed import World
 from mvqkd.training import schedule
-from mvqkd.training.heads import CTCHeadLoss, TransducerHeadLoss
+from mvqkd.training.heads import AttentionHeadLoss, CTCHeadLoss, TransducerHeadLoss
 from mvqkd.training.objective import Objective
 from mvqkd.training.optimizers import ScaledAdam, build_adamw, build_muon
 from mvqkd.training.update import Updater
@@ -56,7 +56,13 @@ def describe_model(config: ExperimentConfig, vocab_size: int) -> dict[str, objec
         config: of the experiment.
         vocab_size: V, with the blank.
     """
-    heads = ["transducer", *(["ctc"] if config.loss.ctc_scale else [])]
+    loss = config.loss
+    scales = {
+        "transducer": loss.transducer_scale,
+        "ctc": loss.ctc_scale,
+        "attention": loss.attention_scale,
+    }
+    heads = [name for name, scale in scales.items() if scale]
     return {"model": asdict(config.model), "vocab_size": vocab_size, "heads": heads}
 
 
@@ -113,18 +119,26 @@ def build_objective(
     """
     torch.manual_seed(config.training.seed)
     student = build_student(config, vocab_size)
-    head_losses: dict[str, nn.Module] = {
-        "transducer": TransducerHeadLoss(
-            build_transducer_loss(config.loss, config.model, vocab_size),
-            simple_scale=config.loss.simple_scale,
-            warmup_steps=config.loss.warmup_steps,
-            detached_steps=config.loss.ctc_warmup_steps,
-            delay_penalty=config.loss.delay_penalty,
+    loss = config.loss
+    head_losses: dict[str, nn.Module] = {}
+    if student.transducer is not None:
+        head_losses["transducer"] = TransducerHeadLoss(
+            build_transducer_loss(loss, config.model, vocab_size),
+            weight=loss.transducer_scale,
+            simple_scale=loss.simple_scale,
+            warmup_steps=loss.warmup_steps,
+            detached_steps=loss.ctc_warmup_steps,
+            delay_penalty=loss.delay_penalty,
         )
-    }
     if student.ctc is not None:
         head_losses["ctc"] = CTCHeadLoss(
-            weight=config.loss.ctc_scale, consistency_weight=config.loss.consistency_scale
+            weight=loss.ctc_scale, consistency_weight=loss.consistency_scale
+        )
+    if student.attention is not None:
+        head_losses["attention"] = AttentionHeadLoss(
+            weight=loss.attention_scale,
+            smoothing=loss.label_smoothing,
+            forcing=loss.teacher_forcing,
         )
     dual_mode = config.distillation.dual_mode
     return Objective(
@@ -342,8 +356,9 @@ def build_transcriber(tokenizer: Tokenizer) -> Transcribe:
             chunk_size=streaming.chunk_size,
             left_context=streaming.left_context,
         )
-        assert objective.model.transducer is not None
-        hypotheses = greedy_search(objective.model.transducer, encoder_out, lens)
-        return [tokenizer.decode(hypothesis.tokens) for hypothesis in hypotheses]
+        model = objective.model
+        search = build_search(model, default_method(model, greedy=True))
+        state = search.advance(search.start(len(lens)), encoder_out, lens)
+        return [tokenizer.decode(found[0].tokens) for found in search.hypotheses(state)]
 
     return transcribe

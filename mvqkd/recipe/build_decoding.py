@@ -9,7 +9,7 @@ from typing import Any
 from mvqkd.decoding import Search, build_search, decode_chunked, decode_whole
 from mvqkd.decoding.split import Decode
 from mvqkd.errors import UserError
-from mvqkd.models import AsrModel, ConformerEncoder
+from mvqkd.models import AsrModel, ConformerEncoder, Encoder
 from mvqkd.recipe.config.schema import DecodingConfig
 
 
@@ -77,6 +77,9 @@ def search_of(config: DecodingConfig, method: str, model: AsrModel) -> Search[An
             nbest=max(1, config.nbest),
             max_symbols_per_frame=config.max_symbols_per_frame,
             blank_penalty=config.blank_penalty,
+            length_exponent=config.length_exponent,
+            ctc_weight=config.ctc_weight,
+            max_tokens_per_frame=config.max_tokens_per_frame,
         )
     except ValueError as error:
         raise UserError(
@@ -85,10 +88,11 @@ def search_of(config: DecodingConfig, method: str, model: AsrModel) -> Search[An
 
 
 def build_decoder(
-    config: DecodingConfig, chunks: Chunks, search: Search[Any], encoder: ConformerEncoder
+    config: DecodingConfig, chunks: Chunks, search: Search[Any], encoder: Encoder
 ) -> Decode:
     """Features and lens -> hypotheses."""
     if chunks.with_states:
+        assert isinstance(encoder, ConformerEncoder)  # others are not causal
         assert chunks.size is not None and chunks.left_context is not None
         return partial(
             decode_chunked,

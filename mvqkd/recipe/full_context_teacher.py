@@ -8,13 +8,14 @@ import torch
 
 from mvqkd.errors import UserError
 from mvqkd.geometry import ENCODER_RATE, NUM_BINS
+from mvqkd.models import ConformerEncoder, TransducerHead
 from mvqkd.teachers import load_teacher
 from mvqkd.teachers.own import ConformerTeacher
 
 
 def load_full_context(
     section: str, teacher: str, layers: Sequence[int] | None, *, device: torch.device
-) -> ConformerTeacher:
+) -> tuple[ConformerEncoder, TransducerHead | None]:
     """Load a teacher that attends to whole utterances of the student's features, frame by frame.
 
     Args:
@@ -23,15 +24,24 @@ def load_full_context(
         layers: that are wanted; None: all.
         device: of the training.
 
+    Returns:
+        Its encoder, and its transducer head if it has one.
+
     Raises:
-        UserError: a teacher that is not our own, or attends to chunks only, or has other features
-            or another frame rate, or lacks a layer.
+        UserError: a teacher that is not our own, or no Conformer, or attends to chunks only, or has
+            other features or another frame rate, or lacks a layer.
     """
     loaded = load_teacher(teacher, layers, device=device)
     if not isinstance(loaded, ConformerTeacher):
         raise UserError(
             f"{section}.teacher is {teacher}: no experiment of ours",
             remedy=f"--{section}.teacher mvqkd:EXPERIMENT",
+        )
+    if not isinstance(loaded.encoder, ConformerEncoder):
+        raise UserError(
+            f"{section}.teacher {teacher} has no Conformer layers to imitate: its encoder is "
+            "recurrent",
+            remedy="another teacher",
         )
     if loaded.chunk_size is not None:
         raise UserError(
@@ -47,4 +57,4 @@ def load_full_context(
             f"student {ENCODER_RATE:g} of {NUM_BINS}",
             remedy="take a teacher with the student's features and frame rate",
         )
-    return loaded
+    return loaded.encoder, loaded.transducer

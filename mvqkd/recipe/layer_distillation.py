@@ -38,8 +38,7 @@ def open_layers(
         UserError: a teacher that is not our own, or sees chunks only, or lacks a layer.
     """
     section = f"distillation.{name}"
-    loaded = load_full_context(section, teacher, loss.teacher_layer or None, device=device)
-    encoder = loaded.encoder
+    encoder, _ = load_full_context(section, teacher, loss.teacher_layer or None, device=device)
     pairs = quarters(encoder.num_layers, num_layers)
     if loss.layer:
         pairs = list(zip(loss.teacher_layer, loss.layer, strict=True))

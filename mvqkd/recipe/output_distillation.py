@@ -31,8 +31,8 @@ def open_outputs(
         UserError: see `load_full_context`; or a teacher of other tokens, or without a transducer.
     """
     section = f"distillation.{name}"
-    loaded = load_full_context(section, teacher, None, device=device)
-    if loaded.transducer is None:
+    encoder, transducer = load_full_context(section, teacher, None, device=device)
+    if transducer is None:
         raise UserError(
             f"the teacher {teacher} has no transducer, whose probabilities are to be imitated",
             remedy=f"--{section}.teacher with an experiment that has one",
@@ -48,9 +48,8 @@ def open_outputs(
         ) from error
 
     def build(dim: int) -> OutputDistillation:
-        assert loaded.transducer is not None
         return OutputDistillation(
-            OutputTeacher(loaded.encoder, loaded.transducer),
+            OutputTeacher(encoder, transducer),
             weight=loss.weight,
             final_weight_fraction=loss.final_weight_fraction,
             best_path=loss.cells == "best_path",

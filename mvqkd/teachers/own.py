@@ -15,7 +15,7 @@ from mvqkd.checkpoints.load import load_model
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
 from mvqkd.geometry import ENCODER_GRID, ENCODER_RATE, num_features
-from mvqkd.models import AsrModel, ConformerEncoder, TransducerHead
+from mvqkd.models import AsrModel, Encoder, TransducerHead
 from mvqkd.models.taps import Taps
 from mvqkd.storage.files import file_digest
 from mvqkd.storage.tensors import verify_tensors
@@ -24,7 +24,7 @@ from mvqkd.teachers.layers import choose_layers
 
 
 class ConformerTeacher(nn.Module):
-    """A `Teacher` on our Conformer encoder: 25 Hz, filterbank features computed on the CPU.
+    """A `Teacher` on an encoder of ours: 25 Hz, filterbank features computed on the CPU.
 
     Args:
         encoder: trained; a causal one runs in the streaming configuration of `chunk_size`.
@@ -38,7 +38,7 @@ class ConformerTeacher(nn.Module):
 
     def __init__(
         self,
-        encoder: ConformerEncoder,
+        encoder: Encoder,
         layers: Sequence[int] | None,
         *,
         chunk_size: int | None = None,

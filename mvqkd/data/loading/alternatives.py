@@ -49,7 +49,7 @@ def write_alternatives(cuts: Sequence[Path], hypotheses: Path, output: Path) -> 
 
 
 def _supervision(cut: dict[str, Any], hypothesis: StoredHypothesis) -> dict[str, Any]:
-    (known, *_) = [*(cut.get("supervisions") or []), {}]
+    known: dict[str, Any] = next(iter(cut.get("supervisions") or []), {})
     return {
         "recording_id": cut["recording"]["id"],
         "channel": cut.get("channel", 0),

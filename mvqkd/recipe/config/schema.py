@@ -13,9 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from mvqkd.recipe.config.attention_schema import AttentionLossConfig, AttentionSearchConfig
 from mvqkd.recipe.config.export_schema import ExportConfig
 from mvqkd.recipe.config.hypotheses_schema import HypothesesConfig
 from mvqkd.recipe.config.layers_schema import LayersConfig
+from mvqkd.recipe.config.model_schema import ModelConfig
 from mvqkd.recipe.config.outputs_schema import DualModeConfig, OutputsConfig
 from mvqkd.recipe.config.quantizer_schema import QuantizerConfig
 from mvqkd.recipe.config.ranges import (
@@ -26,12 +28,16 @@ from mvqkd.recipe.config.ranges import (
     PositiveOrAll,
     Range,
     Share,
-    Size,
 )
 from mvqkd.recipe.config.training_schema import OptimizerConfig, TrainingConfig
 
 Method = Literal[
-    "greedy_search", "modified_beam_search", "ctc_greedy_search", "ctc_prefix_beam_search"
+    "greedy_search",
+    "modified_beam_search",
+    "ctc_greedy_search",
+    "ctc_prefix_beam_search",
+    "attention_greedy_search",
+    "attention_beam_search",
 ]
 
 
@@ -89,51 +95,11 @@ class DataConfig:
 
 
 @dataclass
-class ModelConfig:
-    """The student: Conformer encoder, stateless predictor, joiner."""
+class LossConfig(AttentionLossConfig):
+    """Pruned RNN-T (Kuang et al. 2022), CTC, and an attention decoder."""
 
-    dim: Size = 256
-    """Width of the encoder's layers."""
-    num_layers: Annotated[int, Range(1, 1000)] = 12
-    """Number of Conformer layers."""
-    num_heads: Positive = 4
-    """Attention heads per layer; must divide dim."""
-    feedforward_dim: Size = 1024
-    """Inner width of the two feed-forward modules of a layer."""
-    conv_kernel: Annotated[int, Range(1, 1001)] = 15
-    """Kernel size of a layer's depthwise convolution, in frames of 40 ms; odd unless causal."""
-    dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.1
-    """Dropout of every residual branch of the encoder."""
-    attention_dropout: Annotated[float, Range(0, 1, open_high=True)] = 0.0
-    """Dropout of the weights of frames in attention."""
-    layer_drop: Annotated[float, Range(0, 1, open_high=True)] = 0.0
-    """Stochastic depth (arXiv 1603.09382): probability that an utterance passes by the last layer
-    in training; it grows linearly with depth."""
-    subsampling_channels: Size = 32
-    """Feature maps of the subsampling's second convolution; the first has a quarter of them."""
-    half_rate: Annotated[list[int], Range(1)] = field(default_factory=list)
-    """First and last of the layers that work at 12.5 Hz, on averages of two frames, such as [2, 5];
-    empty: none. Chunk sizes and left context must be even then."""
-    causal: bool = False
-    """Use causal convolutions; a streaming student needs them, and is trained with chunk_size."""
-    chunk_size: Annotated[list[int], Range(1, also=-1)] = field(default_factory=list)
-    """Chunk size of a streaming student, in frames of 40 ms. One value: always that size; several:
-    one is drawn at random for each step (dynamic chunk training; -1 is the whole utterance);
-    none: full context."""
-    left_context: Annotated[int, Range(-1)] = -1
-    """Left context that a chunk attends to, in frames of 40 ms; -1: unlimited."""
-    predictor_dim: Size = 256
-    """Width of the predictor."""
-    context_size: Annotated[int, Range(1, 100)] = 2
-    """Number of previous tokens that the stateless predictor receives."""
-    joiner_dim: Size = 256
-    """Width of the joiner."""
-
-
-@dataclass
-class LossConfig:
-    """Pruned RNN-T (Kuang et al. 2022) and an auxiliary CTC head."""
-
+    transducer_scale: NotNegative = 1.0
+    """Weight of the transducer loss; 0: no transducer."""
     prune_range: Annotated[int, Range(2)] = 5
     """Number of symbols that the pruned loss considers at each frame."""
     lm_scale: Share = 0.25
@@ -281,7 +247,7 @@ class DistillationConfig:
 
 
 @dataclass
-class DecodingConfig:
+class DecodingConfig(AttentionSearchConfig):
     """Weights and search of decoding."""
 
     epoch: PositiveOrAll = -1
@@ -292,8 +258,8 @@ class DecodingConfig:
     """Use the running average of the weights over those epochs instead of the mean of the weights
     at their ends."""
     methods: list[Method] = field(default_factory=lambda: ["greedy_search", "modified_beam_search"])
-    """Search methods: any of `greedy_search`, `modified_beam_search`, `ctc_greedy_search`,
-    `ctc_prefix_beam_search`."""
+    """Search methods: `greedy_search` and `modified_beam_search` (transducer), `ctc_greedy_search`,
+    `ctc_prefix_beam_search`, `attention_greedy_search`, `attention_beam_search`."""
     beam_size: Positive = 4
     """Hypotheses kept by beam searches."""
     max_symbols_per_frame: Positive = 1
@@ -328,7 +294,7 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """The student."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """Transducer and CTC losses."""
+    """Losses of recognition."""
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     """Distillation losses, their teachers and targets."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

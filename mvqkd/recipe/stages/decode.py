@@ -163,6 +163,7 @@ def decode_experiment(
                     ),
                     "recogs_sha256": file_digest(_beside(path, "recogs")),
                     **_measures(scored, characters, timing),
+                    **_unfinished(found, f"{name}-{method}"),
                     **_circumstances(model, place),
                 },
             )
@@ -183,12 +184,19 @@ def _is_whole(path: Path, saved: dict[str, Any]) -> bool:
 
 def _search_suffix(config: DecodingConfig, method: str) -> str:
     parts = []
-    if method == "modified_beam_search":
+    if method.endswith("beam_search"):
         parts.append(f"-beam-size-{config.beam_size}")
     if method == "greedy_search" and config.max_symbols_per_frame != 1:
         parts.append(f"-max-sym-per-frame-{config.max_symbols_per_frame}")
     if config.blank_penalty:
         parts.append(f"-blank-penalty-{config.blank_penalty:g}")
+    if method == "attention_beam_search":
+        if config.length_exponent != 1:
+            parts.append(f"-length-exponent-{config.length_exponent:g}")
+        if config.ctc_weight:
+            parts.append(f"-ctc-weight-{config.ctc_weight:g}")
+    if method.startswith("attention_") and config.max_tokens_per_frame != 1:
+        parts.append(f"-max-tokens-per-frame-{config.max_tokens_per_frame:g}")
     if config.tail_padding:
         parts.append(f"-tail-{config.tail_padding}")
     return "".join(parts)
@@ -212,11 +220,12 @@ def _settings(
         "avg": weights.avg,
         "use_averaged_model": weights.use_averaged_model,
         "method": method,
-        "beam_size": config.beam_size if "beam_search" in method else None,
+        "beam_size": config.beam_size if method.endswith("beam_search") else None,
         "max_symbols_per_frame": (
             config.max_symbols_per_frame if method == "greedy_search" else None
         ),
         "blank_penalty": config.blank_penalty,
+        **_attention_settings(config, method),
         "nbest": config.nbest,
         "chunk_size": chunks.size,
         "left_context": chunks.left_context,
@@ -226,6 +235,16 @@ def _settings(
             path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(inputs)
         },
     }
+
+
+def _attention_settings(config: DecodingConfig, method: str) -> dict[str, Any]:
+    """Absent from the settings of other methods, whose results from before they were there stay."""
+    if not method.startswith("attention_"):
+        return {}
+    settings: dict[str, Any] = {"max_tokens_per_frame": config.max_tokens_per_frame}
+    if method == "attention_beam_search":
+        settings |= {"length_exponent": config.length_exponent, "ctc_weight": config.ctc_weight}
+    return settings
 
 
 def _beside(result: Path, kind: str, ending: str = ".txt") -> Path:
@@ -303,6 +322,22 @@ def _measures(scored: Score, characters: ErrorCounts, timing: Timing) -> dict[st
         "decoding_seconds": timing.seconds,
         "rtf": timing.real_time_factor,
     }
+
+
+def _unfinished(found: Sequence[Recognized], name: str) -> dict[str, int]:
+    """How many transcripts have no end, if any."""
+    ids = [one.id for one in found if not one.hypotheses[0].finished]
+    if not ids:
+        return {}
+    logging.warning(
+        "[%s] %d of %d utterances reached decoding.max_tokens_per_frame before an end of the "
+        "transcript: %s",
+        name,
+        len(ids),
+        len(found),
+        ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else ""),
+    )
+    return {"unfinished": len(ids)}
 
 
 def _circumstances(model: AsrModel, device: torch.device) -> dict[str, Any]:

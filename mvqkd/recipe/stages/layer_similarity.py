@@ -68,7 +68,7 @@ def compare_layers(
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     uri = resolve_teacher(teacher, exp_dirs[0].parent)
-    encoder = load_full_context("teacher", uri, None, device=place).encoder
+    encoder = load_full_context("teacher", uri, None, device=place)[0]
     found = {}
     for folder in exp_dirs:
         objective, pairs = _objective(folder, data_dir, encoder.num_layers, place)

@@ -18,6 +18,7 @@ class TransducerHeadLoss(nn.Module):
 
     Args:
         pruned: the loss, of the widths of the encoder and the predictor.
+        weight: of both in the total.
         simple_scale: weight of the simple loss after the warm-up, see `loss_scales`.
         warmup_steps: of that.
         detached_steps: steps at the beginning in which the encoder gets no gradient from this head
@@ -35,6 +36,7 @@ class TransducerHeadLoss(nn.Module):
         self,
         pruned: PrunedTransducerLoss,
         *,
+        weight: float = 1.0,
         simple_scale: float = 0.5,
         warmup_steps: int = 1000,
         detached_steps: int = 0,
@@ -42,6 +44,7 @@ class TransducerHeadLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.pruned = pruned
+        self.weight = weight
         self.simple_scale = simple_scale
         self.warmup_steps = warmup_steps
         self.detached_steps = detached_steps
@@ -74,4 +77,7 @@ class TransducerHeadLoss(nn.Module):
             warmup_steps=self.warmup_steps,
             simple_scale=self.simple_scale,
         )
-        return {"simple": (simple_scale, simple), "pruned": (pruned_scale, pruned)}
+        return {
+            "simple": (self.weight * simple_scale, simple),
+            "pruned": (self.weight * pruned_scale, pruned),
+        }
