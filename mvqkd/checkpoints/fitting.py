@@ -14,6 +14,9 @@ VOCABULARY = (
     "transducer.joiner.output.bias",
     "ctc.output.weight",
     "ctc.output.bias",
+    "attention.embedding.weight",
+    "attention.output.weight",
+    "attention.output.bias",
 )
 """Weights with a row for each token."""
 

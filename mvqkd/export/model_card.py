@@ -61,8 +61,7 @@ def model_card(
         _sizes(experiment),
         "## Word error rates",
         _error_rates(results),
-        "## Files",
-        _files(written, folder),
+        *(["## Files", _files(written, folder)] if written else []),
         "## Use",
         *(_use(item, folder) for item in written if item.precision == "float32"),
         "With `mvqkd`, on the folder of this model:",
@@ -80,14 +79,16 @@ def model_card(
 def _tags(written: Sequence[Written]) -> list[str]:
     heads = sorted({item.target.head for item in written})
     streaming = ["streaming"] if any(item.target.streaming for item in written) else []
-    return ["sherpa-onnx", "onnx", "conformer", "knowledge-distillation", *heads, *streaming]
+    onnx = ["sherpa-onnx", "onnx", "conformer"] if written else []
+    return [*onnx, "knowledge-distillation", *heads, *streaming]
 
 
 def _sizes(experiment: Experiment) -> str:
     model = experiment.config.get("model", {})
     count = experiment.parameters
     of = f", {count / 1e6:.2f} M parameters" if count else ""
-    text = f"A Conformer of {model.get('num_layers')} layers of width {model.get('dim')}{of}."
+    layers = f"{model.get('num_layers')} layers of width {model.get('dim')}"
+    text = f"An encoder of {layers}{of}."
     if model.get("chunk_size"):
         chunk = model["chunk_size"][0] * 40
         text += f" It streams in chunks of {chunk} ms." if chunk > 0 else " It streams."

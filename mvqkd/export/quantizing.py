@@ -55,6 +55,7 @@ def quantize(name: str, source: Path, path: Path, *, exclude: Sequence[str] = ()
             )
         quantized = onnx.load(partial)
         set_metadata(quantized, metadata)  # without the quantizer's own
+        del quantized.graph.value_info[:]  # shapes that follow from the others
         partial.write_bytes(quantized.SerializeToString())
     return sum(node.op_type == "MatMulInteger" for node in quantized.graph.node)
 

@@ -88,7 +88,7 @@ def test_another_vocabulary_of_the_same_size(folder: Path) -> None:
 def test_tokens_that_are_not_known(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "tokens.txt").unlink()
     _, before, after = begun(make(2, vocab_size=7), folder, tokens=[*TOKENS, "D"])
-    assert all(torch.equal(after[name], before[name]) for name in VOCABULARY)
+    assert all(torch.equal(after[name], before[name]) for name in VOCABULARY if name in after)
     assert "ctc.output.weight: [6, 16] in the file, [7, 16] here" in caplog.text
 
 

@@ -101,20 +101,32 @@ def export_experiment(
 def choose_targets(
     inputs: ExportInputs, description: Mapping[str, Any], epoch: int, avg: int
 ) -> list[Target]:
-    """The recognizers that files are made for.
+    """The recognizers that files are made for; none if sherpa-onnx has none for such a student and
+    no head is named.
 
     Raises:
         UserError: the student does not allow one of them.
     """
+    heads: list[Head] = list(inputs.export.heads)
+    exportable: tuple[Head, ...] = ("transducer", "ctc")
+    has = [head for head in exportable if head in description["heads"]]
+    if description["model"].get("encoder", "conformer") != "conformer":
+        has = []
+    if not heads and not has:
+        logging.warning(
+            "sherpa-onnx has no recognizer for a student with %s encoder and the heads %s: the "
+            "model folder has no ONNX files",
+            description["model"].get("encoder", "conformer"),
+            ", ".join(description["heads"]),
+        )
+        return []
     chunks = choose_chunks(inputs.decoding, description["model"])
     config = StreamingConfig(chunks.size, chunks.left_context)
-    heads: list[Head] = list(inputs.export.heads)
-    if not heads:
-        heads = ["transducer" if "transducer" in description["heads"] else "ctc"]
-    if missing := set(heads) - set(description["heads"]):
+    heads = heads or has[:1]
+    if missing := set(heads) - set(has):
         raise UserError(
-            f"export.heads names {', '.join(sorted(missing))}, which the student has not: it was "
-            f"trained with {', '.join(description['heads'])}",
+            f"export.heads names {', '.join(sorted(missing))}, of which this student gives no ONNX "
+            f"files: it has {', '.join(description['heads'])}",
             remedy="export another head, or train one (loss.ctc_scale)",
         )
     kinds = inputs.export.recognizers or ["offline" if chunks.size is None else "streaming"]

@@ -126,8 +126,12 @@ def test_what_the_student_does_not_allow(experiment: tuple[Path, ExportInputs]) 
     assert choose_targets(inputs, whole, 3, 1)[0].name == "offline ctc"
     with pytest.raises(UserError, match="full context: a streaming recognizer cannot use it"):
         choose_targets(replace(inputs, export=both), whole, 3, 1)
-    with pytest.raises(UserError, match="names transducer, which the student has not"):
+    with pytest.raises(UserError, match="names transducer, of which this student gives no"):
         choose_targets(replace(inputs, export=ExportConfig(heads=["transducer"])), whole, 3, 1)
+    for other in ({"heads": ["attention"]}, {"model": whole["model"] | {"encoder": "gru"}}):
+        assert choose_targets(inputs, whole | other, 3, 1) == []
+        with pytest.raises(UserError, match="names ctc, of which this student gives no"):
+            choose_targets(replace(inputs, export=ExportConfig(heads=["ctc"])), whole | other, 3, 1)
     unlimited = replace(inputs, decoding=DecodingConfig(left_context=-1))
     with pytest.raises(UserError, match="unlimited left context"):
         choose_targets(unlimited, streaming, 3, 1)
