@@ -92,14 +92,16 @@ class ServedSession:
 
     def accept(self) -> None:
         """Give the decoder what has arrived."""
-        arrived, ends = [np.zeros(0, dtype=np.float32)], False
+        arrived: list[NDArray[np.float32]] = []
+        ends = False
         while self._incoming and not ends:
             samples = self._incoming.popleft()
             if samples is None:
                 ends = True
             else:
                 arrived.append(samples)
-        self.stream.accept(self._resample.accept(np.concatenate(arrived)))
+        if arrived:
+            self.stream.accept(self._resample.accept(np.concatenate(arrived)))
         if ends:
             self.stream.accept(self._resample.finish())
             self.stream.finish()

@@ -65,15 +65,13 @@ def _transcribe(
     begin, failed, seconds = time.perf_counter(), 0, 0.0
     known = [file.seconds() for file in files]
     total = None if None in known else sum(length or 0.0 for length in known)
-    layout = (
-        "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
-    )
+    layout = "{percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}{postfix}]"
     with tqdm(
         total=total,
         unit="s",
         disable=None,
         dynamic_ncols=True,
-        bar_format=layout if total else "{desc}{n:.0f} s [{elapsed}{postfix}]",
+        bar_format=layout if total else "{n:.0f} s [{elapsed}{postfix}]",
     ) as bar:
 
         def heard(part: float) -> None:

@@ -115,7 +115,7 @@ def words_of(found: Iterable[Emission], tokens: Sequence[str]) -> list[Word]:
         if not groups or begins_word(tokens[emission.token]):
             groups.append([])
         groups[-1].append(emission)
-    # A token that is nothing but a space belongs to the word that it begins; without one it is none.
+    # A token that is nothing but a space begins a word; without more it is none.
     return [word for word in (_word(group, tokens) for group in groups) if word.text]
 
 

@@ -68,7 +68,10 @@ def test_tokens_have_their_log_probabilities(
 
 
 def joined(parts: list[Hypothesis]) -> tuple[list[int], list[int]]:
-    return sum((part.tokens for part in parts), []), sum((part.frames for part in parts), [])
+    return (
+        [token for part in parts for token in part.tokens],
+        [frame for part in parts for frame in part.frames],
+    )
 
 
 @pytest.mark.parametrize("name", GREEDY)

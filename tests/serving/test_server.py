@@ -187,6 +187,14 @@ def test_bad_input_closes_with_a_reason(recognizer: Recognizer, name: str) -> No
     assert found_code == code and reason in found_reason
 
 
+def test_a_long_stream_is_closed_while_it_is_answered(recognizer: Recognizer) -> None:
+    async def work(client: TestClient) -> None:
+        _, socket = await talk(client, audio(40.0, 1), 4000, done=False)
+        assert socket.close_code == 1008
+
+    with_server(recognizer, work, limits=Limits(seconds=30.0, pending=20.0))
+
+
 def test_too_many_sessions(recognizer: Recognizer) -> None:
     async def work(client: TestClient) -> None:
         first = await client.ws_connect("/")

@@ -1,4 +1,4 @@
-"""A recognizer whose words are written into the audio, so that what is expected is known exactly."""
+"""A recognizer whose words are written into the audio, so that what is expected is known."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def utter(words: Sequence[int], gaps: Sequence[float], seconds: float = 0.2) -> 
 
 
 class Written:
-    """Recognizes words that lie whole in its input. Those nearer than `unsure` seconds to an edge at
-    which the input was cut off are taken for others."""
+    """Recognizes words that lie whole in its input. Those nearer than `unsure` seconds to
+    an edge of it are taken for others."""
 
     streams = False
     tokens = ["<blk>", *(f"▁W{number}" for number in range(1, NUMBER + 1)), "▁WRONG"]  # noqa: RUF012

@@ -81,9 +81,9 @@ def test_standard_input(
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
         assert main([*command, "--method", "greedy_search", *arguments]) == 0
         lines = capsys.readouterr().out.splitlines()
-        texts.append(
-            [line.partition("] ")[2] or line for line in lines if arguments == [] or "]" in line]
-        )
+        if arguments:  # lines of words, and of segments
+            lines = [line.partition("] ")[2] for line in lines if line.startswith("[")]
+        texts.append(lines)
     assert texts[0] == texts[1] != []
 
 
