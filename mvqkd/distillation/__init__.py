@@ -8,6 +8,8 @@ from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTea
 
 `AuxiliaryLayers` is another: branches with full context on layers of a streaming student imitate
 layers of an encoder of our own (`EncoderTeacher`), and are dropped after training.
+`TokenDivergence` draws the student's attention decoder to that of an encoder-decoder of our own
+(`DecoderTeacher`).
 """
 
 from mvqkd.distillation.auxiliary import AuxiliaryLayers
@@ -18,6 +20,7 @@ from mvqkd.distillation.codes import (
     TiedCodebookHead,
 )
 from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext, TransducerBand
+from mvqkd.distillation.decoder_outputs import DecoderTeacher, TokenDivergence
 from mvqkd.distillation.embeddings import RegressionHead
 from mvqkd.distillation.encoder_teacher import EncoderTeacher
 from mvqkd.distillation.layer import LayerDistillation
@@ -27,6 +30,7 @@ __all__ = [
     "AuxiliaryLayers",
     "CodebookHead",
     "DecodedCodes",
+    "DecoderTeacher",
     "DistillationLoss",
     "EncoderPass",
     "EncoderTeacher",
@@ -38,5 +42,6 @@ __all__ = [
     "SoftCodebookHead",
     "StoredTargets",
     "TiedCodebookHead",
+    "TokenDivergence",
     "TransducerBand",
 ]

@@ -11,7 +11,7 @@ from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import read_report
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig, load_config
-from mvqkd.recipe.config.schema import ExperimentConfig, LayersConfig
+from mvqkd.recipe.config.schema import ExperimentConfig, LayersConfig, TokensConfig
 from mvqkd.recipe.teacher_files import (
     LossConfig,
     TeacherFiles,
@@ -41,7 +41,7 @@ class ExperimentInputs:
         return self.loaded.config
 
     @property
-    def losses(self) -> dict[str, LossConfig | LayersConfig]:
+    def losses(self) -> dict[str, LossConfig | LayersConfig | TokensConfig]:
         """The distillation losses that are on, by name."""
         return self.config.distillation.losses
 
@@ -82,7 +82,7 @@ class ExperimentInputs:
             )
         return lang_dir
 
-    def teacher(self, loss: LossConfig | LayersConfig) -> str:
+    def teacher(self, loss: LossConfig | LayersConfig | TokensConfig) -> str:
         """URI of the teacher of a distillation loss, see `resolve_teacher`.
 
         Raises:

@@ -10,6 +10,7 @@ import torch
 from mvqkd.recipe.distillation import OpenedLoss, Utterances, count_frames, open_loss
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.layer_distillation import open_layers
+from mvqkd.recipe.token_distillation import open_tokens
 
 
 def open_losses(
@@ -17,6 +18,8 @@ def open_losses(
     train_cuts: Sequence[Path],
     dev_cuts: Sequence[Path],
     device: torch.device,
+    *,
+    lang_dir: Path,
 ) -> dict[str, OpenedLoss]:
     """The losses that are on, by name.
 
@@ -25,6 +28,7 @@ def open_losses(
         train_cuts: manifests of all that is trained on, with transcripts or without.
         dev_cuts: those of validation.
         device: of the training.
+        lang_dir: folder of the tokens.
 
     Raises:
         UserError: targets are missing, damaged, or not those of the configuration, or a teacher
@@ -50,4 +54,6 @@ def open_losses(
             num_layers=inputs.config.model.num_layers,
             device=device,
         )
+    if (tokens := inputs.config.distillation.tokens).weight:
+        opened["tokens"] = open_tokens(tokens, inputs.teacher(tokens), lang_dir, device=device)
     return opened

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvqkd.errors import UserError
-from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, LayersConfig
+from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, LayersConfig, TokensConfig
 from mvqkd.recipe.remedies import run_command
 from mvqkd.storage.files import file_digest
 from mvqkd.storage.tensors import verify_tensors
@@ -80,7 +80,7 @@ def uses(loss: LossConfig) -> str:
     return "codes" if isinstance(loss, CodesConfig) else loss.source
 
 
-def own_experiment(loss: LossConfig | LayersConfig) -> str:
+def own_experiment(loss: LossConfig | LayersConfig | TokensConfig) -> str:
     """The experiment of the same recipe that is the teacher; empty when it is another network."""
     scheme, _, rest = loss.teacher.partition(":")
     name = rest.partition("?")[0]

@@ -13,7 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from mvqkd.recipe.config.attention_schema import AttentionLossConfig, AttentionSearchConfig
+from mvqkd.recipe.config.attention_schema import (
+    AttentionLossConfig,
+    AttentionSearchConfig,
+    TokensConfig,
+)
 from mvqkd.recipe.config.layers_schema import LayersConfig
 from mvqkd.recipe.config.model_schema import ModelConfig
 from mvqkd.recipe.config.ranges import (
@@ -214,6 +218,8 @@ class DistillationConfig:
     """Regression of the embeddings."""
     layers: LayersConfig = field(default_factory=LayersConfig)
     """Auxiliary non-streaming layers."""
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    """Token probabilities of an attention decoder."""
 
     @property
     def frame_losses(self) -> dict[str, CodesConfig | EmbeddingsConfig]:
@@ -223,10 +229,12 @@ class DistillationConfig:
         return {name: section for name, section in sections.items() if section.weight > 0}
 
     @property
-    def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig]:
+    def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig | TokensConfig]:
         """All sections that are on, by name."""
-        layers = {"layers": self.layers} if self.layers.weight > 0 else {}
-        return {**self.frame_losses, **layers}
+        online: dict[str, LayersConfig | TokensConfig]
+        online = {"layers": self.layers, "tokens": self.tokens}
+        on = {name: section for name, section in online.items() if section.weight > 0}
+        return {**self.frame_losses, **on}
 
 
 @dataclass

@@ -101,7 +101,7 @@ def _train(
     if os.environ.get("RANK", "0") == "0":
         own = own_folder(exp_dir, work="training", wait=False)
     with own, start_world(device) as world, catch_signals() as interruption, log_to(exp_dir, world):
-        opened = _open_losses(inputs, unlabelled, world)
+        opened = _open_losses(inputs, unlabelled, world, lang_dir)
         world.wait()  # nothing is written before every process has looked at the folder
         if world.is_main:
             restore_epochs(exp_dir)
@@ -170,7 +170,7 @@ def _train(
 
 
 def _open_losses(
-    inputs: ExperimentInputs, unlabelled: list[Path], world: World
+    inputs: ExperimentInputs, unlabelled: list[Path], world: World, lang_dir: Path
 ) -> dict[str, OpenedLoss]:
     """The distillation losses, by name."""
     if not inputs.losses:
@@ -178,4 +178,4 @@ def _open_losses(
     from mvqkd.recipe.opened_losses import open_losses
 
     train_cuts = [*inputs.cuts("train"), *unlabelled]
-    return open_losses(inputs, train_cuts, inputs.cuts("dev"), world.device)
+    return open_losses(inputs, train_cuts, inputs.cuts("dev"), world.device, lang_dir=lang_dir)
