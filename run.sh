@@ -50,6 +50,8 @@ options
   --speed-perturb yes|no  training splits at speeds 0.9 and 1.1, too (default: the recipe's)
   --on-the-fly yes|no     store no features, extract them in training (default: the recipe's, else no)
   --vocab-size N      BPE tokens (default: the recipe's)
+  --units UNITS       bpe, or char: tokens are the characters of the transcripts
+                      (default: the recipe's, or bpe)
   --data-dir DIR      prepared data (default data/<recipe>)
   --exp-dir DIR       experiments (default exp/<recipe>)
   --variant NAME      experiments with other values beside the recipe's: in <exp-dir>/<experiment>-NAME
@@ -101,6 +103,7 @@ option_speed_perturb=
 option_on_the_fly=
 option_musan=
 option_vocab_size=
+option_units=
 overrides=()
 again=$0  # this command without its stages, for remedies
 [[ $again = */* ]] || again="bash $again"
@@ -155,6 +158,7 @@ while [ $# -gt 0 ]; do
         --speed-perturb) option_speed_perturb=$2 ;;
         --on-the-fly) option_on_the_fly=$2 ;;
         --vocab-size) option_vocab_size=$2 ;;
+        --units) option_units=$2 ;;
         --train-splits | --dev-splits | --test-splits | --unlabelled-splits | \
             --train-parts | --dev-parts | --test-parts | --unlabelled-parts)
             role=${key#--} role=${role%-*}
@@ -204,6 +208,7 @@ for choice in speed-perturb:"$option_speed_perturb" on-the-fly:"$option_on_the_f
 done
 [[ $option_text_normalization =~ ^(identity|nfc|nfkc|)$ ]] ||
     fail "--text-normalization takes identity, nfc or nfkc, not '$option_text_normalization'" "./run.sh --help"
+[[ $option_units =~ ^(bpe|char|)$ ]] || fail "--units takes bpe or char, not '$option_units'" "./run.sh --help"
 [[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' cannot be used in a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
 list_options --check "${overrides[@]}" || exit 2
@@ -218,7 +223,8 @@ max_seconds=${option_max_seconds:-${max_seconds:-40}}
 text_normalization=${option_text_normalization:-${text_normalization:-identity}}
 speed_perturb=${option_speed_perturb:-$speed_perturb}
 on_the_fly=${option_on_the_fly:-${on_the_fly:-no}}
-vocab_size=${option_vocab_size:-$vocab_size}
+vocab_size=${option_vocab_size:-${vocab_size:-500}}
+units=${option_units:-${units:-bpe}}
 data_dir=${data_dir:-data/$name}
 declare -A splits=()  # those to prepare, by role
 for role in train dev test unlabelled; do
@@ -349,7 +355,7 @@ fi
 
 if runs 3; then
     announce 3
-    show python local/prepare_lang.py "${data_options[@]}" --vocab-size "$vocab_size" $strict \
+    show python local/prepare_lang.py "${data_options[@]}" --vocab-size "$vocab_size" --units "$units" $strict \
         --config "${configs[@]}" "${overrides[@]}"
 fi
 

@@ -8,6 +8,8 @@
 The tokens of experiments with data.labelled_hours are made of the transcripts that these know, in
 lang_bpe_<vocab-size>_<hours>h. Without --config, tokens are made of all transcripts.
 
+    python local/prepare_lang.py --data-dir data/wsj --units char
+
 Writes <data-dir>/lang_bpe_<vocab-size>/{bpe.model,tokens.txt}, for each split excluded_<split>.txt
 (the cuts with too few encoder frames for their tokens, which losses leave out), and an index of
 its cuts.
@@ -23,18 +25,21 @@ from mvqkd.recipe.options import add_data_options, split_patterns
 from mvqkd.recipe.program import run_program
 from mvqkd.recipe.stages.tokens import prepare_tokens
 
+UNITS = "char: the characters of the transcripts, whatever --vocab-size is (%(default)s)"
+
 
 def main() -> None:
     parser = ExperimentParser(__doc__, many=True)
     add_data_options(parser.options)
     add = parser.options.add_argument
     add("--vocab-size", type=int, default=500, help="tokens, special ones included (%(default)s)")
+    add("--units", default="bpe", choices=["bpe", "char"], help=UNITS)
     add("--strict", action="store_true", help="stop when a cut has more tokens than frames")
     options, overrides = parser.split()
     prepare_tokens(
         DataFolder(options.data_dir),
         split_patterns(options),
-        options.vocab_size,
+        None if options.units == "char" else options.vocab_size,
         labelled_hours=labelled_hours(options.config, overrides) if options.config else (0.0,),
         strict=options.strict,
     )

@@ -9,8 +9,9 @@ from stored codes (`DecodedCodes`) or computed by the teacher itself (`OnlineTea
 `AuxiliaryLayers` is another: branches with full context on layers of a streaming student imitate
 layers of an encoder of our own (`EncoderTeacher`) or of a teacher of audio (`AudioLayers`), or
 stored frames (`StoredLayer`), and are dropped after training.
-`OutputDistillation` imitates the token probabilities of a transducer (`OutputTeacher`), and
-`DualMode` those of the student's own pass with full context.
+`OutputDistillation` imitates the token probabilities of a transducer (`OutputTeacher`),
+`DualMode` those of the student's own pass with full context. `TokenDivergence` draws the student's
+attention decoder to that of an encoder-decoder of our own (`DecoderTeacher`).
 """
 
 from mvqkd.distillation.auxiliary import AuxiliaryLayers
@@ -21,6 +22,7 @@ from mvqkd.distillation.codes import (
     TiedCodebookHead,
 )
 from mvqkd.distillation.context import DistillationLoss, EncoderPass, LossContext, TransducerBand
+from mvqkd.distillation.decoder_outputs import DecoderTeacher, TokenDivergence
 from mvqkd.distillation.dual_mode import DualMode
 from mvqkd.distillation.embeddings import RegressionHead
 from mvqkd.distillation.encoder_teacher import EncoderTeacher
@@ -34,6 +36,7 @@ __all__ = [
     "AuxiliaryLayers",
     "CodebookHead",
     "DecodedCodes",
+    "DecoderTeacher",
     "DistillationLoss",
     "DualMode",
     "EncoderPass",
@@ -49,5 +52,6 @@ __all__ = [
     "StoredLayer",
     "StoredTargets",
     "TiedCodebookHead",
+    "TokenDivergence",
     "TransducerBand",
 ]

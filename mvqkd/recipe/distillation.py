@@ -39,8 +39,8 @@ from mvqkd.distillation.layer import TeacherTargets
 from mvqkd.errors import UserError
 from mvqkd.geometry import ENCODER_GRID, encoder_frames
 from mvqkd.quantization import Quantizer, load_quantizer
-from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig
-from mvqkd.recipe.teacher_files import LossConfig, TeacherFiles
+from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, FrameSection
+from mvqkd.recipe.teacher_files import TeacherFiles
 from mvqkd.teachers import load_teacher
 
 _STATISTICS_FRAMES = 50_000
@@ -74,7 +74,7 @@ class OpenedLoss:
 
 def open_loss(
     name: str,
-    loss: LossConfig,
+    loss: FrameSection,
     files: TeacherFiles,
     *,
     utterances: Utterances,
@@ -214,14 +214,14 @@ def _open_online(
     )
 
 
-def _quantizer_of(loss: LossConfig, files: TeacherFiles) -> Quantizer:
+def _quantizer_of(loss: FrameSection, files: TeacherFiles) -> Quantizer:
     if not loss.targets:
         return Quantizer.load(files.quantizer)
     return load_quantizer(loss.quantizer.file or files.quantizer)
 
 
 def _code_store(
-    loss: LossConfig, files: TeacherFiles, quantizer: Quantizer | None, utterances: Utterances
+    loss: FrameSection, files: TeacherFiles, quantizer: Quantizer | None, utterances: Utterances
 ) -> CodeStore:
     store = CodeStore(loss.targets or files.codes)
     weight = loss.quantizer.rate_distortion_weight
@@ -238,7 +238,7 @@ def _code_store(
 
 
 def _opened(
-    loss: LossConfig,
+    loss: FrameSection,
     source: StoredCodes | StoredEmbeddings,
     utterances: Utterances,
     targets: TeacherTargets,
@@ -303,7 +303,7 @@ def describe_pairing(store: CodeStore | EmbeddingStore, pairing: Pairing) -> str
 
 
 def _layer_loss(
-    loss: LossConfig,
+    loss: FrameSection,
     dim: int,
     head: Callable[[int], nn.Module],
     targets: TeacherTargets,

@@ -11,11 +11,8 @@ from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import read_report
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import LoadedConfig, load_config
-from mvqkd.recipe.config.schema import ExperimentConfig
+from mvqkd.recipe.config.schema import ExperimentConfig, FrameSection, LossSection, Section
 from mvqkd.recipe.teacher_files import (
-    LossConfig,
-    LossSection,
-    Section,
     TeacherFiles,
     hypotheses_folder,
     own_experiment,
@@ -54,7 +51,7 @@ class ExperimentInputs:
         return self.config.distillation.sections
 
     @property
-    def frame_losses(self) -> dict[str, LossConfig]:
+    def frame_losses(self) -> dict[str, FrameSection]:
         """Those of them whose targets the stages before training make."""
         return self.config.distillation.frame_losses
 
@@ -106,7 +103,7 @@ class ExperimentInputs:
         """
         return resolve_teacher(loss.teacher, self.experiments)
 
-    def teacher_files(self, loss: LossConfig) -> TeacherFiles:
+    def teacher_files(self, loss: FrameSection) -> TeacherFiles:
         """Where the files of a distillation loss are.
 
         Raises:

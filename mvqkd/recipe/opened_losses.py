@@ -13,6 +13,7 @@ from mvqkd.recipe.foreign_layer_distillation import open_audio_layers, open_stor
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.layer_distillation import open_layers
 from mvqkd.recipe.output_distillation import open_dual_mode, open_outputs
+from mvqkd.recipe.token_distillation import open_tokens
 
 
 def open_losses(
@@ -74,4 +75,6 @@ def open_losses(
         opened["outputs"] = open_outputs("outputs", outputs, teacher, lang_dir, device=device)
     if inputs.config.distillation.dual_mode.weight:
         opened["dual_mode"] = open_dual_mode(inputs.config)
+    if (tokens := inputs.config.distillation.tokens).weight:
+        opened["tokens"] = open_tokens(tokens, inputs.teacher(tokens), lang_dir, device=device)
     return opened

@@ -55,6 +55,7 @@ OPTIONS = {
     "target_delay": "--distillation.SECTION.target_delay",
     "teacher": "--distillation.SECTION.teacher",
     "text_normalization": "--text-normalization",
+    "units": "--units",
     "unlabelled_cuts": "--unlabelled-splits",
     "unlabelled_ratio": "--data.unlabelled_ratio",
     "vocab_size": "--vocab-size",

@@ -95,7 +95,7 @@ def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, An
     free: tuple[str, ...] = (*_NEUTRAL, *_MAY_CHANGE)
     if experiment.training.num_epochs > before.training.num_epochs:
         free += (_LENGTH,)
-    for name in ("codes", "embeddings", "layers", "outputs", "dual_mode", "hypotheses"):
+    for name in ("codes", "embeddings", "layers", "outputs", "dual_mode", "tokens", "hypotheses"):
         sections = (getattr(x.distillation, name) for x in (before, experiment))
         if not any(section.weight for section in sections):
             free += (f"distillation.{name}.",)

@@ -15,20 +15,13 @@ from pathlib import Path
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.schema import (
     CodesConfig,
-    EmbeddingsConfig,
+    FrameSection,
     HypothesesConfig,
-    LayersConfig,
-    OutputsConfig,
+    Section,
 )
 from mvqkd.recipe.remedies import run_command
 from mvqkd.storage.files import file_digest
 from mvqkd.storage.tensors import verify_tensors
-
-LossConfig = CodesConfig | EmbeddingsConfig
-LossSection = LossConfig | LayersConfig | OutputsConfig
-"""Of `distillation`, with a teacher and a loss of its own."""
-Section = LossSection | HypothesesConfig
-"""Of `distillation`, with a teacher."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class TeacherFiles:
         return self.folder / f"check-layer-{self.layer}.md"
 
 
-def teacher_files(loss: LossConfig, data_dir: Path, experiments: Path) -> TeacherFiles:
+def teacher_files(loss: FrameSection, data_dir: Path, experiments: Path) -> TeacherFiles:
     """Names of the files of a distillation loss.
 
     Args:
@@ -95,7 +88,7 @@ def hypotheses_folder(section: HypothesesConfig, data_dir: Path) -> Path:
     return folder / f"hypotheses-beam{section.beam_size}-{digest}"
 
 
-def uses(loss: LossConfig) -> str:
+def uses(loss: FrameSection) -> str:
     """The source of a loss's targets: `codes`, `embeddings` or `online`."""
     return "codes" if isinstance(loss, CodesConfig) else loss.source
 

@@ -12,7 +12,13 @@ import numpy as np
 from mvqkd.data.loading.excluded import excluded_line, excluded_path
 from mvqkd.data.loading.index import open_index, transcript
 from mvqkd.data.loading.labelled import SPEED, choose_labelled
-from mvqkd.data.loading.tokenizer import Tokenizer, tokens_text, train_tokenizer, write_tokens
+from mvqkd.data.loading.tokenizer import (
+    SPECIAL_TOKENS,
+    Tokenizer,
+    tokens_text,
+    train_tokenizer,
+    write_tokens,
+)
 from mvqkd.data.prepare.preparation_report import PreparationReport
 from mvqkd.errors import UserError
 from mvqkd.geometry import UNK, encoder_frames
@@ -55,6 +61,13 @@ def labelled_transcripts(cuts: Sequence[Path], hours: float) -> list[str]:
     seconds = np.array([duration for _, duration, _ in originals], dtype=np.float64)
     chosen = choose_labelled(ids, seconds, hours).tolist()
     return [text for (_, _, text), known in zip(originals, chosen, strict=True) if known]
+
+
+def character_vocabulary(texts: Sequence[str]) -> int:
+    """Tokens of a vocabulary of characters: BPE with as many has nothing to merge. The special
+    tokens, a token for spaces, and the other characters of the transcripts."""
+    characters = set().union(*(text.replace(SPECIAL_TOKENS[UNK], " ") for text in texts))
+    return len(SPECIAL_TOKENS) + len(characters | {" "})
 
 
 def prepare_tokenizer(

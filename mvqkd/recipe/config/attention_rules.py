@@ -28,6 +28,8 @@ def attention_rules(experiment: ExperimentConfig) -> Iterator[Problem]:
     """What an experiment with these heads and this encoder cannot be."""
     yield from _of_heads(experiment)
     yield from _of_encoder(experiment)
+    if experiment.distillation.tokens.weight:
+        yield from _of_tokens(experiment)
     if experiment.loss.attention_scale:
         yield from _of_decoder(experiment)
 
@@ -96,4 +98,21 @@ def _of_decoder(experiment: ExperimentConfig) -> Iterator[Problem]:
             f"loss.teacher_forcing is {loss.teacher_forcing:g}, but a Transformer decoder receives "
             "all tokens at once",
             "--loss.teacher_forcing 1, or --model.decoder.kind gru",
+        )
+
+
+def _of_tokens(experiment: ExperimentConfig) -> Iterator[Problem]:
+    section, prefix = experiment.distillation.tokens, "distillation.tokens"
+    if not section.teacher.startswith("mvqkd:"):
+        yield Problem(
+            (f"{prefix}.weight", f"{prefix}.teacher"),
+            f"{prefix} is on, but its teacher is {section.teacher!r}: only experiments of ours "
+            "have the student's tokens",
+            f"--{prefix}.teacher mvqkd:EXPERIMENT",
+        )
+    if not experiment.loss.attention_scale:
+        yield Problem(
+            (f"{prefix}.weight", "loss.attention_scale"),
+            f"{prefix} is on, but loss.attention_scale is 0: the student has no attention decoder",
+            f"--loss.attention_scale 1, or --{prefix}.weight 0",
         )

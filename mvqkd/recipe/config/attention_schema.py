@@ -55,3 +55,19 @@ class AttentionSearchConfig:
     needs a CTC head."""
     max_tokens_per_frame: Annotated[float, Range(0, open_low=True)] = 1.0
     """An attention search ends an utterance at this many tokens for each frame of 40 ms."""
+
+
+@dataclass
+class TokensConfig:
+    """Token probabilities of a teacher's attention decoder, which runs beside the student on the
+    same tokens (arXiv 1606.07947, section 3.1). The student needs a decoder too."""
+
+    weight: Annotated[float, Range(0)] = 0.0
+    """Weight of the divergence, summed over tokens like the cross-entropy; 0: off."""
+    final_weight_fraction: Annotated[float, Range(0, 1)] = 1.0
+    """The weight falls linearly to this fraction of it at the last step."""
+    teacher: str = ""
+    """URI of the teacher, an experiment with an attention decoder and the same tokens:
+    `mvqkd:EXPERIMENT`."""
+    temperature: Annotated[float, Range(0, open_low=True)] = 1.0
+    """Temperature of both distributions."""

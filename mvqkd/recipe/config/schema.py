@@ -13,7 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from mvqkd.recipe.config.attention_schema import AttentionLossConfig, AttentionSearchConfig
+from mvqkd.recipe.config.attention_schema import (
+    AttentionLossConfig,
+    AttentionSearchConfig,
+    TokensConfig,
+)
 from mvqkd.recipe.config.export_schema import ExportConfig
 from mvqkd.recipe.config.hypotheses_schema import HypothesesConfig
 from mvqkd.recipe.config.layers_schema import LayersConfig
@@ -186,6 +190,14 @@ class EmbeddingsConfig(LayerLossConfig):
     """Quantizer of the codes, with the source `codes`."""
 
 
+FrameSection = CodesConfig | EmbeddingsConfig
+"""Of `distillation`, with targets that stages before training make."""
+LossSection = FrameSection | LayersConfig | OutputsConfig | TokensConfig
+"""With a teacher and a loss of its own."""
+Section = LossSection | HypothesesConfig
+"""With a teacher."""
+
+
 @dataclass
 class DistillationConfig:
     """Distillation losses; several can be on at once."""
@@ -202,6 +214,8 @@ class DistillationConfig:
     """The student's own pass with full context."""
     hypotheses: HypothesesConfig = field(default_factory=HypothesesConfig)
     """Texts of a teacher that writes (sequence-level distillation)."""
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    """Token probabilities of an attention decoder."""
 
     @property
     def frame_losses(self) -> dict[str, CodesConfig | EmbeddingsConfig]:
@@ -227,20 +241,16 @@ class DistillationConfig:
         )
 
     @property
-    def losses(self) -> dict[str, CodesConfig | EmbeddingsConfig | LayersConfig | OutputsConfig]:
+    def losses(self) -> dict[str, LossSection]:
         """The sections that are on, have a teacher and add losses to those of recognition, by
         name."""
-        live: dict[str, LayersConfig | OutputsConfig]
-        live = {"layers": self.layers, "outputs": self.outputs}
+        live: dict[str, LayersConfig | OutputsConfig | TokensConfig]
+        live = {"layers": self.layers, "outputs": self.outputs, "tokens": self.tokens}
         on = {name: section for name, section in live.items() if section.weight > 0}
         return {**self.frame_losses, **on}
 
     @property
-    def sections(
-        self,
-    ) -> dict[
-        str, CodesConfig | EmbeddingsConfig | LayersConfig | OutputsConfig | HypothesesConfig
-    ]:
+    def sections(self) -> dict[str, Section]:
         """All sections that are on, by name: those with teachers."""
         hypotheses = {"hypotheses": self.hypotheses} if self.hypotheses.weight > 0 else {}
         return {**self.losses, **hypotheses}

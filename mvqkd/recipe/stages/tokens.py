@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.tokens import (
     all_transcripts,
+    character_vocabulary,
     check_tokens,
     labelled_transcripts,
     prepare_tokenizer,
@@ -17,7 +18,7 @@ from mvqkd.errors import UserError
 def prepare_tokens(
     data: DataFolder,
     patterns: Mapping[str, list[str]],
-    vocab_size: int,
+    vocab_size: int | None,
     *,
     labelled_hours: Sequence[float] = (0.0,),
     strict: bool = False,
@@ -27,7 +28,7 @@ def prepare_tokens(
     Args:
         data: prepared by stages 1 and 2.
         patterns: names or patterns of splits by role, where not all are wanted.
-        vocab_size: tokens, special ones included.
+        vocab_size: tokens, special ones included; None: the characters of the transcripts.
         labelled_hours: of experiments: tokens for each, made of the transcripts that it knows; 0:
             of all.
         strict: stop when a cut has more tokens than frames.
@@ -41,12 +42,21 @@ def prepare_tokens(
     for path in cuts:
         if not path.is_file():
             raise UserError(f"{path} is missing", step="features")
+    every = all_transcripts([data.manifest("supervisions", s) for s in splits["train"]])
+    by_character = vocab_size is None
+    vocab_size = vocab_size or character_vocabulary(every)
     for hours in labelled_hours:
         lang = data.lang(vocab_size, hours)
+        texts = every
         if hours:
             texts = labelled_transcripts([data.cuts(split) for split in splits["train"]], hours)
-        else:
-            texts = all_transcripts([data.manifest("supervisions", s) for s in splits["train"]])
+        if by_character and character_vocabulary(texts) < vocab_size:
+            raise UserError(
+                f"the transcripts of {hours:g} labelled hours do not have all characters of the "
+                "others, with which they would share their tokens",
+                remedy="more labelled hours, or BPE",
+                parameters=("labelled_hours", "units"),
+            )
         prepare_tokenizer(texts, vocab_size, lang, splits["train"])
         for path in cuts:
             check_tokens(path, lang, strict=strict)

@@ -9,7 +9,7 @@ import pytest
 import sentencepiece
 
 from mvqkd.data.loading.tokenizer import Tokenizer, train_tokenizer
-from mvqkd.data.prepare.tokens import prepare_tokenizer
+from mvqkd.data.prepare.tokens import character_vocabulary, prepare_tokenizer
 from mvqkd.errors import UserError
 
 TEXTS = ["THE CAT SAT ON THE MAT", "A DOG'S LIFE", "THE DOG RAN", "CATS AND DOGS"] * 5
@@ -154,3 +154,14 @@ def test_another_model_than_the_reported_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"bpe\.report\.json is damaged"):
         prepare_tokenizer(texts, 20, tmp_path)
     assert path.read_bytes() == whole  # not trained over
+
+
+def test_a_vocabulary_of_characters_has_nothing_but_characters(tmp_path):
+    texts = ["IT'S A FINE DAY", "IN THE <unk> INN", "A FINE INN IN A FINE DAY"] * 5
+    size = character_vocabulary(texts)
+    tokenizer = prepare_tokenizer(texts, size, tmp_path)
+    characters = {"▁", *"ADEFHINSTY'"}
+    assert set(tokenizer.tokens[3:]) == characters and tokenizer.vocab_size == size
+    for text in texts:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode("A FINE DAY")) == len("_A_FINE_DAY")
