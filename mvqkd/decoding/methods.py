@@ -25,6 +25,7 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 _HEADS = {"attention_": "attention", "ctc_": "ctc", "": "transducer"}
 """By the beginning of a method's name, the head that it searches over."""
+_NAMES = {"attention": "attention", "ctc": "CTC", "transducer": "transducer"}
 
 
 def head_of(method: str) -> str:
@@ -72,7 +73,7 @@ def build_search(
         raise ValueError(f"there is no decoding method {method}: take one of {', '.join(METHODS)}")
     if model.heads.get(head_of(method)) is None:
         raise ValueError(
-            f"the model has no {head_of(method)} head for {method}: it was trained with "
+            f"the model has no {_NAMES[head_of(method)]} head for {method}: it was trained with "
             f"{', '.join(model.heads)}"
         )
     if model.attention is not None and head_of(method) == "attention":

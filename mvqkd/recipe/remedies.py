@@ -52,6 +52,7 @@ OPTIONS = {
     "step_duration": "--data.step_duration",
     "step_tokens": "--data.step_tokens",
     "strict": "--strict",
+    "relation_weight": "--distillation.layers.relation_weight",
     "target_delay": "--distillation.SECTION.target_delay",
     "teacher": "--distillation.SECTION.teacher",
     "text_normalization": "--text-normalization",

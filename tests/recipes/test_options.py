@@ -73,7 +73,7 @@ def test_help_config_lists_every_field(bare):
         (["--max-seconds", "1.2.3"], "--max-seconds takes a number"),
         (["--max-seconds", "0.0"], "--max-seconds takes a number above 0"),
         (["--vocab-size", "1"], "--vocab-size takes a number from 4"),
-        (["--stop-stage", "12"], "--stop-stage takes a number from 0 to 11"),
+        (["--stop-stage", "13"], "--stop-stage takes a number from 0 to 12"),
         (["--stage", "3", "--stop-stage", "2"], "--stage 3 comes after --stop-stage 2"),
         (["--nj", "0"], "--nj takes a number from 1"),
         (["--nj", "99999999999999999999"], "--nj takes a number from 1"),

@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 from mvqkd.recipe.config.schema import ExperimentConfig
 
+_SCALES = {
+    "transducer": "--loss.transducer_scale 1",
+    "ctc": "--loss.ctc_scale 0.3",
+    "attention": "--loss.attention_scale 1",
+}
 _METHODS = {
     "transducer": "modified_beam_search",
     "ctc": "ctc_greedy_search",
@@ -53,7 +58,7 @@ def _of_heads(experiment: ExperimentConfig) -> Iterator[Problem]:
                 ("decoding.methods", f"loss.{head}_scale"),
                 f"decoding.methods has {method}, but loss.{head}_scale is 0: there is no {name} "
                 "head",
-                f"--loss.{head}_scale 0.3, or --method {_METHODS[trained[0]]}",
+                f"{_SCALES[head]}, or --decoding.methods '[{_METHODS[trained[0]]}]'",
             )
     if loss.ctc_warmup_steps and not loss.transducer_scale:
         yield Problem(

@@ -26,12 +26,12 @@ GRU = DecoderConfig(kind="gru")
         (
             ExperimentConfig(loss=LossConfig(**ATTENTION)),
             "decoding.methods has greedy_search, but loss.transducer_scale is 0",
-            "--method attention_beam_search",
+            "--decoding.methods '[attention_beam_search]'",
         ),
         (
             ExperimentConfig(decoding=BEAM),
             "attention_beam_search, but loss.attention_scale is 0: there is no attention head",
-            "--loss.attention_scale 0.3, or --method modified_beam_search",
+            "--loss.attention_scale 1, or --decoding.methods",
         ),
         (
             ExperimentConfig(decoding=DecodingConfig(methods=["ctc_greedy_search"])),

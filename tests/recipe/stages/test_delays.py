@@ -64,6 +64,7 @@ def decoded(folder: Path, times: dict[str, TimedTokens]) -> Path:
     """An experiment with one result."""
     (folder / "greedy_search").mkdir(parents=True)
     (folder / "config.yaml").write_text("{}\n")
+    (folder / "environment.json").write_text("[]")
     result = {"set": "dev", "method": "greedy_search", "suffix": "x", "time": "", "wer": 12.5}
     result |= {"settings": {"chunk_size": 4}}
     (folder / "greedy_search" / "result-dev-x.json").write_text(json.dumps(result))
