@@ -177,7 +177,8 @@ while [ $# -gt 0 ]; do
                     file=${2#*:}  # a folder, or a name elsewhere
                     [ ! -e "$here/${file%%\?*}" ] || value=${2%%:*}:$(from_here "$file")
                     ;;
-                --distillation.*targets=* | --distillation.*quantizer.file=* | --distillation.quantizer=* | --training.init=*)
+                --export.upload=hf:*) ;;
+                --distillation.*targets=* | --export.upload=?* | --distillation.*quantizer.file=* | --distillation.quantizer=* | --training.init=*)
                     value=$(from_here "$2")
                     ;;
             esac

@@ -12,6 +12,7 @@ DECLARED = {
     *("h5py", "k2", "kaldialign", "lhotse", "matplotlib", "num2words", "numba", "numpy"),
     *("soundfile", "tensorboard", "torch", "torchaudio", "tqdm", "transformers", "yaml"),
     *("espeakng_loader", "safetensors", "sentencepiece", "urllib3"),
+    *("onnx", "onnxruntime", "sherpa_onnx", "huggingface_hub"),
 }
 TORCH = {"torch", "numpy"}  # torch takes numpy for installed if it is there
 LHOTSE = {*TORCH, "lhotse", "soundfile", "tqdm", "yaml", "urllib3"}
@@ -46,6 +47,9 @@ NEEDS: dict[str, set[str]] = {
     "mvqkd.decoding": LHOTSE,
     "mvqkd.evaluation.wer": {"kaldialign"},
     "mvqkd.training.trainer": {*TORCH, "tqdm", "tensorboard"},
+    "mvqkd.export.writing": TORCH,
+    "mvqkd.export.targets": TORCH,
+    "mvqkd.export.verifying": LHOTSE,
     "mvqkd.recipe.config.schema": set(),
     "mvqkd.recipe.config.fields": set(),
     "mvqkd.recipe.config.load": {"yaml"},

@@ -64,7 +64,8 @@ def model_card(
         *(["## Files", _files(written, folder)] if written else []),
         "## Use",
         *(_use(item, folder) for item in written if item.precision == "float32"),
-        "With `mvqkd`, on the folder of this model:",
+        "With `mvqkd`, in the folder of this model:",
+        f"```bash\npython -m mvqkd transcribe . {_wave(folder)}\n```",
         '```python\nimport mvqkd\n\nrecognizer = mvqkd.Recognizer.load(".")\n'
         f'print(recognizer.transcribe(["{_wave(folder)}"]))\n```',
         "## Training",

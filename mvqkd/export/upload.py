@@ -9,6 +9,8 @@ from mvqkd.checkpoints.model_folder import HUB
 from mvqkd.errors import UserError
 from mvqkd.storage.files import atomic_path
 
+_PARTIAL = ".tmp-"  # begins the names of what a killed process was writing
+
 
 def upload(folder: Path, destination: str) -> str:
     """Upload a model folder.
@@ -25,7 +27,8 @@ def upload(folder: Path, destination: str) -> str:
         UserError: `huggingface_hub` is not installed, or the Hub refuses.
     """
     if not destination.startswith(HUB):
-        for source in sorted(path for path in folder.rglob("*") if path.is_file()):
+        files = (path for path in folder.rglob("*") if path.is_file())
+        for source in sorted(path for path in files if not path.name.startswith(_PARTIAL)):
             with atomic_path(Path(destination) / source.relative_to(folder)) as partial:
                 shutil.copyfile(source, partial)
         return destination
@@ -40,7 +43,7 @@ def upload(folder: Path, destination: str) -> str:
     try:
         hub = HfApi()
         hub.create_repo(repository, exist_ok=True)
-        hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=[".*"])
+        hub.upload_folder(repo_id=repository, folder_path=folder, ignore_patterns=[f"*{_PARTIAL}*"])
     except Exception as error:  # of requests, of the hub, of names that are none
         reason = str(error).strip().splitlines()[0]
         raise UserError(

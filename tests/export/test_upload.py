@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def folder(tmp_path: Path) -> Path:
         path = tmp_path / "model" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
+    (tmp_path / "model" / "exp" / ".tmp-1-model.safetensors").write_text("half written")
     return tmp_path / "model"
 
 
@@ -26,6 +28,7 @@ def test_to_a_folder(folder: Path, tmp_path: Path) -> None:
     assert upload(folder, str(tmp_path / "copy")) == str(tmp_path / "copy")
     for name in ("README.md", "exp/model.safetensors"):
         assert (tmp_path / "copy" / name).read_text() == name
+    assert len([path for path in (tmp_path / "copy").rglob("*") if path.is_file()]) == 2
 
 
 def test_to_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +41,8 @@ def test_to_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
         def upload_folder(self, *, repo_id: str, folder_path: Path, ignore_patterns: list) -> None:
             calls.append((repo_id, folder_path))
+            assert any(fnmatch("exp/.tmp-1-model.safetensors", p) for p in ignore_patterns)
+            assert not any(fnmatch("exp/model.safetensors", p) for p in ignore_patterns)
 
     monkeypatch.setattr(hub, "HfApi", Api)
     assert upload(folder, "hf:owner/name") == "https://huggingface.co/owner/name"

@@ -40,5 +40,5 @@ class ExportConfig:
     """Licence of the model, for its card, such as apache-2.0; empty: the card says that none is
     given."""
     upload: str = ""
-    """Repository of the Hugging Face Hub, OWNER/NAME, that the model folder is uploaded to; or a
-    folder that it is copied to; empty: neither."""
+    """`hf:OWNER/NAME`, a repository of the Hugging Face Hub to upload the model folder to; or a
+    folder to copy it to; empty: neither. Name one experiment with it."""

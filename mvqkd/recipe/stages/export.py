@@ -87,12 +87,13 @@ def export_experiment(
             },
         },
     )
+    wave = str(folder / waves[0]) if waves else "speech.wav"
     for item in written:
         if item.precision == "float32":
             files = {name: str(path) for name, path in item.files.items()}
-            wave = str(folder / waves[0]) if waves else "speech.wav"
             command = item.target.command(files, str(folder / contents.tokens), wave)
             logging.info("%s, for %s:\n%s", item.target.name, item.target.recognizer, command)
+    logging.info("with this package:\npython -m mvqkd transcribe %s %s", folder, wave)
     if inputs.export.upload:
         logging.info("%s is now at %s", folder, upload(folder, inputs.export.upload))
     return folder
