@@ -10,7 +10,7 @@ if [ "${1:-}" = --unit ]; then
     options=(-m "not slow")
     shift
 fi
-. local/environment.sh torchaudio,mini,onnx,hf,dev
+. local/environment.sh torchaudio,mini,onnx,hf,serve,dev
 
 if [ $# -eq 0 ]; then
     python -m ruff check .
