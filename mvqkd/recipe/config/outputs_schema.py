@@ -50,6 +50,6 @@ class DualModeConfig:
     """`cells`: divergence of token probabilities, summed over cells of the pruned band; `lattice`:
     of the probabilities of the transcript's alignments, one for each utterance."""
     direction: Literal["one_way", "symmetric"] = "one_way"
-    """`one_way`: the pass with full context teaches the other; `symmetric`: each the other."""
+    """`one_way`: the pass with chunks imitates the other; `symmetric`: each imitates the other."""
     distribution: Literal["full", "collapsed"] = "full"
     """Of `cells`, see `distillation.outputs.distribution`."""
