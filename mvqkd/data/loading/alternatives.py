@@ -49,7 +49,8 @@ def write_alternatives(cuts: Sequence[Path], hypotheses: Path, output: Path) -> 
 
 
 def _supervision(cut: dict[str, Any], hypothesis: StoredHypothesis) -> dict[str, Any]:
-    known: dict[str, Any] = next(iter(cut.get("supervisions") or []), {})
+    supervisions: list[dict[str, Any]] = cut.get("supervisions") or [{}]
+    known = supervisions[0]
     return {
         "recording_id": cut["recording"]["id"],
         "channel": cut.get("channel", 0),
