@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lhotse import Recording
 
 from mvqkd.data.loading.tokenizer import train_tokenizer
 from mvqkd.decoding import CTCGreedySearch, Search, build_search, decode_whole
@@ -175,3 +177,24 @@ def test_an_endpoint_is_found_in_silence(tmp_path: Path, sherpa) -> None:
     assert without["endpoints"] == 0
     assert found["endpoints"] > 0
     assert found["tokens"][: len(without["tokens"])] == without["tokens"]
+
+
+@pytest.mark.shared
+@pytest.mark.skipif("MVQKD_SHARED" not in os.environ, reason="MVQKD_SHARED names no folder")
+@pytest.mark.parametrize("method", METHODS)
+def test_read_speech(tmp_path: Path, sherpa, method: str) -> None:
+    folder = Path(os.environ["MVQKD_SHARED"]) / "corpus" / "mini_librispeech" / "dev-mini"
+    paths = sorted(folder.rglob("*.opus"))[:3]
+    assert len(paths) == 3
+    recordings = [Recording.from_file(path).resample(16000) for path in paths]
+    waves = [recording.load_audio()[0].astype(np.float32) for recording in recordings]
+    model = make_model(causal=True)
+    search = build_search(model, method)
+    (tmp_path / "offline").mkdir()
+    offline = export(model, tmp_path / "offline", CHUNKS, streaming=False)
+    found = sherpa("OfflineRecognizer", waves, offline, decoding_method=method)
+    expected = decode_whole(model.encoder, search, *features_of(waves), **CHUNKS._asdict())
+    check(found, expected)
+    files = export(model, tmp_path, CHUNKS, streaming=True)
+    found = sherpa("OnlineRecognizer", waves, files, decoding_method=method, tail=TAIL)
+    check(found, streamed(model, search, waves))

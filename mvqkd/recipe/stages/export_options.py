@@ -56,7 +56,7 @@ def export_inputs(
     )
     if split not in cuts:
         raise UserError(
-            f"export.int8_split {split} is a pattern of several splits: {', '.join(cuts)}",
+            f"export.int8_split {split} is a pattern, of {', '.join(cuts)}",
             remedy="name one split",
         )
     for path in (cuts[split], cuts[test]):
