@@ -171,7 +171,7 @@ def test_a_finished_training_without_checkpoints_gets_no_longer(data: Path, tmp_
         check_folder(exp, experiment, describe(data))
 
 
-@pytest.mark.parametrize("name", ["codes", "embeddings", "layers"])
+@pytest.mark.parametrize("name", ["codes", "embeddings", "layers", "hypotheses"])
 def test_values_of_a_loss_that_is_off_change_nothing(data: Path, tmp_path: Path, name: str) -> None:
     before, after = ExperimentConfig(), ExperimentConfig()
     section = getattr(after.distillation, name)
