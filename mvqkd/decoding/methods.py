@@ -25,7 +25,6 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 _HEADS = {"attention_": "attention", "ctc_": "ctc", "": "transducer"}
 """By the beginning of a method's name, the head that it searches over."""
-_NAMES = {"attention": "attention", "ctc": "CTC", "transducer": "transducer"}
 
 
 def head_of(method: str) -> str:
@@ -71,12 +70,14 @@ def build_search(
     """
     if method not in METHODS:
         raise ValueError(f"there is no decoding method {method}: take one of {', '.join(METHODS)}")
-    if model.heads.get(head_of(method)) is None:
+    head = head_of(method)
+    if head not in model.heads:
+        name = "CTC" if head == "ctc" else head
         raise ValueError(
-            f"the model has no {_NAMES[head_of(method)]} head for {method}: it was trained with "
+            f"the model has no {name} head for {method}: it was trained with "
             f"{', '.join(model.heads)}"
         )
-    if model.attention is not None and head_of(method) == "attention":
+    if model.attention is not None and head == "attention":
         find = partial(
             attention_greedy_search, model.attention, max_tokens_per_frame=max_tokens_per_frame
         )
@@ -93,7 +94,7 @@ def build_search(
             )
         like = next(model.attention.parameters())
         return WholeUtteranceSearch(find, like=like, dim=model.attention.encoder_dim)
-    if model.ctc is not None and head_of(method) == "ctc":
+    if model.ctc is not None and head == "ctc":
         if method == "ctc_prefix_beam_search":
             return CTCPrefixSearch(
                 model.ctc, beam_size=beam_size, nbest=nbest, blank_penalty=blank_penalty
