@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mvqkd.data.loading.tokenizer import Tokenizer
-from mvqkd.decoding import build_search, decode_whole
+from mvqkd.decoding import build_search, decode_whole, default_method
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract
 from mvqkd.geometry import num_features
@@ -50,8 +50,9 @@ class OwnTranscriber:
         self._model = model
         self._tokenizer = tokenizer
         if method is None:
-            has_transducer = model.transducer is not None
-            method = "modified_beam_search" if has_transducer else "ctc_prefix_beam_search"
+            method = default_method(model)
+            if method == "ctc_greedy_search":  # which finds one text
+                method = "ctc_prefix_beam_search"
         self._search = build_search(model, method, beam_size=beam_size, nbest=beam_size)
         self._chunk_size = chunk_size
         self._left_context = left_context
