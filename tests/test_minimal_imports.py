@@ -11,7 +11,7 @@ import pytest
 DECLARED = {
     *("h5py", "k2", "kaldialign", "lhotse", "matplotlib", "num2words", "numba", "numpy"),
     *("soundfile", "tensorboard", "torch", "torchaudio", "tqdm", "transformers", "yaml"),
-    *("espeakng_loader", "safetensors", "sentencepiece", "urllib3"),
+    *("aiohttp", "espeakng_loader", "safetensors", "sentencepiece", "sounddevice", "urllib3"),
     *("onnx", "onnxruntime", "sherpa_onnx", "huggingface_hub"),
 }
 TORCH = {"torch", "numpy"}  # torch takes numpy for installed if it is there
@@ -20,6 +20,7 @@ NEEDS: dict[str, set[str]] = {
     "mvqkd": set(),
     "mvqkd.errors": set(),
     "mvqkd.geometry": set(),
+    "mvqkd.__main__": set(),
     "mvqkd.storage.files": set(),
     "mvqkd.storage.jsonl": set(),
     "mvqkd.storage.locks": set(),
@@ -45,6 +46,10 @@ NEEDS: dict[str, set[str]] = {
     "mvqkd.features.fbank": LHOTSE,
     "mvqkd.distillation": {*TORCH, "h5py"},
     "mvqkd.decoding": LHOTSE,
+    "mvqkd.transcription.formats": LHOTSE,
+    "mvqkd.transcription.live": LHOTSE,
+    "mvqkd.serving.protocol": LHOTSE,
+    "mvqkd.features.online_resample": LHOTSE,
     "mvqkd.evaluation.wer": {"kaldialign"},
     "mvqkd.training.trainer": {*TORCH, "tqdm", "tensorboard"},
     "mvqkd.export.writing": TORCH,

@@ -23,7 +23,7 @@ pytest.importorskip("espeakng_loader", reason="the tiny corpus is spoken by espe
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("run")]
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = range(12)
+STAGES = range(13)
 KILLS_PER_STAGE = 2
 
 

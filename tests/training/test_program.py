@@ -114,11 +114,8 @@ def test_goes_on_longer_with_other_batches_and_another_begins_with_its_weights(d
     assert torch.load(file, weights_only=True)["epoch"] == 2
     begun = f"begins with the weights of {file}"
     assert begun in _run(data, tmp_path / "second", training__init=file)
-    process = _start(data, tmp_path / "third", training__init=file, model__joiner_dim=8)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 1
+    output = _run(data, tmp_path / "third", training__init=file, model__joiner_dim=8)
     assert "joiner.output.weight: [30, 16] in the file, [30, 8] here" in output
-    assert "Traceback" not in output
 
 
 @pytest.mark.slow
