@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Updater:
         self._augment = augment
         self._views = views
         self._log_dir = log_dir
+        # Of weights with a dimension of 1, whose two layouts are the same memory.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         self._parallel = (
             DistributedDataParallel(
                 objective,
