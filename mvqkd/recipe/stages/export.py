@@ -257,9 +257,7 @@ def _settings(inputs: ExportInputs, weights: Weights) -> dict[str, Any]:
         "export": export,
         "epoch": weights.epoch,
         "decoding": {name: decoding[name] for name in chosen},
-        "inputs": {
-            path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(read)
-        },
+        "inputs": {path.name: file_digest(path) for path in sorted(read)},
     }
 
 
