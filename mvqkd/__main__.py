@@ -72,7 +72,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_model(program: argparse.ArgumentParser, method: str) -> None:
     add = program.add_argument
-    add("model", type=Path, help="folder of an experiment or a model, or a file of weights in one")
+    add(
+        "model",
+        help="folder of an experiment or a model, a file of weights in one, or hf:OWNER/NAME",
+    )
     add("--epoch", type=int, help="last epoch of an average (default: pretrained.pt)")
     add("--avg", type=int, default=1, help="epochs to average (default: 1)")
     add("--tokens", type=Path, help="folder of bpe.model (default: that of the model)")
@@ -193,7 +196,7 @@ def load_recognizer(options: argparse.Namespace) -> FileRecognizer:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    if not options.model.exists():
+    if not (options.model.startswith("hf:") or Path(options.model).exists()):
         raise UserError(f"{options.model} is missing", remedy="name the folder of an experiment")
     try:
         return Recognizer.load(
@@ -206,7 +209,10 @@ def load_recognizer(options: argparse.Namespace) -> FileRecognizer:
             device=options.device,
         )
     except ValueError as error:
-        raise UserError(f"{options.model}: {error}", remedy="take another search") from None
+        raise UserError(
+            f"{options.model}: {error}",
+            remedy=f"another --method: {', '.join(METHODS)}; others give no times of words",
+        ) from None
 
 
 if __name__ == "__main__":

@@ -131,11 +131,11 @@ def _of_data(experiment: ExperimentConfig) -> Iterator[Problem]:
             f"data.musan_snr is {data.musan_snr}: the lower end of a range comes first",
             f"--data.musan_snr '{data.musan_snr[::-1]}'",
         )
-    if data.unlabelled_ratio and not set(experiment.distillation.sections) - {"outputs"}:
+    if data.unlabelled_ratio and not set(experiment.distillation.sections) - {"outputs", "tokens"}:
         yield Problem(
             ("data.unlabelled_ratio",),
             f"data.unlabelled_ratio is {data.unlabelled_ratio:g}, but only distillation of layers, "
-            "codes and embeddings is trained without transcripts",
+            "codes, embeddings and hypotheses is trained without transcripts",
             "--data.unlabelled_ratio 0, or a weight of a section of distillation",
         )
 

@@ -1,4 +1,4 @@
-"""Stage 11: the student of an experiment as ONNX files for sherpa-onnx, in a model folder.
+"""Stage 12: the student of an experiment as ONNX files for sherpa-onnx, in a model folder.
 
 `<exp>/export/` is laid out as icefall's repositories on the Hugging Face Hub: `exp/` holds weights
 and ONNX files, `data/lang_bpe_*/` tokens, then `test_wavs/`, `decoding_results/` and the model card

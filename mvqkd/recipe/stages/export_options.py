@@ -1,4 +1,4 @@
-"""Stage 11, before anything is loaded: which settings, splits and tokens an experiment is exported
+"""Stage 12, before anything is loaded: which settings, splits and tokens an experiment is exported
 with."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stage 11 exports: settings, splits and tokens of a trained experiment."""
+"""What stage 12 exports: settings, splits and tokens of a trained experiment."""
 
 from __future__ import annotations
 
