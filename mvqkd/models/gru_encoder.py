@@ -21,8 +21,9 @@ class GruEncoder(nn.Module):
     """Two 2-d convolutions of stride 2 x 2 and a stack of bidirectional GRU layers.
 
     Time is padded so that the frames are those of `ConformerEncoder`: frame t is centred at the
-    input frame 4t + 3. Both directions are concatenated between layers and added at the end: with the
-    paper's 161 spectrogram bins the models have its numbers of parameters then. It cannot stream.
+    input frame 4t + 3. Both directions are concatenated between layers and added at the end: with
+    the paper's 161 spectrogram bins the models have its numbers of parameters then. It cannot
+    stream.
 
     Args:
         input_dim: C, filterbank channels.
