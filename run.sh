@@ -369,7 +369,7 @@ fi
 world_size=${world_size:-1}
 readers=$((nj > world_size ? nj / world_size : 1))  # of audio, in each process
 launcher=(python)
-[ "$world_size" = 1 ] || launcher=(python -m torch.distributed.run --standalone --nproc-per-node "$world_size")
+[ "$world_size" = 1 ] || launcher=(python local/torchrun.py --standalone --nproc-per-node "$world_size")
 
 for_each_learner() {  # program and its options: run it for each experiment that has a teacher
     local experiment

@@ -22,6 +22,9 @@ from mvqkd.features.fbank import extract
 
 CHECKSUM = "features_crc32"
 """Custom value of a cut: CRC-32 of its features' bytes in a `lilcom_chunky` archive."""
+LEAST_TOLERANCE = 0.01
+"""Seconds by which audio may be shorter than its manifest says: the least that lhotse offers
+without a warning."""
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +40,7 @@ def refuse_short_audio() -> None:
     try:
         with warnings.catch_warnings():  # action= came with Python 3.11
             warnings.simplefilter("ignore")
-            set_audio_duration_mismatch_tolerance(0.01)
+            set_audio_duration_mismatch_tolerance(LEAST_TOLERANCE)
     finally:
         logging.disable(disabled)
 

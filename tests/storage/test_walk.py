@@ -16,6 +16,7 @@ import torch
 
 import mvqkd
 from mvqkd.checkpoints.files import load_checkpoint, save_checkpoint
+from mvqkd.checkpoints.model_folder import write_safetensors
 from mvqkd.checkpoints.pretrained import begin_with, write_pretrained
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.loading.excluded import excluded_line, excluded_path, read_excluded
@@ -30,6 +31,13 @@ from mvqkd.data.targets.embeddings import (
     EmbeddingsInfo,
     EmbeddingStore,
     write_embeddings,
+)
+from mvqkd.data.targets.hypothesis_records import StoredHypothesis, UtteranceHypotheses
+from mvqkd.data.targets.hypothesis_store import (
+    ENDING,
+    HypothesesInfo,
+    HypothesesWriter,
+    HypothesisStore,
 )
 from mvqkd.evaluation.gather import compare, read_distillation, read_experiments
 from mvqkd.evaluation.result_files import write_recogs
@@ -94,6 +102,7 @@ def _write_experiment(exp: Path, data: Path, name: str) -> None:
     save_checkpoint(exp / "checkpoint-8.pt", {"objective": objective, **progress, **counts})
     save_checkpoint(exp / "best-valid-loss.pt", {"model": _weights(1), **counts})
     write_pretrained(exp, epoch=2, avg=1, use_averaged_model=True)
+    write_safetensors(exp / "export/exp/model.safetensors", _weights(2), DESCRIPTION)
     folder = exp / "greedy_search"
     recogs = folder / "recogs-dev-x.txt"
     write_recogs(
@@ -131,6 +140,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with write_embeddings(teacher / "sample.h5", info=info, total_frames=40) as writer:
         for name, rows in (("a", FRAMES[:15]), ("b", FRAMES[15:])):
             writer.write(name, rows.numpy())
+    for index, names in enumerate(("ab", "c")):
+        path = shard_path(teacher / "texts", "hypotheses-train", index, 2, ENDING)
+        with HypothesesWriter(path, HypothesesInfo("hf:x", {}, {}, {}, "00")) as writer:
+            for name in names:
+                one = StoredHypothesis("THE CAT", -0.5, 1, 4, ["the cat"], [3, 4])
+                writer.write(UtteranceHypotheses(name, 1.0, [one]))
     quantizer = Quantizer.fit(
         FRAMES, num_codebooks=2, codebook_size=4, num_steps=2, metadata={"layer": 3}
     )
@@ -166,6 +181,11 @@ def _codes(root: Path) -> object:
     store = CodeStore(root / "data/teachers/x/codes")
     store.verify(dict.fromkeys("abc", 20), quantizer_id="0123abcd")
     return store.info, {name: store[name].tolist() for name in store}
+
+
+def _hypotheses(root: Path) -> object:
+    store = HypothesisStore(root / "data/teachers/x/texts")
+    return store.info, [utterance.to_dict() for utterance in store.verify("abc")]
 
 
 def _embeddings(root: Path) -> object:
@@ -263,6 +283,8 @@ KINDS = {
     ),
     "codes": Kind("data/teachers/x/codes/codes-train-00000-of-00002.h5", _codes, flips=60),
     "embeddings": Kind("data/teachers/x/sample.h5", _embeddings, flips=60),
+    "hypotheses": Kind("data/teachers/x/texts/hypotheses-train-00000-*.gz", _hypotheses, flips=30),
+    "model.safetensors": Kind("exp/baseline/export/exp/model.safetensors", _model("export")),
     "quantizer": Kind("data/teachers/x/quantizer.pt", _quantizer(Quantizer.load)),
     "quantizer, imported": Kind("data/teachers/x/quantizer.pt", _quantizer(load_quantizer)),
     "code predictor": Kind("data/teachers/x/quantizer.code_predictor.pt", _predictor),
@@ -345,6 +367,7 @@ STRANGE = {
     ".h5": [b"\x89HDF\r\n\x1a\n" + bytes(200), b"x" * 5000],
     ".model": [b"\xff" * 50],
     ".lca": [b"L" * 100],
+    ".safetensors": [b"\xff" * 50, bytes(100), b"\x02" + bytes(7) + b"{}"],
 }
 """Contents that are well formed, or nearly, and of something else."""
 

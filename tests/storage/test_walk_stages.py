@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from mvqkd.checkpoints.files import load_checkpoint
+from mvqkd.checkpoints.model_folder import read_safetensors
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.loading.feature_reader import FeatureReader
 from mvqkd.data.targets.codes import CodeStore
 from mvqkd.data.targets.embeddings import EmbeddingStore
+from mvqkd.data.targets.hypothesis_store import HypothesisStore
 from mvqkd.quantization import Quantizer
 from mvqkd.recipe.stages.quantizer import QuantizerTraining
+from mvqkd.storage.files import file_digest, read_json
 from mvqkd.storage.jsonl import read_items
 from tests.data.conftest import write_part
 from tests.local.programs import run
@@ -26,6 +29,7 @@ from tests.teachers.corpus import URI
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+WRITER = "python:tests.teachers.corpus:writer?word=round "
 STUDENT = f"""
 model: {{dim: 16, num_layers: 1, num_heads: 2, feedforward_dim: 16, conv_kernel: 3,
         predictor_dim: 16, joiner_dim: 16}}
@@ -41,11 +45,23 @@ distillation:
     quantizer: {{num_codebooks: 2, num_steps: 2, sample_utterances: 8}}
   embeddings: {{weight: 1, teacher: "{URI}", teacher_layer: 3, layer: 1}}
 """
+TEXTS = f"""
+base: student.yaml
+distillation:
+  codes: {{weight: 0}}
+  embeddings: {{weight: 0}}
+  hypotheses: {{weight: 1, teacher: "{WRITER}", num_hypotheses: 2, beam_size: 3}}
+"""
 TEACHER = "data/teachers/tests.teachers.corpus-spectra"
+HYPOTHESES = "data/teachers/tests.teachers.corpus-writer*/*/hypotheses-train-tiny-*.jsonl.gz"
 
 
-def options(root: Path, *more: object) -> tuple[object, ...]:
-    return ("--config", root / "student.yaml", "--data-dir", root / "data", *more)
+def options(root: Path, *more: object, name: str = "student") -> tuple[object, ...]:
+    return ("--config", root / f"{name}.yaml", "--data-dir", root / "data", *more)
+
+
+Options = Callable[..., tuple[object, ...]]
+of_texts = partial(options, name="texts")
 
 
 def manifests(root: Path) -> object:
@@ -88,7 +104,12 @@ def codes(root: Path) -> object:
     return {name: store[name].tolist() for name in store}
 
 
-def train(root: Path, name: str = "student") -> object:
+def texts(root: Path) -> object:
+    run("dump_hypotheses", *of_texts(root, "--exp-root", root / "exp", "--num-workers", 0))
+    return [utterance.to_dict() for utterance in HypothesisStore(_one(root, HYPOTHESES).parent)]
+
+
+def train(root: Path, name: str = "student", options: Options = options) -> object:
     exp = root / "exp" / name
     run("train", *options(root, "--exp-dir", exp, "--vocab-size", 30, "--device", "cpu"))
     weights = [load_checkpoint(exp / file)["model"] for file in ("epoch-2.pt", "pretrained.pt")]
@@ -108,7 +129,23 @@ def results(root: Path) -> object:
     return (root / "exp/RESULTS.md").read_text()
 
 
+def export(root: Path) -> object:
+    folder = root / "exp/student/export"
+    run("export", "--exp-dir", folder.parent, "--data-dir", root / "data", "--num-workers", 0)
+    contents: dict[str, object] = {
+        str(file.relative_to(folder)): file_digest(file)
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+    # The order of its metadata is arbitrary.
+    weights = read_safetensors(folder / "exp/model.safetensors")["model"]
+    contents["exp/model.safetensors"] = {name: x.tolist() for name, x in weights.items()}
+    contents["export.json"] = read_json(folder / "export.json")["settings"]
+    return contents
+
+
 anew = partial(train, name="other")
+with_texts = partial(train, name="texts", options=of_texts)
 
 
 def again(root: Path) -> object:
@@ -137,6 +174,7 @@ READERS: dict[str, list[Callable[[Path], object]]] = {
     f"{TEACHER}/quantizer-layer-2-cb2.json": [quantizer],
     f"{TEACHER}/quantizer-layer-2-cb2.code_predictor.pt": [quantizer],
     f"{TEACHER}/codes-layer-2-cb2/*train-tiny*.h5": [codes, anew],
+    HYPOTHESES: [texts, with_texts],
     "exp/student/config.yaml": [train, decode, results],
     "exp/student/data.json": [train, decode],
     "exp/student/distillation.json": [train, results],
@@ -147,6 +185,11 @@ READERS: dict[str, list[Callable[[Path], object]]] = {
     "exp/student/pretrained.pt": [train, again],
     "exp/student/greedy_search/result-*.json": [decode, results],
     "exp/student/greedy_search/recogs-*.txt": [decode, results],
+    "exp/student/export/export.json": [export],
+    "exp/student/export/README.md": [export],
+    "exp/student/export/exp/encoder-*.onnx": [export],
+    "exp/student/export/exp/model.safetensors": [export],
+    "exp/student/export/data/*/tokens.txt": [export],
 }
 
 
@@ -157,10 +200,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     write_part(root / "corpus", "train-tiny")
     write_part(root / "corpus", "dev-a", utterances=2)
     (root / "student.yaml").write_text(STUDENT)
+    (root / "texts.yaml").write_text(TEXTS)
     with pytest.MonkeyPatch.context() as patch:
         _make_quantizers_small(patch)
         for stage in (manifests, features, tokens, embeddings, quantizer, codes, train, decode):
             stage(root)
+        texts(root)
+        export(root)
     results(root)
     copy = root.with_name("copy")
     shutil.copytree(root, copy)
@@ -187,7 +233,7 @@ def test_damage_is_named_or_changes_nothing(
         expected = stage(root)
         for damage, content in damages(_one(copy, pattern).read_bytes(), pattern, flips=3):
             _put_back(root, copy)
-            name = f"{getattr(stage, '__name__', 'anew')}, {damage}"
+            name = f"{getattr(stage, '__name__', 'train')}, {damage}"
             found[name] = outcome(_one(root, pattern), content, lambda: stage(root), expected)  # noqa: B023
     assert not {name: words for name, words in found.items() if words.startswith("WRONG")}
 

@@ -176,7 +176,7 @@ def test_asked_to_stop_it_exits_with_75_and_goes_on(data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_by_torchrun(data, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launcher = (str(ROOT / "local" / "torchrun.py"), "--standalone", "--nproc-per-node", "2")
     output = _run(data, tmp_path, *launcher)
     assert (tmp_path / "pretrained.pt").is_file()
     (start,) = json.loads((tmp_path / "environment.json").read_text())
@@ -190,7 +190,7 @@ def test_two_processes_by_torchrun(data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are informed of their parent's end")
 def test_killed_torchrun_takes_its_processes_along_and_the_same_command_goes_on(data, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launcher = (str(ROOT / "local" / "torchrun.py"), "--standalone", "--nproc-per-node", "2")
     _run(data, tmp_path / "whole", *launcher)
     process = _start(data, tmp_path / "killed", *launcher, training__num_epochs=500)
     lock = tmp_path / "killed" / ".lock"

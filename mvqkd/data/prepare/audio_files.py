@@ -11,7 +11,7 @@ from lhotse import AudioSource, Recording
 from lhotse.utils import fastcopy
 
 from mvqkd.data.prepare.mp3 import count_frames
-from mvqkd.features.reading import refuse_short_audio
+from mvqkd.features.reading import LEAST_TOLERANCE, refuse_short_audio
 
 TOLERANCE = 0.025
 """Seconds by which manifests may be wrong: times that were rounded, counts of other decoders."""
@@ -97,12 +97,11 @@ def probe_recording(recording: Recording) -> Recording:
         Fault: the audio is missing, unreadable, or not as the manifest says, by more than
             `TOLERANCE`.
     """
-    source = recording.sources[0] if len(recording.sources) == 1 else None
     transforms = [t if isinstance(t, dict) else t.to_dict() for t in recording.transforms or []]
     known = all(transform.get("name") in _CHANGE_LENGTHS for transform in transforms)
-    if source is None or source.type != "file" or not known:
+    if not known or any(source.type != "file" for source in recording.sources):
         return _load(recording)
-    found = probe_file(recording.id, Path(source.source))
+    found = _probe_files(recording)
     for transform in transforms:
         values = transform["kwargs"]
         if transform["name"] == "Speed":
@@ -119,13 +118,25 @@ def probe_recording(recording: Recording) -> Recording:
     return fastcopy(recording, num_samples=found.num_samples, duration=found.duration)
 
 
+def _probe_files(recording: Recording) -> Recording:
+    """As long as the longest of its files: lhotse fills the others up."""
+    files = [probe_file(recording.id, Path(source.source)) for source in recording.sources]
+    longest = max(files, key=lambda file: file.num_samples)
+    for file in files:
+        _check_rate(file.sampling_rate, longest.sampling_rate)
+        if longest.num_samples - file.num_samples > LEAST_TOLERANCE * longest.sampling_rate:
+            detail = f"one of {longest.num_samples} samples, one of {file.num_samples}"
+            raise Fault("files of one recording differ in length", detail)
+    return longest
+
+
 def _check_rate(found: int, promised: int) -> None:
     if found != promised:
         raise Fault("audio not as in the manifest", f"{found} Hz, not {promised}")
 
 
 def _load(recording: Recording) -> Recording:
-    """Decode what is not one file, or is changed in ways that only lhotse knows."""
+    """Decode what is no file, or is changed in ways that only lhotse knows."""
     refuse_short_audio()
     try:
         samples = recording.load_audio().shape[1]

@@ -83,7 +83,8 @@ def export_experiment(
             "files": [_to_json(item, folder) for item in written],
             "digests": {
                 str(path.relative_to(folder)): file_digest(path)
-                for path in sorted(folder.glob("exp/*"))
+                for part in ("exp/*", "data/*/*", "test_wavs/*")
+                for path in sorted(folder.glob(part))
             },
         },
     )
@@ -271,7 +272,7 @@ def _saved(folder: Path) -> dict[str, Any]:
 
 
 def _is_whole(folder: Path, saved: Mapping[str, Any]) -> bool:
-    """Whether weights and ONNX files are those that were written."""
+    """Whether weights, ONNX files, tokens and audio are those that were written."""
     return all(
         (folder / name).is_file() and file_digest(folder / name) == digest
         for name, digest in saved["digests"].items()

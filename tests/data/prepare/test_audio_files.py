@@ -12,7 +12,7 @@ from lhotse import AudioSource, MonoCut, Recording
 
 from mvqkd.data.prepare.audio_files import Fault, probe_file, probe_recording
 from mvqkd.data.prepare.mp3 import count_frames
-from mvqkd.features.reading import read_audio
+from mvqkd.features.reading import read_audio, refuse_short_audio
 
 RATE = 16000
 
@@ -178,3 +178,35 @@ def test_other_audio_than_the_manifest_says(tmp_path: Path, wrong: int) -> None:
     soundfile.write(tmp_path / "x.wav", samples(1.0, 8000), 8000)
     with pytest.raises(Fault, match="8000 Hz, not 16000"):
         probe_recording(other)
+
+
+def two_channels(tmp_path: Path, lengths: tuple[int, int], promised: int) -> Recording:
+    for channel, length in enumerate(lengths):
+        soundfile.write(tmp_path / f"{channel}.wav", samples(1.1)[:length], RATE)
+    sources = [
+        AudioSource("file", [channel], str(tmp_path / f"{channel}.wav")) for channel in (0, 1)
+    ]
+    return Recording(
+        id="x",
+        sources=sources,
+        sampling_rate=RATE,
+        num_samples=promised,
+        duration=promised / RATE,
+    )
+
+
+@pytest.mark.parametrize("lengths", [(RATE, RATE), (RATE, RATE - 150), (RATE - 150, RATE)])
+@pytest.mark.parametrize("wrong", [-400, -1, 0, 400])
+def test_counts_of_a_recording_in_two_files(tmp_path: Path, lengths, wrong: int) -> None:
+    found = probe_recording(two_channels(tmp_path, lengths, RATE + wrong))
+    assert found.num_samples == RATE
+    refuse_short_audio()  # as every reader of the corpus does
+    assert found.load_audio().shape == (2, RATE)
+    assert found.load_audio(channels=1).shape == (1, RATE)
+
+
+def test_two_files_that_differ_in_length(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="differ in length"):
+        probe_recording(two_channels(tmp_path, (RATE, RATE - 161), RATE))
+    with pytest.raises(Fault, match="not as in the manifest"):
+        probe_recording(two_channels(tmp_path, (RATE, RATE), RATE + 401))
