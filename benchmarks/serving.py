@@ -1,16 +1,15 @@
 """How many sessions a server holds at real time, servers side by side in one run.
 
-    git clone https://github.com/k2-fsa/sherpa-onnx
+    pip install sherpa-onnx sherpa-onnx-bin
     python benchmarks/serving.py --audio <corpus>/LibriSpeech/dev-clean --cores 0,1 \\
         --output benchmarks/results/serving.json \\
         --server "mvqkd=python -m mvqkd serve <exp> --port {port} --threads 2" \\
-        --server "sherpa-onnx=python sherpa-onnx/python-api-examples/streaming_server.py \\
-            --encoder-model <model>/encoder.onnx --decoder-model <model>/decoder.onnx \\
-            --joiner-model <model>/joiner.onnx --tokens <model>/tokens.txt --port {port} \\
-            --doc-root sherpa-onnx/python-api-examples/web"
+        --server "sherpa-onnx=sherpa-onnx-online-websocket-server --port={port} \\
+            --num-work-threads=2 --max-batch-size=16 --tokens=<model>/tokens.txt \\
+            --encoder=<model>/encoder.onnx --decoder=<model>/decoder.onnx \\
+            --joiner=<model>/joiner.onnx --log-file=/dev/null"
 
-Any server with sherpa-onnx's protocol can take part; sherpa-onnx's own needs a version of the
-package websockets that has the interface it was written for. Each client sends 0.1 s of audio every
+Any server with sherpa-onnx's protocol can take part. Each client sends 0.1 s of audio every
 0.1 s. The lag of a session is the time from its last samples to its last result; a number of
 sessions is held at real time if 95 % of them lag by at most `--allowed` seconds. Servers take turns
 at each number of sessions, each in a fresh process on the given cores. Clients run on all
