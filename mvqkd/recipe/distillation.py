@@ -40,6 +40,7 @@ from mvqkd.errors import UserError
 from mvqkd.geometry import ENCODER_GRID, encoder_frames
 from mvqkd.quantization import Quantizer, load_quantizer
 from mvqkd.recipe.config.schema import CodesConfig, EmbeddingsConfig, FrameSection
+from mvqkd.recipe.delays import check_delay
 from mvqkd.recipe.teacher_files import TeacherFiles
 from mvqkd.teachers import load_teacher
 
@@ -92,16 +93,10 @@ def open_loss(
         device: of the training.
 
     Raises:
-        UserError: targets are missing, damaged, or of another teacher, layer or quantizer.
+        UserError: targets are missing, damaged, or of another teacher, layer or quantizer; or a
+            delay that leaves none.
     """
-    longest = max(utterances.train.values(), default=0)
-    if loss.target_delay >= longest:
-        raise UserError(
-            f"no frame has a target: the target delay is {loss.target_delay} frames of the "
-            f"student, the longest utterance has {longest}",
-            remedy="a shorter delay, such as 0 to 5",
-            parameters=("target_delay",),
-        )
+    check_delay(f"distillation.{name}.target_delay", loss.target_delay, utterances.train)
     if isinstance(loss, CodesConfig):
         return _open_codes(name, loss, files, utterances)
     if loss.source == "online":

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from mvqkd.recipe.config.schema import EmbeddingsConfig
+from mvqkd.recipe.delays import check_delays
 from mvqkd.recipe.distillation import OpenedLoss, Utterances, count_frames, open_loss
 from mvqkd.recipe.foreign_layer_distillation import open_audio_layers, open_stored_layer
 from mvqkd.recipe.inputs import ExperimentInputs
@@ -34,11 +35,13 @@ def open_losses(
 
     Raises:
         UserError: targets are missing, damaged, or not those of the configuration, or a teacher
-            from which the student cannot learn.
+            from which the student cannot learn, or a delay that leaves no targets.
     """
     opened: dict[str, OpenedLoss] = {}
+    train = count_frames(train_cuts)
+    check_delays(inputs.config.distillation, train)
     if inputs.frame_losses:
-        utterances = Utterances(train=count_frames(train_cuts), dev=count_frames(dev_cuts))
+        utterances = Utterances(train=train, dev=count_frames(dev_cuts))
         for name, loss in inputs.frame_losses.items():
             if name == "layers":
                 assert isinstance(loss, EmbeddingsConfig)

@@ -15,6 +15,7 @@ from typing import NoReturn
 from mvqkd.errors import UserError
 from mvqkd.recipe.remedies import tell
 from mvqkd.runtime.interruption import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from mvqkd.runtime.interruption import handle_signals_on_own_stack
 from mvqkd.storage.files import REFUSALS, cannot_write
 
 
@@ -32,6 +33,7 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
     threading.excepthook = _end_of_thread
+    handle_signals_on_own_stack()
     status = 0
     try:
         main()

@@ -53,7 +53,6 @@ OPTIONS = {
     "step_tokens": "--data.step_tokens",
     "strict": "--strict",
     "relation_weight": "--distillation.layers.relation_weight",
-    "target_delay": "--distillation.SECTION.target_delay",
     "teacher": "--distillation.SECTION.teacher",
     "text_normalization": "--text-normalization",
     "units": "--units",

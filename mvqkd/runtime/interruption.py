@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from collections.abc import Iterator
@@ -34,9 +35,23 @@ class Interruption:
         self.signal_name = signal.Signals(number).name
 
 
+def handle_signals_on_own_stack() -> None:
+    """Have the handlers of this thread's signals run on a stack of their own; main thread only.
+
+    Without one, the kernel puts what a handler needs where the stack pointer points. The LSTM that
+    oneDNN compiles (torch 2.11, x86-64) uses that register for addresses of tensors half of the
+    time: a signal then overwrites tensors, and what the heap is managed by. Python's handlers ask
+    for the other stack, and its fault handler brings one. It also tells where a process was when it
+    crashed.
+    """
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # sys.stderr may be no file
+
+
 @contextmanager
 def catch_signals() -> Iterator[Interruption]:
     """Receive SIGTERM and SIGINT inside the block; main thread only."""
+    handle_signals_on_own_stack()
     interruption = Interruption()
     previous = [signal.signal(number, interruption._receive) for number in _SIGNALS]
     try:

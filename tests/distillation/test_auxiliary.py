@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from mvqkd.checkpoints.files import epoch_path, load_checkpoint, step_path
 from mvqkd.distillation.auxiliary import AuxiliaryLayers
 from mvqkd.distillation.encoder_teacher import EncoderTeacher
 from mvqkd.distillation.imitation import feature_loss, future_loss
@@ -256,6 +257,18 @@ def test_training_that_is_resumed_equals_one_that_was_not(tmp_path: Path) -> Non
     assert resumed.run(Interruption())
     assert resumed.progress.step == whole.progress.step == 6
     assert_same(weights(resumed.updater.objective), weights(whole.updater.objective))
+    # Branches are in checkpoints, from which training goes on, and in no weights of an epoch.
+    plain = student().model.state_dict().keys()
+    for epoch in (1, 2):
+        one, other = (
+            load_checkpoint(epoch_path(tmp_path / folder, epoch)) for folder in ("whole", "parts")
+        )
+        for kind in ("model", "average"):
+            assert_same(one[kind], other[kind])
+            assert one[kind].keys() == plain
+    saved = load_checkpoint(step_path(tmp_path / "parts", 6))
+    assert saved["objective"].keys() == resumed.updater.objective.state_dict().keys()
+    assert any("branches" in name for name in saved["objective"])
 
 
 def test_wrong_parts_are_refused() -> None:
