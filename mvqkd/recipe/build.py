@@ -258,7 +258,9 @@ def build_train_steps(
         unlabelled_cuts=unlabelled_cuts,
     )
     if teacher_text is not None:
-        pool = with_teacher_text(pool, teacher_text, keep_all=bool(config.distillation.losses))
+        pool = with_teacher_text(
+            pool, teacher_text, limits, keep_all=bool(config.distillation.losses)
+        )
     plan = TrainingPlan(
         pool,
         step,
@@ -266,7 +268,6 @@ def build_train_steps(
         num_buckets=data.num_buckets,
         seed=seed,
         unlabelled_ratio=data.unlabelled_ratio,
-        unlabelled_tokens=teacher_text is not None,
         rank=rank,
         world_size=world_size,
     )
