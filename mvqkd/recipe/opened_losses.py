@@ -13,6 +13,7 @@ from mvqkd.recipe.foreign_layer_distillation import open_audio_layers, open_stor
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.layer_distillation import open_layers
 from mvqkd.recipe.output_distillation import open_dual_mode, open_outputs
+from mvqkd.recipe.run_folder import features_of
 from mvqkd.recipe.token_distillation import open_tokens
 
 
@@ -37,6 +38,7 @@ def open_losses(
             from which the student cannot learn.
     """
     opened: dict[str, OpenedLoss] = {}
+    num_bins = features_of([*train_cuts, *dev_cuts])["bins"]
     if inputs.frame_losses:
         utterances = Utterances(train=count_frames(train_cuts), dev=count_frames(dev_cuts))
         for name, loss in inputs.frame_losses.items():
@@ -59,7 +61,12 @@ def open_losses(
         teacher = inputs.teacher(layers)
         if teacher.startswith("mvqkd:"):
             opened["layers"] = open_layers(
-                "layers", layers, teacher, num_layers=num_layers, device=device
+                "layers",
+                layers,
+                teacher,
+                num_layers=num_layers,
+                device=device,
+                num_bins=num_bins,
             )
         else:
             opened["layers"] = open_audio_layers(
@@ -72,9 +79,13 @@ def open_losses(
             )
     if (outputs := inputs.config.distillation.outputs).weight:
         teacher = inputs.teacher(outputs)
-        opened["outputs"] = open_outputs("outputs", outputs, teacher, lang_dir, device=device)
+        opened["outputs"] = open_outputs(
+            "outputs", outputs, teacher, lang_dir, device=device, num_bins=num_bins
+        )
     if inputs.config.distillation.dual_mode.weight:
         opened["dual_mode"] = open_dual_mode(inputs.config)
     if (tokens := inputs.config.distillation.tokens).weight:
-        opened["tokens"] = open_tokens(tokens, inputs.teacher(tokens), lang_dir, device=device)
+        opened["tokens"] = open_tokens(
+            tokens, inputs.teacher(tokens), lang_dir, device=device, num_bins=num_bins
+        )
     return opened
