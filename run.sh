@@ -10,7 +10,7 @@ last_stage=12
 stage_titles=(
     "corpus      synthesize, download or find the corpus"
     "manifests   corpus -> validated lhotse manifests"
-    "features    80-bin fbank of every split, speed-perturbed copies included"
+    "features    fbank or spectrogram of every split, speed-perturbed copies included"
     "tokens      BPE model and tokens.txt from the training transcripts that each experiment knows"
     "teacher     train the recipe's own teacher, or check another one on the corpus"
     "embeddings  the teacher's embeddings: of some utterances, of all for regression"
@@ -48,6 +48,7 @@ options
   --text-normalization identity|nfc|nfkc  Unicode normalization of all transcripts, those of references too
                       (default: the recipe's, else identity)
   --speed-perturb yes|no  training splits at speeds 0.9 and 1.1, too (default: the recipe's)
+  --features fbank|spectrogram  80 mel bins, or the 161 bins of a spectrogram (default: the recipe's, else fbank)
   --on-the-fly yes|no     store no features, extract them in training (default: the recipe's, else no)
   --vocab-size N      BPE tokens (default: the recipe's)
   --units UNITS       bpe, or char: tokens are the characters of the transcripts
@@ -100,6 +101,7 @@ split_options=()  # as they were given: programs take them in place of what was 
 option_max_seconds=
 option_text_normalization=
 option_speed_perturb=
+option_features=
 option_on_the_fly=
 option_musan=
 option_vocab_size=
@@ -156,6 +158,7 @@ while [ $# -gt 0 ]; do
         --max-seconds) option_max_seconds=$2 ;;
         --text-normalization) option_text_normalization=$2 ;;
         --speed-perturb) option_speed_perturb=$2 ;;
+        --features) option_features=$2 ;;
         --on-the-fly) option_on_the_fly=$2 ;;
         --vocab-size) option_vocab_size=$2 ;;
         --units) option_units=$2 ;;
@@ -209,6 +212,8 @@ for choice in speed-perturb:"$option_speed_perturb" on-the-fly:"$option_on_the_f
 done
 [[ $option_text_normalization =~ ^(identity|nfc|nfkc|)$ ]] ||
     fail "--text-normalization takes identity, nfc or nfkc, not '$option_text_normalization'" "./run.sh --help"
+[[ $option_features =~ ^(fbank|spectrogram|)$ ]] ||
+    fail "--features takes fbank or spectrogram, not '$option_features'" "./run.sh --help"
 [[ $option_units =~ ^(bpe|char|)$ ]] || fail "--units takes bpe or char, not '$option_units'" "./run.sh --help"
 [[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' cannot be used in a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
@@ -223,6 +228,7 @@ musan=${option_musan:-$musan}
 max_seconds=${option_max_seconds:-${max_seconds:-40}}
 text_normalization=${option_text_normalization:-${text_normalization:-identity}}
 speed_perturb=${option_speed_perturb:-$speed_perturb}
+features=${option_features:-${features:-fbank}}
 on_the_fly=${option_on_the_fly:-${on_the_fly:-no}}
 vocab_size=${option_vocab_size:-${vocab_size:-500}}
 units=${option_units:-${units:-bpe}}
@@ -350,6 +356,7 @@ if runs 2; then
     options=()
     [ "$speed_perturb" != yes ] || options+=(--speed-perturb)
     [ "$musan" != yes ] || options+=(--musan)
+    [ "$features" = fbank ] || options+=(--features "$features")
     [ "$on_the_fly" != yes ] || options+=(--on-the-fly)
     show python local/compute_fbank.py "${data_options[@]}" --nj "$nj" "${options[@]}" $strict
 fi

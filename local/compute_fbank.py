@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import get_args
 
 from mvqkd.data.folder import DataFolder
+from mvqkd.geometry import FeatureKind
 from mvqkd.recipe.options import add_data_options, at_least, split_patterns
 from mvqkd.recipe.program import run_program
 from mvqkd.recipe.stages.features import compute_features
@@ -25,6 +27,7 @@ def main() -> None:
     )
     add_data_options(parser)
     add = parser.add_argument
+    add("--features", choices=get_args(FeatureKind), default="fbank", help="kind (%(default)s)")
     add(
         "--speed-perturb",
         action="store_true",
@@ -42,6 +45,7 @@ def main() -> None:
     compute_features(
         DataFolder(options.data_dir),
         split_patterns(options),
+        kind=options.features,
         speed_perturb=options.speed_perturb,
         musan=options.musan,
         on_the_fly=options.on_the_fly,

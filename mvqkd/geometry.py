@@ -7,12 +7,16 @@ standard library is imported.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 SAMPLE_RATE = 16_000
 """Hz, of all audio that features, students and teachers receive."""
+FeatureKind = Literal["fbank", "spectrogram"]
+"""What frames of features are, see `mvqkd.features.kinds`."""
 NUM_BINS = 80
-"""Mel bins of a frame of features."""
+"""Mel bins of a frame of `fbank`."""
+FEATURE_BINS: dict[FeatureKind, int] = {"fbank": NUM_BINS, "spectrogram": 161}
+"""C, bins of a frame of features of each kind."""
 FRAME_SHIFT = 0.01
 """Seconds from one frame of features to the next."""
 FEATURE_RATE = 100.0

@@ -31,7 +31,8 @@ from mvqkd.decoding import (
     default_method,
 )
 from mvqkd.errors import UserError
-from mvqkd.features.fbank import extract
+from mvqkd.features.extraction import extract
+from mvqkd.features.kinds import kind_of_bins
 from mvqkd.features.reading import read_audio
 from mvqkd.geometry import SAMPLE_RATE, encoder_frames, num_features
 from mvqkd.models import AsrModel, ConformerEncoder
@@ -68,6 +69,7 @@ class Recognizer:
         chunks = [size for size in description.get("chunk_size", []) if size > 0]
         left = description.get("left_context", -1)
         self._chunk_size = chunks[0] if chunks else None
+        self._kind = kind_of_bins(model.encoder.input_dim)
         self._left_context = None if left < 0 else left
 
     @classmethod
@@ -118,7 +120,8 @@ class Recognizer:
             left_context: frames of 40 ms before a chunk; None: as in training.
 
         Raises:
-            ValueError: the student does not stream, or has an unlimited left context.
+            ValueError: the student does not stream, has an unlimited left context, or receives
+                other features than fbank.
         """
         return Stream(self.sessions(left_context=left_context), self.tokenizer)
 
@@ -129,8 +132,9 @@ class Recognizer:
 
     @property
     def streams(self) -> bool:
-        """Whether the student was trained with chunks and a limited left context."""
-        return self._chunk_size is not None and self._left_context is not None
+        """Whether the student was trained with chunks and a limited left context, on fbank."""
+        limited = self._chunk_size is not None and self._left_context is not None
+        return limited and self._kind == "fbank"
 
     def sessions(self, *, left_context: int | None = None) -> StreamingRecognizer[Any]:
         """What decodes many streams together; arguments and errors as those of `stream`."""
@@ -140,6 +144,8 @@ class Recognizer:
             raise ValueError(
                 "streams need a student that was trained with chunks, and left_context"
             )
+        if self._kind != "fbank":
+            raise ValueError(f"streams have fbank features, the student receives {self._kind}")
         return StreamingRecognizer(
             encoder, self._search, chunk_size=self._chunk_size, left_context=left
         )
@@ -150,13 +156,13 @@ class Recognizer:
         found = [Hypothesis([], [], 0.0) for _ in waves]
         rows = [row for row, wave in enumerate(waves) if encoder_frames(num_features(len(wave)))]
         if rows:
-            decoded = self._decode([extract(waves[row]) for row in rows])
+            decoded = self._decode([extract(waves[row], self._kind) for row in rows])
             for row, hypothesis in zip(rows, decoded, strict=True):
                 found[row] = hypothesis
         return found
 
     def features(self, path: str | Path) -> NDArray[np.float32]:
-        """Filterbank features (T, 80) of an audio file.
+        """Features (T, C) of an audio file.
 
         Raises:
             UserError: as above.
@@ -177,7 +183,7 @@ class Recognizer:
             read_audio(MonoCut(path.stem, 0.0, recording.duration, channel, recording=recording))
             for channel in recording.channel_ids
         ]
-        features = extract(np.mean(channels, axis=0))
+        features = extract(np.mean(channels, axis=0), self._kind)
         if int(self.model.encoder.output_lens(torch.tensor([len(features)]))) < 1:
             raise UserError(f"{path} is too short for a frame of the encoder")
         return features

@@ -18,7 +18,8 @@ from lhotse.serialization import deserialize_item
 from numpy.typing import NDArray
 
 from mvqkd.errors import UserError
-from mvqkd.features.fbank import extract
+from mvqkd.features.extraction import extract
+from mvqkd.features.kinds import kind_of_cut
 
 CHECKSUM = "features_crc32"
 """Custom value of a cut: CRC-32 of its features' bytes in a `lilcom_chunky` archive."""
@@ -76,9 +77,10 @@ def load_features(cut_json: dict[str, Any], manifest: Path) -> NDArray[np.float3
     Raises:
         UserError: features or audio are missing or damaged.
     """
+    kind = kind_of_cut(cut_json)
     cut = deserialize_item(dict(cut_json))  # it takes the dictionary apart
     if not cut.has_features:
-        return extract(read_audio(cut))
+        return extract(read_audio(cut), kind)
     stored = Path(cut.features.storage_path)
     if not stored.exists():
         beside = manifest.parent / stored.parent.name / stored.name

@@ -27,6 +27,7 @@ _ENCODER_SIZES = (
 # Younger than some files of weights, which have the defaults.
 _ENCODER_OPTIONS = ("attention_dropout", "layer_drop", "subsampling_channels", "half_rate")
 _GRU_SIZES = ("dim", "num_layers", "dropout")
+_INPUT = "input_dim"  # of other features than 80 mel bins
 _HEADS = ("transducer", "ctc", "attention")
 
 
@@ -39,7 +40,8 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
             - `model`: sizes `dim`, `num_layers`, `num_heads`, `feedforward_dim`, `conv_kernel`,
               `dropout`, `causal`, `predictor_dim`, `context_size` and `joiner_dim`, with the
               meanings that they have in `ConformerEncoder`, `StatelessPredictor` and `Joiner`, and
-              perhaps `attention_dropout`, `layer_drop`, `subsampling_channels` and `half_rate`;
+              perhaps `attention_dropout`, `layer_drop`, `subsampling_channels`, `half_rate` and,
+              where it is not 80, `input_dim`;
               `encoder`: `conformer` (where it is missing) or `gru`, which takes `dim`, `num_layers`
               and `dropout`; `decoder`, for the head `attention`: `kind`, `transformer` or `gru`,
               and the arguments of `TransformerDecoder` or of `GruDecoder`; others, such as the
@@ -84,8 +86,9 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
 
 def _build_encoder(sizes: Mapping[str, Any]) -> Encoder:
     if sizes.get("encoder", "conformer") == "gru":
-        return GruEncoder(**{name: sizes[name] for name in _GRU_SIZES})
-    options = {name: sizes[name] for name in _ENCODER_OPTIONS if name in sizes}
+        given = {name: sizes[name] for name in (_INPUT,) if name in sizes}
+        return GruEncoder(**{name: sizes[name] for name in _GRU_SIZES}, **given)
+    options = {name: sizes[name] for name in (*_ENCODER_OPTIONS, _INPUT) if name in sizes}
     return ConformerEncoder(**{name: sizes[name] for name in _ENCODER_SIZES}, **options)
 
 

@@ -27,6 +27,7 @@ from mvqkd.data.targets.frame_targets import TargetSource
 from mvqkd.decoding import build_search, default_method
 from mvqkd.errors import UserError
 from mvqkd.features.spec_augment import SpecAugment
+from mvqkd.geometry import NUM_BINS
 from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.losses.lattice import choose_backend
 from mvqkd.models import AsrModel
@@ -49,12 +50,15 @@ from mvqkd.training.update import Updater
 from mvqkd.training.validation import Transcribe
 
 
-def describe_model(config: ExperimentConfig, vocab_size: int) -> dict[str, object]:
+def describe_model(
+    config: ExperimentConfig, vocab_size: int, num_bins: int = NUM_BINS
+) -> dict[str, object]:
     """What a file of weights says of its model, see `mvqkd.models.build.build_model`.
 
     Args:
         config: of the experiment.
         vocab_size: V, with the blank.
+        num_bins: C, of the features of its data.
     """
     loss = config.loss
     scales = {
@@ -63,17 +67,20 @@ def describe_model(config: ExperimentConfig, vocab_size: int) -> dict[str, objec
         "attention": loss.attention_scale,
     }
     heads = [name for name, scale in scales.items() if scale]
-    return {"model": asdict(config.model), "vocab_size": vocab_size, "heads": heads}
+    model = asdict(config.model)
+    if num_bins != NUM_BINS:
+        model["input_dim"] = num_bins
+    return {"model": model, "vocab_size": vocab_size, "heads": heads}
 
 
-def build_student(config: ExperimentConfig, vocab_size: int) -> AsrModel:
-    """The student, with random weights.
+def build_student(config: ExperimentConfig, vocab_size: int, num_bins: int = NUM_BINS) -> AsrModel:
+    """The student, with random weights; arguments as those of `describe_model`.
 
     Raises:
         UserError: sizes that do not go together.
     """
     try:
-        return build_model(describe_model(config, vocab_size))
+        return build_model(describe_model(config, vocab_size, num_bins))
     except ValueError as error:
         raise UserError(f"section model: {error}", remedy="see ./run.sh --help-config") from error
 
@@ -109,6 +116,7 @@ def build_objective(
     config: ExperimentConfig,
     vocab_size: int,
     losses: Mapping[str, OpenedLoss],
+    num_bins: int = NUM_BINS,
 ) -> Objective:
     """Student and losses; initial weights depend on `training.seed` alone.
 
@@ -116,9 +124,10 @@ def build_objective(
         config: of the experiment.
         vocab_size: V, with the blank.
         losses: of distillation, by name.
+        num_bins: C, of the features.
     """
     torch.manual_seed(config.training.seed)
-    student = build_student(config, vocab_size)
+    student = build_student(config, vocab_size, num_bins)
     loss = config.loss
     head_losses: dict[str, nn.Module] = {}
     if student.transducer is not None:
@@ -258,7 +267,9 @@ def build_train_steps(
         unlabelled_cuts=unlabelled_cuts,
     )
     if teacher_text is not None:
-        pool = with_teacher_text(pool, teacher_text, keep_all=bool(config.distillation.losses))
+        pool = with_teacher_text(
+            pool, teacher_text, limits, keep_all=bool(config.distillation.losses)
+        )
     plan = TrainingPlan(
         pool,
         step,
@@ -266,7 +277,6 @@ def build_train_steps(
         num_buckets=data.num_buckets,
         seed=seed,
         unlabelled_ratio=data.unlabelled_ratio,
-        unlabelled_tokens=teacher_text is not None,
         rank=rank,
         world_size=world_size,
     )

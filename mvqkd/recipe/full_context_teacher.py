@@ -14,7 +14,12 @@ from mvqkd.teachers.own import ConformerTeacher
 
 
 def load_full_context(
-    section: str, teacher: str, layers: Sequence[int] | None, *, device: torch.device
+    section: str,
+    teacher: str,
+    layers: Sequence[int] | None,
+    *,
+    device: torch.device,
+    num_bins: int = NUM_BINS,
 ) -> tuple[ConformerEncoder, TransducerHead | None]:
     """Load a teacher that attends to whole utterances of the student's features, frame by frame.
 
@@ -23,6 +28,7 @@ def load_full_context(
         teacher: URI with folder and weights, see `resolve_teacher`.
         layers: that are wanted; None: all.
         device: of the training.
+        num_bins: C, of the student's features.
 
     Returns:
         Its encoder, and its transducer head if it has one.
@@ -51,10 +57,10 @@ def load_full_context(
             "and with the whole utterance (-1) too is mvqkd:EXPERIMENT?chunk_size=-1",
         )
     found = (loaded.encoder.input_dim, loaded.frame_rate)
-    if found != (NUM_BINS, ENCODER_RATE):
+    if found != (num_bins, ENCODER_RATE):
         raise UserError(
-            f"the teacher {teacher} makes {found[1]:g} frames a second of {found[0]} mel bins, the "
-            f"student {ENCODER_RATE:g} of {NUM_BINS}",
+            f"the teacher {teacher} makes {found[1]:g} frames a second of {found[0]} bins, the "
+            f"student {ENCODER_RATE:g} of {num_bins}",
             remedy="take a teacher with the student's features and frame rate",
         )
     return loaded.encoder, loaded.transducer

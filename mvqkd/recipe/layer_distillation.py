@@ -12,6 +12,7 @@ from torch import nn
 from mvqkd.distillation import AuxiliaryLayers, EncoderTeacher
 from mvqkd.distillation.encoder_teacher import LayerTeacher
 from mvqkd.errors import UserError
+from mvqkd.geometry import NUM_BINS
 from mvqkd.models.auxiliary_branch import AuxiliaryBranch, ProjectionBranch
 from mvqkd.models.conformer_layer import ConformerLayer
 from mvqkd.recipe.config.layers_schema import LayersConfig
@@ -23,7 +24,13 @@ Pairs = list[tuple[int, int]]
 
 
 def open_layers(
-    name: str, loss: LayersConfig, teacher: str, *, num_layers: int, device: torch.device
+    name: str,
+    loss: LayersConfig,
+    teacher: str,
+    *,
+    num_layers: int,
+    device: torch.device,
+    num_bins: int = NUM_BINS,
 ) -> OpenedLoss:
     """Load the teacher and check that the student can learn from it.
 
@@ -33,12 +40,15 @@ def open_layers(
         teacher: URI with folder and weights, see `resolve_teacher`.
         num_layers: of the student.
         device: of the training.
+        num_bins: C, of the student's features.
 
     Raises:
         UserError: a teacher that is not our own, or sees chunks only, or lacks a layer.
     """
     section = f"distillation.{name}"
-    encoder, _ = load_full_context(section, teacher, loss.teacher_layer or None, device=device)
+    encoder, _ = load_full_context(
+        section, teacher, loss.teacher_layer or None, device=device, num_bins=num_bins
+    )
     pairs = quarters(encoder.num_layers, num_layers)
     if loss.layer:
         pairs = list(zip(loss.teacher_layer, loss.layer, strict=True))

@@ -14,6 +14,7 @@ from mvqkd.recipe.foreign_layer_distillation import open_audio_layers, open_stor
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.layer_distillation import open_layers
 from mvqkd.recipe.output_distillation import open_dual_mode, open_outputs
+from mvqkd.recipe.run_folder import features_of
 from mvqkd.recipe.token_distillation import open_tokens
 
 
@@ -40,6 +41,7 @@ def open_losses(
     opened: dict[str, OpenedLoss] = {}
     train = count_frames(train_cuts)
     check_delays(inputs.config.distillation, train)
+    num_bins = features_of([*train_cuts, *dev_cuts])["bins"]
     if inputs.frame_losses:
         utterances = Utterances(train=train, dev=count_frames(dev_cuts))
         for name, loss in inputs.frame_losses.items():
@@ -62,7 +64,12 @@ def open_losses(
         teacher = inputs.teacher(layers)
         if teacher.startswith("mvqkd:"):
             opened["layers"] = open_layers(
-                "layers", layers, teacher, num_layers=num_layers, device=device
+                "layers",
+                layers,
+                teacher,
+                num_layers=num_layers,
+                device=device,
+                num_bins=num_bins,
             )
         else:
             opened["layers"] = open_audio_layers(
@@ -75,9 +82,13 @@ def open_losses(
             )
     if (outputs := inputs.config.distillation.outputs).weight:
         teacher = inputs.teacher(outputs)
-        opened["outputs"] = open_outputs("outputs", outputs, teacher, lang_dir, device=device)
+        opened["outputs"] = open_outputs(
+            "outputs", outputs, teacher, lang_dir, device=device, num_bins=num_bins
+        )
     if inputs.config.distillation.dual_mode.weight:
         opened["dual_mode"] = open_dual_mode(inputs.config)
     if (tokens := inputs.config.distillation.tokens).weight:
-        opened["tokens"] = open_tokens(tokens, inputs.teacher(tokens), lang_dir, device=device)
+        opened["tokens"] = open_tokens(
+            tokens, inputs.teacher(tokens), lang_dir, device=device, num_bins=num_bins
+        )
     return opened

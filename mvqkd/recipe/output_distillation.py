@@ -8,6 +8,7 @@ import torch
 
 from mvqkd.distillation import DualMode, OutputDistillation, OutputTeacher
 from mvqkd.errors import UserError
+from mvqkd.geometry import NUM_BINS
 from mvqkd.recipe.config.outputs_schema import OutputsConfig
 from mvqkd.recipe.config.schema import ExperimentConfig
 from mvqkd.recipe.distillation import OpenedLoss
@@ -16,7 +17,13 @@ from mvqkd.recipe.run_folder import check_tokens_of
 
 
 def open_outputs(
-    name: str, loss: OutputsConfig, teacher: str, lang_dir: Path, *, device: torch.device
+    name: str,
+    loss: OutputsConfig,
+    teacher: str,
+    lang_dir: Path,
+    *,
+    device: torch.device,
+    num_bins: int = NUM_BINS,
 ) -> OpenedLoss:
     """Load the teacher and check that the student can learn its tokens' probabilities.
 
@@ -26,12 +33,15 @@ def open_outputs(
         teacher: URI with folder and weights, see `resolve_teacher`.
         lang_dir: the student's tokens.
         device: of the training.
+        num_bins: C, of the student's features.
 
     Raises:
         UserError: see `load_full_context`; or a teacher of other tokens, or without a transducer.
     """
     section = f"distillation.{name}"
-    encoder, transducer = load_full_context(section, teacher, None, device=device)
+    encoder, transducer = load_full_context(
+        section, teacher, None, device=device, num_bins=num_bins
+    )
     if transducer is None:
         raise UserError(
             f"the teacher {teacher} has no transducer, whose probabilities are to be imitated",

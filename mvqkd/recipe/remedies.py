@@ -34,6 +34,7 @@ OPTIONS = {
     "dtype": "--dtype",
     "epoch": "--decoding.epoch",
     "exp_dir": "--exp-dir",
+    "features": "--features",
     "held_out": "--held-out",
     "keep_epochs": "--training.keep_epochs",
     "labelled_hours": "--data.labelled_hours",

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +17,13 @@ from typing import Any
 from mvqkd.data.loading.index import open_index
 from mvqkd.errors import UserError
 from mvqkd.evaluation.gather import read_distillation
+from mvqkd.features.kinds import kind_of_cut
+from mvqkd.geometry import FEATURE_BINS, NUM_BINS, FeatureKind
 from mvqkd.recipe.config.load import differences, load_config, save_config
 from mvqkd.recipe.config.schema import ExperimentConfig
 from mvqkd.recipe.program import this_command
 from mvqkd.storage.files import atomic_path, read_json, read_json_list, write_json
+from mvqkd.storage.jsonl import read_items
 
 _PACKAGES = ("mvqkd", "torch", "torchaudio", "lhotse", "k2", "numba", "numpy", "sentencepiece")
 
@@ -74,10 +77,57 @@ def describe_data(
         "lang": lang_dir.name,
         "bpe_model_sha256": _digest_of_tokens(lang_dir),
         "cuts": {path.name: open_index(path, lang_dir).fingerprint() for path in cuts},
+        "features": features_of(cuts),
     }
     if unlabelled_cuts:
         data["unlabelled"] = [path.name for path in unlabelled_cuts]
     return data
+
+
+def features_of(cuts: Sequence[Path]) -> dict[str, Any]:
+    """`kind` and `bins` of the features of manifests.
+
+    Raises:
+        UserError: a file is missing or damaged, or they have different ones.
+    """
+    kinds = {path: _kind_of(path) for path in cuts} or {Path(): "fbank"}
+    first, *others = dict.fromkeys(kinds.values())
+    if others:
+        path = next(path for path, kind in kinds.items() if kind != first)
+        raise UserError(
+            f"{path} has {others[0]} features, {next(iter(kinds))} {first}",
+            remedy="delete one of them",
+            step="features",
+        )
+    return {"kind": first, "bins": FEATURE_BINS[first]}
+
+
+def _kind_of(cuts: Path) -> FeatureKind:
+    if not cuts.is_file():
+        raise UserError(f"{cuts} is missing", step="features")
+    return kind_of_cut(next(read_items(cuts), {}))
+
+
+def check_features_of(name: str, description: Mapping[str, Any], cuts: Sequence[Path]) -> None:
+    """Refuse features that a model does not receive.
+
+    Args:
+        name: of the model, for the error.
+        description: of the model, as in its file of weights.
+        cuts: manifests.
+
+    Raises:
+        UserError: as above.
+    """
+    wanted = description["model"].get("input_dim", NUM_BINS)
+    found = features_of(cuts)
+    if found["bins"] != wanted:
+        raise UserError(
+            f"{name} receives features of {wanted} bins, {cuts[0]} has {found['kind']} features "
+            f"of {found['bins']}",
+            remedy="give the data of its training",
+            parameters=("data_dir",),
+        )
 
 
 def check_folder(exp_dir: Path, experiment: ExperimentConfig, data: dict[str, Any]) -> bool:
@@ -155,6 +205,7 @@ def _other_data(saved: dict[str, Any], data: dict[str, Any]) -> list[str]:
         saved = {key: value for key, value in saved.items() if key != "teacher"} | {
             "teachers": dict.fromkeys(names[:1], saved["teacher"])
         }
+    saved = {"features": {"kind": "fbank", "bins": NUM_BINS}, **saved}  # of earlier versions
     return [
         f"data ({key}): {saved.get(key)} -> {data.get(key)}"
         for key in saved | data

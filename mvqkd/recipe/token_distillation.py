@@ -11,6 +11,7 @@ from torch import nn
 from mvqkd.checkpoints.load import load_model
 from mvqkd.distillation.decoder_outputs import DecoderTeacher, TokenDivergence
 from mvqkd.errors import UserError
+from mvqkd.geometry import NUM_BINS
 from mvqkd.models import StreamingConfig
 from mvqkd.recipe.config.attention_schema import TokensConfig
 from mvqkd.recipe.distillation import OpenedLoss
@@ -20,7 +21,12 @@ from mvqkd.teachers.own import ConformerTeacher
 
 
 def open_tokens(
-    loss: TokensConfig, teacher: str, lang_dir: Path, *, device: torch.device
+    loss: TokensConfig,
+    teacher: str,
+    lang_dir: Path,
+    *,
+    device: torch.device,
+    num_bins: int = NUM_BINS,
 ) -> OpenedLoss:
     """Load the teacher and check that it has a decoder with the student's tokens.
 
@@ -29,9 +35,11 @@ def open_tokens(
         teacher: URI with folder and weights, see `resolve_teacher`.
         lang_dir: folder of the student's tokens.
         device: of the training.
+        num_bins: C, of the student's features.
 
     Raises:
-        UserError: the teacher is no experiment of ours, has no attention decoder or other tokens.
+        UserError: the teacher is no experiment of ours, has no attention decoder, or other tokens
+            or features.
     """
     section = "distillation.tokens"
     loaded = load_teacher(teacher)  # checks what it is and its weights
@@ -51,6 +59,12 @@ def open_tokens(
             remedy="a teacher with loss.attention_scale",
         )
     check_tokens_of(folder, lang_dir)
+    if model.encoder.input_dim != num_bins:
+        raise UserError(
+            f"the teacher {teacher} receives features of {model.encoder.input_dim} bins, the "
+            f"student of {num_bins}",
+            remedy="take a teacher that was trained on the student's features",
+        )
     decoder_teacher = DecoderTeacher(
         model.encoder.to(device),
         model.attention.to(device),

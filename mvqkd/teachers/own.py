@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from mvqkd.checkpoints.files import PRETRAINED, epoch_path
 from mvqkd.checkpoints.load import load_model
 from mvqkd.errors import UserError
-from mvqkd.features.fbank import extract
+from mvqkd.features.extraction import extract
+from mvqkd.features.kinds import kind_of_bins
 from mvqkd.geometry import ENCODER_GRID, ENCODER_RATE, num_features
 from mvqkd.models import AsrModel, Encoder, TransducerHead
 from mvqkd.models.taps import Taps
@@ -24,7 +25,7 @@ from mvqkd.teachers.layers import choose_layers
 
 
 class ConformerTeacher(nn.Module):
-    """A `Teacher` on an encoder of ours: 25 Hz, filterbank features computed on the CPU.
+    """A `Teacher` on an encoder of ours: 25 Hz, features computed on the CPU.
 
     Args:
         encoder: trained; a causal one runs in the streaming configuration of `chunk_size`.
@@ -63,8 +64,9 @@ class ConformerTeacher(nn.Module):
 
     def forward(self, waveforms: Tensor, lens: Tensor) -> Embeddings:
         """See `Teacher.__call__`."""
+        kind = kind_of_bins(self.encoder.input_dim)
         features = [
-            torch.from_numpy(extract(waveform[:length].numpy()))
+            torch.from_numpy(extract(waveform[:length].numpy(), kind))
             for waveform, length in zip(waveforms.cpu(), lens.tolist(), strict=True)
         ]
         feature_lens = torch.tensor([len(row) for row in features], device=waveforms.device)

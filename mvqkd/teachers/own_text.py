@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.decoding import build_search, decode_whole, default_method
 from mvqkd.errors import UserError
-from mvqkd.features.fbank import extract
+from mvqkd.features.extraction import extract
+from mvqkd.features.kinds import kind_of_bins
 from mvqkd.geometry import num_features
 from mvqkd.models import AsrModel
 from mvqkd.teachers.own import open_experiment
@@ -21,7 +22,7 @@ from mvqkd.teachers.transcribers import TextHypothesis, Transcription, count_par
 
 
 class OwnTranscriber:
-    """A `Transcriber` on a model of ours; filterbank features are computed on the CPU.
+    """A `Transcriber` on a model of ours; features are computed on the CPU.
 
     Args:
         model: in evaluation mode.
@@ -73,8 +74,9 @@ class OwnTranscriber:
         rows = (frames > 0).nonzero().squeeze(1).tolist()
         if not rows:
             return found
+        kind = kind_of_bins(encoder.input_dim)
         features = [
-            torch.from_numpy(extract(waveforms[row, : int(lens[row])].cpu().numpy()))
+            torch.from_numpy(extract(waveforms[row, : int(lens[row])].cpu().numpy(), kind))
             for row in rows
         ]
         device = waveforms.device

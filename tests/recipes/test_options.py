@@ -69,6 +69,7 @@ def test_help_config_lists_every_field(bare):
         (["--musan", "maybe"], "--musan takes yes or no"),
         (["--text-normalization", "NFD"], "--text-normalization takes identity, nfc or nfkc"),
         (["--on-the-fly"], "--on-the-fly needs a value"),
+        (["--features", "mfcc"], "--features takes fbank or spectrogram"),
         (["--vocab-size", "many"], "--vocab-size takes a number"),
         (["--max-seconds", "1.2.3"], "--max-seconds takes a number"),
         (["--max-seconds", "0.0"], "--max-seconds takes a number above 0"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mvqkd.data.loading.limits import BatchLimits
+from mvqkd.data.loading.limits import BatchLimits, TargetSizes
 from mvqkd.data.loading.plan import Groups, split_evenly
 
 
 def divide_step(
     numbers: NDArray[np.int64],
     seconds: NDArray[np.float64],
-    num_tokens: NDArray[np.int64],
+    targets: TargetSizes,
     *,
     limits: BatchLimits,
     world_size: int,
@@ -23,9 +23,9 @@ def divide_step(
     processes can have equally many of and as the limits allow.
 
     Args:
-        numbers: (M,) utterances of the step, indexes into the next two.
+        numbers: (M,) utterances of the step, indexes into those that follow.
         seconds: (N,) durations.
-        num_tokens: (N,) tokens.
+        targets: of N utterances.
         limits: of a batch; no single utterance exceeds them.
         world_size: number of processes.
 
@@ -40,7 +40,7 @@ def divide_step(
         batches = split_evenly(order, seconds[order], count) if count else []
         if count == len(order) or all(
             len(batch) * seconds[batch[0]] <= limits.duration
-            and len(batch) * num_tokens[batch].max() <= limits.tokens
+            and targets.padded(batch) <= limits.tokens
             for batch in batches
         ):
             return [batches[rank::world_size] for rank in range(world_size)]

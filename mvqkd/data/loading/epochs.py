@@ -47,7 +47,6 @@ class TrainingPlan:
         seed: of the order.
         unlabelled_ratio: seconds of unlabelled audio to a second of labelled audio in a step; at
             least one utterance.
-        unlabelled_tokens: whether unlabelled audio has tokens too, of a teacher.
         limits: of a batch.
         rank: of this process.
         world_size: number of training processes.
@@ -64,7 +63,6 @@ class TrainingPlan:
         num_buckets: int,
         seed: int,
         unlabelled_ratio: float = 0.0,
-        unlabelled_tokens: bool = False,
         limits: BatchLimits | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -74,8 +72,6 @@ class TrainingPlan:
         self._pool = pool
         self._limits = limits or BatchLimits()
         self._rank, self._world_size = rank, world_size
-        # Audio alone costs no memory of the transducer loss.
-        self._unlabelled_tokens = pool.num_tokens * int(unlabelled_tokens)
         seconds = pool.seconds[pool.labelled]
         sizes = np.maximum(seconds / step.duration, pool.num_tokens[pool.labelled] / step.tokens)
         self._labelled = StepPlan(seconds, sizes, num_buckets=num_buckets, seed=seed)
@@ -104,7 +100,7 @@ class TrainingPlan:
         shares = divide_step(
             numbers,
             self._pool.seconds,
-            self._pool.num_tokens if labelled else self._unlabelled_tokens,
+            self._pool.targets,
             limits=self._limits,
             world_size=self._world_size,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,20 @@ class BatchLimits:
     duration: float = math.inf
     """Of batch size x longest utterance, in seconds."""
     tokens: float = math.inf
-    """Of batch size x most tokens."""
+    """Of token sequences (transcripts or hypotheses) x most tokens."""
+
+
+class TargetSizes(NamedTuple):
+    """What losses cost of N utterances: an utterance with K hypotheses costs K transcripts."""
+
+    counts: NDArray[np.int64]
+    """(N,) token sequences that an utterance is trained to be recognized as; 0: audio alone."""
+    longest: NDArray[np.int64]
+    """(N,) tokens of the longest of them."""
+
+    def padded(self, numbers: NDArray[np.int64]) -> int:
+        """Tokens of a batch of these utterances, padding included."""
+        return int(self.counts[numbers].sum() * self.longest[numbers].max(initial=0))
 
 
 def fits_step(

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from mvqkd.data.loading.excluded import read_excluded
 from mvqkd.data.loading.index import CutIndex, open_index
 from mvqkd.data.loading.labelled import choose_labelled, unlabelled_pool
-from mvqkd.data.loading.limits import BatchLimits, StepSize, check_fits_batch, fits_step
+from mvqkd.data.loading.limits import (
+    BatchLimits,
+    StepSize,
+    TargetSizes,
+    check_fits_batch,
+    fits_step,
+)
 from mvqkd.errors import UserError
 
 
@@ -26,11 +32,21 @@ class TrainingPool:
     seconds: NDArray[np.float64]
     """(N,) of all utterances."""
     num_tokens: NDArray[np.int64]
-    """(N,) of all utterances."""
+    """(N,) of the transcripts of all utterances."""
+    targets: TargetSizes
+    """Of all utterances."""
     labelled: NDArray[np.int64]
     """Numbers of those that are trained on with their transcripts."""
     unlabelled: NDArray[np.int64]
     """Numbers of those that are trained on as audio alone."""
+
+    def transcript(self, number: int) -> NDArray[np.int32]:
+        """(U,) tokens of an utterance."""
+        for index in self.indexes:
+            if number < len(index):
+                return index.tokens(number)
+            number -= len(index)
+        raise IndexError(number)
 
 
 def open_pool(
@@ -107,7 +123,10 @@ def open_pool(
         used = np.concatenate([kept, rest])
         check_fits_batch(seconds[used], limits.duration, "duration", ids=ids[used])
         check_fits_batch(num_tokens[kept], limits.tokens, "tokens", ids=ids[kept])
-    return TrainingPool(indexes, seconds, num_tokens, labelled=kept, unlabelled=rest)
+    counts = np.zeros(len(seconds), dtype=np.int64)
+    counts[kept] = 1
+    targets = TargetSizes(counts, num_tokens)
+    return TrainingPool(indexes, seconds, num_tokens, targets, labelled=kept, unlabelled=rest)
 
 
 def _numbers(indexes: Sequence[CutIndex], excluded: Sequence[set[str]]) -> NDArray[np.int64]:

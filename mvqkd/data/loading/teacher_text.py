@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvqkd.data.loading.hypotheses import WeightedTokens
 from mvqkd.data.loading.labelled import SPEED
+from mvqkd.data.loading.limits import TargetSizes
 from mvqkd.data.loading.tokenizer import Tokenizer
 from mvqkd.data.targets.hypothesis_records import UtteranceHypotheses
 from mvqkd.data.targets.hypothesis_weights import Weighting, hypothesis_weights
@@ -125,11 +127,6 @@ class TeacherText:
             weights[key] = weights.get(key, 0.0) + share
         return [WeightedTokens(rows[key], weight) for key, weight in weights.items()]
 
-    def longest(self, utterance: str) -> int:
-        """Tokens of its longest hypothesis; 0: it has none."""
-        first, last = self._span(utterance)
-        return int(max(np.diff(self._offsets[first : last + 1]), default=0))
-
     def _span(self, utterance: str) -> tuple[int, int]:
         place = self._places.get(utterance)
         if place is None:
@@ -191,22 +188,26 @@ class TeacherText:
         return "more tokens than frames" if needed > frames else None
 
     def survey(
-        self, ids: Sequence[str], frames: Sequence[int], *, labelled: bool
-    ) -> tuple[NDArray[np.bool_], dict[str, int]]:
-        """Which utterances have anything to be trained on, and how many hypotheses or utterances
-        were left out for each reason.
+        self,
+        ids: Sequence[str],
+        frames: Sequence[int],
+        truths: Iterable[NDArray[np.int32]] | None,
+    ) -> tuple[TargetSizes, dict[str, int]]:
+        """What utterances are trained on, and how many hypotheses or utterances were left out for
+        each reason.
 
         Args:
             ids: N utterance ids.
             frames: N, of the encoder.
-            labelled: whether their transcripts are to be used.
+            truths: tokens of N transcripts; None: they are not to be used.
         """
         self.left_out.clear()
-        truth = labelled and self.choice.truth_share > 0
-        used = [
-            bool(self._weighted(name, labelled, count)) or truth
-            for name, count in zip(ids, frames, strict=True)
-        ]
-        counts = dict(self.left_out)
+        counts, longest = [], []
+        given: Iterable[NDArray[np.int32] | None] = truths or repeat(None, len(ids))
+        for name, count, truth in zip(ids, frames, given, strict=True):
+            lens = [len(item.tokens) for item in self(name, truth, count)]
+            counts.append(len(lens))
+            longest.append(max(lens, default=0))
+        reasons = dict(self.left_out)
         self.left_out.clear()
-        return np.array(used, dtype=bool), counts
+        return TargetSizes(np.array(counts, np.int64), np.array(longest, np.int64)), reasons

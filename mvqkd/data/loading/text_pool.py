@@ -7,27 +7,32 @@ from dataclasses import replace
 
 import numpy as np
 
+from mvqkd.data.loading.limits import BatchLimits, TargetSizes, check_fits_batch
 from mvqkd.data.loading.pool import TrainingPool
 from mvqkd.data.loading.teacher_text import TeacherText
 from mvqkd.errors import UserError
 from mvqkd.geometry import encoder_frames
 
 
-def with_teacher_text(pool: TrainingPool, text: TeacherText, *, keep_all: bool) -> TrainingPool:
-    """A pool whose utterances without transcripts have the tokens of the teacher's texts.
+def with_teacher_text(
+    pool: TrainingPool, text: TeacherText, limits: BatchLimits | None = None, *, keep_all: bool
+) -> TrainingPool:
+    """A pool whose utterances are trained on a teacher's texts.
 
     Args:
-        pool: of a training.
+        pool: of a training. Its steps hold the same utterances with and without hypotheses.
         text: what a teacher wrote of its utterances.
+        limits: of a batch of one process; None: there are none.
         keep_all: whether utterances without any text stay, for losses that need none; otherwise
             they are left out.
 
     Raises:
-        UserError: the teacher was not asked about an utterance, or there is no text at all.
+        UserError: the teacher was not asked about an utterance, there is no text at all, or the
+            hypotheses of an utterance exceed the limits of a batch.
     """
     ids = np.concatenate([index.ids for index in pool.indexes])
     lengths = np.concatenate([index.num_frames for index in pool.indexes])
-    num_tokens = pool.num_tokens.copy()
+    sizes = TargetSizes(*(part.copy() for part in pool.targets))
     chosen = {}
     for kind, numbers in (("labelled", pool.labelled), ("unlabelled", pool.unlabelled)):
         labelled = kind == "labelled"
@@ -43,7 +48,9 @@ def with_teacher_text(pool: TrainingPool, text: TeacherText, *, keep_all: bool) 
                 step="hypotheses",
             )
         frames = encoder_frames(lengths[numbers]).tolist()
-        used, left_out = text.survey(names, frames, labelled=labelled)
+        truths = map(pool.transcript, numbers.tolist()) if labelled else None
+        found, left_out = text.survey(names, frames, truths)
+        used = found.counts > 0
         logging.info(
             "%s: %d of %d utterances have hypotheses that are used%s",
             kind,
@@ -51,8 +58,7 @@ def with_teacher_text(pool: TrainingPool, text: TeacherText, *, keep_all: bool) 
             len(names),
             "".join(f"; left out, {reason}: {count}" for reason, count in sorted(left_out.items())),
         )
-        if not labelled:
-            num_tokens[numbers] = [text.longest(name) for name in names]
+        sizes.counts[numbers], sizes.longest[numbers] = found
         chosen[kind] = numbers if keep_all else numbers[used]
     if not len(chosen["labelled"]) or (len(pool.unlabelled) and not len(chosen["unlabelled"])):
         raise UserError(
@@ -60,9 +66,10 @@ def with_teacher_text(pool: TrainingPool, text: TeacherText, *, keep_all: bool) 
             remedy="less strict limits of word errors, confidence, or of what is taken for a "
             "repetition or an invention",
         )
+    if limits is not None:
+        numbers = np.concatenate(list(chosen.values()))
+        amounts = sizes.counts[numbers] * sizes.longest[numbers]
+        check_fits_batch(amounts, limits.tokens, "tokens", ids=ids[numbers])
     return replace(
-        pool,
-        num_tokens=num_tokens,
-        labelled=chosen["labelled"],
-        unlabelled=chosen["unlabelled"],
+        pool, targets=sizes, labelled=chosen["labelled"], unlabelled=chosen["unlabelled"]
     )

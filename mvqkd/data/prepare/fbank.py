@@ -34,9 +34,10 @@ from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
 from mvqkd.data.prepare.speeds import speeds_of
 from mvqkd.errors import UserError
-from mvqkd.features.fbank import extract, fbank
+from mvqkd.features.extraction import extract, extractor
+from mvqkd.features.kinds import KIND
 from mvqkd.features.reading import CHECKSUM, read_audio
-from mvqkd.geometry import FRAME_SHIFT, NUM_BINS, SAMPLE_RATE, num_features
+from mvqkd.geometry import FEATURE_BINS, FRAME_SHIFT, SAMPLE_RATE, FeatureKind, num_features
 from mvqkd.runtime.workers import end_with_parent
 from mvqkd.storage.files import atomic_path, make_folder
 from mvqkd.storage.jsonl import fingerprint, read_built, read_items, stem, write_items
@@ -83,42 +84,11 @@ def manifest_cuts(data: DataFolder, split: str) -> list[MonoCut]:
     return cuts
 
 
-def noise_cuts(
-    manifest_dir: Path, *, seconds: float = 10.0, shortest: float = 1.0
-) -> list[MonoCut]:
-    """MUSAN cut into windows, named `<recording>-<number>`.
-
-    Args:
-        manifest_dir: folder of `musan_recordings_*.jsonl.gz`.
-        seconds: length of the windows.
-        shortest: a shorter rest of a recording is left.
-
-    Raises:
-        UserError: there are no such manifests.
-    """
-    paths = sorted(manifest_dir.glob("musan_recordings_*.jsonl.gz"))
-    if not paths:
-        raise UserError(
-            f"{manifest_dir}/musan_recordings_*.jsonl.gz are missing",
-            step="manifests",
-        )
-    cuts = []
-    for path in paths:
-        for recording in read_built(path, Recording.from_dict):
-            starts = np.arange(0.0, recording.duration, seconds)
-            for number, start in enumerate(starts.tolist()):
-                duration = min(seconds, recording.duration - start)
-                if duration >= shortest:
-                    channel = recording.channel_ids[0]
-                    name = f"{recording.id}-{number}"
-                    cuts.append(MonoCut(name, start, duration, channel, recording=recording))
-    return cuts
-
-
 def store_features(
     cuts: Sequence[MonoCut],
     output: Path,
     *,
+    kind: FeatureKind = "fbank",
     speeds: Sequence[float] = (1.0,),
     num_jobs: int,
     strict: bool = False,
@@ -132,6 +102,7 @@ def store_features(
     Args:
         cuts: as `manifest_cuts` or `noise_cuts` make them.
         output: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
+        kind: of features.
         speeds: factors; copies at other speeds than 1 are named `<id>_sp<factor>`. Those that are
             among the cuts are not made again, see `speeds_of`.
         num_jobs: processes.
@@ -140,11 +111,12 @@ def store_features(
             anew, even where the cuts are the same.
 
     Raises:
-        UserError: as above, or no audio is readable, or there are features at other speeds.
+        UserError: as above, or no audio is readable, or there are features at other speeds or of
+            another kind.
     """
     begin = time.monotonic()
     items = [cut.to_dict() for cut in cuts]
-    config = fbank().config.to_dict()
+    config = extractor(kind).config.to_dict()
     stamp = fingerprint(_VERSION, items, list(speeds), config, _TICK_POWER, _SHARD_SIZE)
     name = stem(output)
     folder = output.with_name(f"feats_{name}-{stamp[:8]}")
@@ -156,6 +128,7 @@ def store_features(
             remedy=f"take another folder; or delete {output}, and it is made anew",
             parameters=("data_dir",),
         )
+    _refuse_other_kind(output, done, kind)
     changed = done.get("audio", audio) != audio
     if not changed and _is_done(output, stamp, _sizes(folder)):
         return
@@ -171,6 +144,7 @@ def store_features(
             items[first : first + _SHARD_SIZE],
             each[first : first + _SHARD_SIZE],
             folder / f"{number:06d}",
+            kind,
         )
         for number, first in enumerate(range(0, len(items), _SHARD_SIZE))
     ]
@@ -184,7 +158,7 @@ def store_features(
             else:
                 results.append(item)
     report.check(strict=strict)
-    facts = {"audio": audio, "speeds": list(speeds)}
+    facts = {"audio": audio, "speeds": list(speeds), "kind": kind}
     _write(output, results, report, stamp, _sizes(folder), folder, **facts)
     for leftover in folder.glob(".tmp-*"):  # of a killed run
         leftover.unlink(missing_ok=True)
@@ -200,14 +174,27 @@ def store_features(
     )
 
 
-def store_cuts(cuts: Sequence[MonoCut], output: Path, *, speeds: Sequence[float] = (1.0,)) -> None:
+def store_cuts(
+    cuts: Sequence[MonoCut],
+    output: Path,
+    *,
+    kind: FeatureKind = "fbank",
+    speeds: Sequence[float] = (1.0,),
+) -> None:
     """Write a manifest of cuts without features; loaders then extract them from the audio.
 
     Args:
         cuts: as `manifest_cuts` makes them.
         output: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
+        kind: of those features.
         speeds: as of `store_features`.
+
+    Raises:
+        UserError: there are cuts for another kind.
     """
+    _refuse_other_kind(output, read_report(_report_path(output)), kind)
+    if kind != "fbank":
+        cuts = [fastcopy(cut, custom={**(cut.custom or {}), KIND: kind}) for cut in cuts]
     results = [
         _at_speed(cut, speed).to_dict()
         for cut, own in zip(cuts, speeds_of(cuts, speeds), strict=True)
@@ -215,12 +202,24 @@ def store_cuts(cuts: Sequence[MonoCut], output: Path, *, speeds: Sequence[float]
     ]
     stamp = fingerprint(_VERSION, results)
     if not _is_done(output, stamp, {}):
-        _write(output, results, PreparationReport(stem(output)), stamp, {}, None, audio="")
+        _write(
+            output, results, PreparationReport(stem(output)), stamp, {}, None, audio="", kind=kind
+        )
         logging.info("%s: %d cuts, features on the fly", stem(output), len(results))
 
 
 def _report_path(output: Path) -> Path:
     return output.with_name(f"{stem(output)}.report.json")
+
+
+def _refuse_other_kind(output: Path, done: dict[str, Any], kind: FeatureKind) -> None:
+    """By its report; those of earlier versions do not say it."""
+    if output.is_file() and (there := done.get("kind", "fbank")) != kind:
+        raise UserError(
+            f"{output} has {there} features, not {kind}, and experiments may be trained on it",
+            remedy=f"take another folder; or delete {output}, and it is made anew",
+            parameters=("data_dir", "features"),
+        )
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -275,6 +274,7 @@ class _Shard:
     speeds: list[tuple[float, ...]]
     """Of each cut."""
     stem: Path
+    kind: FeatureKind
 
     @property
     def archive(self) -> Path:
@@ -350,18 +350,24 @@ def _extract_shard(shard: _Shard) -> None:
                     items.append({"id": copy.id, "problem": error.problem})
                 else:
                     # Not of the cut itself: lhotse warns of copies of cuts with features.
-                    features, checksum = _store(extract(samples), copy, file, shard.archive)
+                    features, checksum = _store(
+                        extract(samples, shard.kind), shard.kind, copy, file, shard.archive
+                    )
                     custom = {**(copy.custom or {}), CHECKSUM: checksum}
                     items.append(fastcopy(copy, features=features, custom=custom).to_dict())
     write_items(shard.manifest, items)  # last: its presence says that the archive is whole
 
 
 def _store(
-    features: NDArray[np.float32], cut: MonoCut, file: BinaryIO, archive: Path
+    features: NDArray[np.float32],
+    kind: FeatureKind,
+    cut: MonoCut,
+    file: BinaryIO,
+    archive: Path,
 ) -> tuple[Features, int]:
     """Append features to an archive in lhotse's `lilcom_chunky` format; also returns the CRC-32 of
     their bytes."""
-    expected = (num_features(round(cut.duration * SAMPLE_RATE)), NUM_BINS)
+    expected = (num_features(round(cut.duration * SAMPLE_RATE)), FEATURE_BINS[kind])
     if features.shape != expected or not np.isfinite(features).all():
         raise RuntimeError(f"features of {cut.id}: shape {features.shape} or values are wrong")
     offset = file.tell()
@@ -370,9 +376,9 @@ def _store(
     )
     sizes = [file.write(chunk) for chunk in chunks]
     stored = Features(
-        type="kaldi-fbank",
+        type=extractor(kind).name,
         num_frames=len(features),
-        num_features=NUM_BINS,
+        num_features=FEATURE_BINS[kind],
         frame_shift=FRAME_SHIFT,
         sampling_rate=SAMPLE_RATE,
         start=cut.start,

@@ -59,7 +59,8 @@ class DataConfig:
     more is accumulated. Set by the memory of the machine, changes results by rounding and dropout
     alone. 0: no limit."""
     batch_tokens: Count = 0
-    """Maximum transcript tokens in one forward pass, padding included; 0: no limit."""
+    """Maximum tokens in one forward pass, those of all hypotheses of an utterance and padding
+    included; 0: no limit."""
     num_buckets: Positive = 30
     """Number of duration buckets that batches are drawn from; more buckets mean less padding and
     less shuffling."""

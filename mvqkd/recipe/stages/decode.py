@@ -32,7 +32,7 @@ from mvqkd.models import AsrModel
 from mvqkd.recipe.build_decoding import Chunks, build_decoder, choose_chunks, search_of
 from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.program import this_command
-from mvqkd.recipe.run_folder import check_tokens_of, code_version
+from mvqkd.recipe.run_folder import check_features_of, check_tokens_of, code_version
 from mvqkd.storage.files import file_digest, read_json, write_json, write_text
 
 
@@ -110,6 +110,7 @@ def decode_experiment(
     weights = Weights(exp_dir, config)
     chunks = choose_chunks(config, weights.description["model"])
     check_tokens_of(exp_dir, lang_dir)
+    check_features_of(str(exp_dir), weights.description, list(sets.values()))
     for method in config.methods:
         suffix = weights.suffix + chunks.suffix + _search_suffix(config, method)
         for name, cuts in sets.items():

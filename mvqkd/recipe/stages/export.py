@@ -30,10 +30,12 @@ from mvqkd.export.test_wavs import first_utterances, write_test_wavs
 from mvqkd.export.tokens import write_lang
 from mvqkd.export.upload import upload
 from mvqkd.export.writing import require_onnx
-from mvqkd.features.fbank import extract
+from mvqkd.features.extraction import extract
+from mvqkd.features.kinds import kind_of_bins
+from mvqkd.geometry import NUM_BINS
 from mvqkd.models import AsrModel, StreamingConfig
 from mvqkd.recipe.build_decoding import choose_chunks
-from mvqkd.recipe.run_folder import check_tokens_of
+from mvqkd.recipe.run_folder import check_features_of, check_tokens_of
 from mvqkd.recipe.stages.decode import Weights
 from mvqkd.recipe.stages.export_options import ExportInputs
 from mvqkd.storage.files import atomic_path, file_digest, read_json, write_json, write_text
@@ -62,6 +64,8 @@ def export_experiment(
     require_onnx()
     weights = Weights(exp_dir, inputs.decoding)
     check_tokens_of(exp_dir, inputs.lang_dir)
+    cuts = [inputs.int8_cuts, inputs.test_cuts]
+    check_features_of(str(exp_dir), weights.description, cuts)
     targets = choose_targets(inputs, weights.description, weights.epoch, weights.avg)
     folder = exp_dir / "export"
     settings = _settings(inputs, weights)
@@ -114,11 +118,22 @@ def choose_targets(
     has = [head for head in exportable if head in description["heads"]]
     if description["model"].get("encoder", "conformer") != "conformer":
         has = []
+    bins = description["model"].get("input_dim", NUM_BINS)
+    if bins != NUM_BINS:
+        if heads:
+            raise UserError(
+                f"export.heads names {', '.join(heads)}, but the student receives features of "
+                f"{bins} bins: sherpa-onnx computes {NUM_BINS} mel bins on devices",
+                remedy="--export.heads '[]' for a model folder without ONNX files, or a student "
+                "that was trained on --features fbank",
+            )
+        has = []
     if not heads and not has:
         logging.warning(
-            "sherpa-onnx has no recognizer for a student with %s encoder and the heads %s: the "
-            "model folder has no ONNX files",
+            "sherpa-onnx has no recognizer for a student with %s encoder, features of %d bins and "
+            "the heads %s: the model folder has no ONNX files",
             description["model"].get("encoder", "conformer"),
+            bins,
             ", ".join(description["heads"]),
         )
         return []
@@ -175,7 +190,8 @@ def _export(
     _write_weights(folder / "exp", model, weights)
     with atomic_path(folder / "exp" / "config.yaml") as partial:
         shutil.copyfile(exp_dir / "config.yaml", partial)
-    features = [torch.from_numpy(extract(u.samples)) for u in utterances[:_VERIFIED]]
+    kind = kind_of_bins(model.encoder.input_dim)
+    features = [torch.from_numpy(extract(u.samples, kind)) for u in utterances[:_VERIFIED]]
     export = inputs.export
     written: list[Written] = []
     for target in targets:

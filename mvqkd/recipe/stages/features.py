@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mvqkd.data.folder import DataFolder
-from mvqkd.data.prepare.fbank import manifest_cuts, noise_cuts, store_cuts, store_features
+from mvqkd.data.prepare.fbank import manifest_cuts, store_cuts, store_features
+from mvqkd.data.prepare.noise_cuts import noise_cuts
 from mvqkd.data.prepare.preparation_report import read_report
+from mvqkd.geometry import FeatureKind
 from mvqkd.storage.locks import own_folder
 
 SPEEDS = (1.0, 0.9, 1.1)
@@ -17,6 +19,7 @@ def compute_features(
     data: DataFolder,
     patterns: Mapping[str, list[str]],
     *,
+    kind: FeatureKind = "fbank",
     speed_perturb: bool,
     musan: bool,
     on_the_fly: bool,
@@ -28,6 +31,7 @@ def compute_features(
     Args:
         data: prepared by stage 1.
         patterns: names or patterns of splits by role, where not all are wanted.
+        kind: of features.
         speed_perturb: training splits at speeds 0.9 and 1.1, too.
         musan: noises too.
         on_the_fly: store no features: loaders extract them from the audio.
@@ -46,12 +50,13 @@ def compute_features(
                 trained_on = role in ("train", "unlabelled")
                 speeds = SPEEDS if speed_perturb and trained_on else SPEEDS[:1]
                 if on_the_fly:
-                    store_cuts(cuts, data.cuts(split), speeds=speeds)
+                    store_cuts(cuts, data.cuts(split), kind=kind, speeds=speeds)
                     continue
                 report = read_report(data.report(split))
                 store_features(
                     cuts,
                     data.cuts(split),
+                    kind=kind,
                     speeds=speeds,
                     num_jobs=num_jobs,
                     strict=strict,
@@ -61,4 +66,4 @@ def compute_features(
         if musan:
             # Always stored: noise is read many times.
             noises = noise_cuts(data.manifests)
-            store_features(noises, data.musan_cuts, num_jobs=num_jobs, strict=strict)
+            store_features(noises, data.musan_cuts, kind=kind, num_jobs=num_jobs, strict=strict)

@@ -115,7 +115,8 @@ def _train(
         tokenizer = Tokenizer.load(lang_dir)
         if world.is_main:  # of the model, which was verified, and not a copy
             write_tokens(tokenizer, exp_dir)
-        objective = build.build_objective(experiment, tokenizer.vocab_size, opened)
+        num_bins = data["features"]["bins"]
+        objective = build.build_objective(experiment, tokenizer.vocab_size, opened, num_bins)
         objective = objective.to(world.device)
         if experiment.training.init and not steps(exp_dir):
             begin_with(objective.model, experiment.training.init, tokens=tokenizer.tokens)
@@ -155,7 +156,7 @@ def _train(
             learning_rate=build.build_schedule(
                 experiment.optimizer, experiment.training.num_epochs
             ),
-            description=build.describe_model(experiment, tokenizer.vocab_size),
+            description=build.describe_model(experiment, tokenizer.vocab_size, num_bins),
             transcribe=build.build_transcriber(tokenizer),
         )
         if not trainer.run(interruption):

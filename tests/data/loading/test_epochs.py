@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mvqkd.data.loading.division import divide_step
 from mvqkd.data.loading.epochs import TrainingPlan
-from mvqkd.data.loading.limits import BatchLimits, StepSize
+from mvqkd.data.loading.limits import BatchLimits, StepSize, TargetSizes
 from mvqkd.data.loading.pool import TrainingPool
 from tests.data.loading.test_plan import utterances
 
@@ -20,7 +21,10 @@ def pool(num_labelled: int, num_unlabelled: int = 0) -> TrainingPool:
     seconds, tokens = utterances(num_labelled + num_unlabelled)
     numbers = np.random.default_rng(1).permutation(len(seconds))
     labelled, unlabelled = np.sort(numbers[:num_labelled]), np.sort(numbers[num_labelled:])
-    return TrainingPool([], seconds, tokens, labelled=labelled, unlabelled=unlabelled)
+    counts = np.zeros(len(seconds), np.int64)
+    counts[labelled] = 1
+    targets = TargetSizes(counts, tokens)
+    return TrainingPool([], seconds, tokens, targets, labelled=labelled, unlabelled=unlabelled)
 
 
 def plans(
@@ -82,6 +86,21 @@ def test_batches_stay_within_the_limits() -> None:
                 assert not batch.labelled or len(batch.numbers) * tokens.max() <= 150
 
 
+def test_hypotheses_are_counted_by_the_limit_of_a_batch_and_not_by_that_of_a_step() -> None:
+    source = pool(300)
+    five = replace(source, targets=TargetSizes(5 * source.targets.counts, source.num_tokens))
+    limits = BatchLimits(tokens=700)
+    (one,), (several,) = plans(source, 1, limits), plans(five, 1, limits)
+    assert steps_of([one], 1) == steps_of([several], 1)
+    padded = [
+        5 * len(batch.numbers) * int(source.num_tokens[batch.numbers].max())
+        for batches in several(1)
+        for batch in batches
+    ]
+    assert 350 < max(padded) <= 700
+    assert sum(map(len, several(1))) > 2 * sum(map(len, one(1)))
+
+
 def test_processes_have_similar_shares() -> None:
     source = pool(2000)
     shares = [
@@ -97,10 +116,10 @@ def test_processes_have_similar_shares() -> None:
 
 def test_a_process_may_have_no_part_of_a_step() -> None:
     order = np.array([4, 2])
-    seconds, tokens = np.full(5, 9.0), np.full(5, 9)
-    shares = divide_step(order, seconds, tokens, limits=BatchLimits(), world_size=4)
+    seconds, targets = np.full(5, 9.0), TargetSizes(np.full(5, 1), np.full(5, 9))
+    shares = divide_step(order, seconds, targets, limits=BatchLimits(), world_size=4)
     assert [[batch.tolist() for batch in share] for share in shares] == [[[4]], [[2]], [], []]
-    assert divide_step(order[:0], seconds, tokens, limits=BatchLimits(), world_size=2) == [[], []]
+    assert divide_step(order[:0], seconds, targets, limits=BatchLimits(), world_size=2) == [[], []]
 
 
 def test_a_small_step_leaves_no_process_idle_that_has_audio_of_one_kind() -> None:

@@ -17,7 +17,7 @@ import torch
 
 from mvqkd.data.loading.batch_loader import BatchLoader
 from mvqkd.data.loading.epochs import TrainingPlan
-from mvqkd.data.loading.limits import StepSize
+from mvqkd.data.loading.limits import BatchLimits, StepSize
 from mvqkd.data.loading.pool import TrainingPool, open_pool
 from mvqkd.data.loading.teacher_text import TeacherText, TextChoice
 from mvqkd.data.loading.text_pool import with_teacher_text
@@ -99,8 +99,8 @@ def test_hypotheses_that_no_loss_can_use_are_left_out(tokenizer: Tokenizer) -> N
     text = text_of(tokenizer, stored, num_hypotheses=1)
     (abba,) = encoded(tokenizer, "ABBA")
     assert found(text, "a", None, 12) == {abba: 1.0}
-    used, counts = text.survey(["a"], [12], labelled=False)
-    assert used.tolist() == [True]
+    sizes, counts = text.survey(["a"], [12], None)
+    assert (sizes.counts.tolist(), sizes.longest.tolist()) == ([1], [len(abba)])
     assert counts == {"empty": 1, "unknown characters": 1, "more tokens than frames": 1}
     repeated = utterance("BB")
     tokens = tokenizer.encode("BB")
@@ -160,7 +160,6 @@ def test_copies_at_other_speeds_have_the_texts_of_their_originals(tokenizer: Tok
     text = pickle.loads(pickle.dumps(text_of(tokenizer, utterance("ABBA"))))
     assert "a" in text and "a_sp0.9" in text and "b" not in text
     assert found(text, "a_sp1.1", None, 9) == found(text, "a", None, 9)
-    assert text.longest("a_sp0.9") == len(tokenizer.encode("ABBA"))
     with pytest.raises(UserError, match=r"no hypotheses of the utterance b_sp0\.9"):
         text("b_sp0.9", None, 9)
 
@@ -197,15 +196,10 @@ def test_batches_have_the_texts_of_labelled_and_unlabelled_audio(
     gone = {names[n] for n in set(pool.unlabelled) - set(chosen.unlabelled)}
     assert all(name.startswith(lost.id) for name in gone)
     longest = max(len(tokenizer.encode(x)) for x in ("THE CAT", "A DOG"))
-    assert set(chosen.num_tokens[chosen.unlabelled]) == {longest}
-    plan = TrainingPlan(
-        every,
-        StepSize(8.0, 1000),
-        num_buckets=2,
-        seed=0,
-        unlabelled_ratio=1.0,
-        unlabelled_tokens=True,
-    )
+    assert set(chosen.targets.longest[chosen.unlabelled]) == {longest}
+    assert set(chosen.targets.counts[chosen.unlabelled]) == {2}
+    assert set(every.targets.counts[every.labelled]) <= {1, 3}  # with the transcript
+    plan = TrainingPlan(every, StepSize(8.0, 1000), num_buckets=2, seed=0, unlabelled_ratio=1.0)
     steps = BatchLoader(pool.indexes, plan, teacher_text=text)
     steps.set_epoch(1)
     kinds = set()
@@ -225,6 +219,40 @@ def test_batches_have_the_texts_of_labelled_and_unlabelled_audio(
         frames = torch.arange(1, len(batch) + 1)
         assert int(batch.labelled_frames(frames)) == int((frames * has).sum())
     assert kinds == {True, False}
+
+
+def test_forward_passes_hold_no_more_tokens_than_the_limit_of_all_hypotheses(
+    prepared: Path, pool: TrainingPool
+) -> None:
+    tokenizer = Tokenizer.load(prepared / "lang_bpe_30")
+    stored = stored_of(pool, "THE CAT", "A DOG", "THE DOG", "A CAT")
+    text = TeacherText(stored, tokenizer, TextChoice(truth_share=0.5), stored_tokens=False)
+    step = StepSize(8.0, 1000)
+
+    def batches(used: TrainingPool, limits: BatchLimits) -> list[list[tuple[list[str], int, int]]]:
+        plan = TrainingPlan(used, step, limits=limits, num_buckets=2, seed=0, unlabelled_ratio=1.0)
+        loader = BatchLoader(pool.indexes, plan, teacher_text=text)
+        loader.set_epoch(1)
+        return [
+            [(b.ids, b.hypotheses.tokens.numel(), len(b.hypotheses)) for b in step]
+            for step in loader
+        ]
+
+    several = with_teacher_text(pool, text, keep_all=True)
+    alone = int((several.targets.counts * several.targets.longest).max())
+    limit = 2 * alone
+    found = batches(several, BatchLimits(tokens=limit))
+    # Batches of several utterances are those that the limit is about.
+    assert any(len(ids) > 1 for step in found for ids, _, _ in step)
+    assert all(tokens <= limit for step in found for _, tokens, _ in step)
+    assert max(rows for step in found for _, _, rows in step) > 2
+    whole = batches(several, BatchLimits())
+    assert max(tokens for step in whole for _, tokens, _ in step) > limit
+    same = [sorted(name for ids, _, _ in step for name in ids) for step in found]
+    assert same == [sorted(name for ids, _, _ in step for name in ids) for step in whole]
+    with pytest.raises(UserError, match=f"exceed the batch_tokens, {alone - 1}") as error:
+        with_teacher_text(pool, text, BatchLimits(tokens=alone - 1), keep_all=True)
+    assert "batch_tokens" in error.value.parameters
 
 
 def test_audio_that_the_teacher_was_not_asked_about_is_named(

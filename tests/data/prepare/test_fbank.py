@@ -11,8 +11,9 @@ from lhotse import CutSet
 
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare import fbank as extraction
-from mvqkd.data.prepare.fbank import manifest_cuts, noise_cuts, store_cuts, store_features
+from mvqkd.data.prepare.fbank import manifest_cuts, store_cuts, store_features
 from mvqkd.data.prepare.manifests import prepare_manifests
+from mvqkd.data.prepare.noise_cuts import noise_cuts
 from mvqkd.data.prepare.noises import prepare_musan
 from mvqkd.errors import UserError
 from mvqkd.features.fbank import extract

@@ -14,7 +14,7 @@ import soundfile
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
 
 from mvqkd.data.prepare.audio_files import Fault, probe_recording
-from mvqkd.data.prepare.fbank import noise_cuts
+from mvqkd.data.prepare.noise_cuts import noise_cuts
 from mvqkd.data.prepare.noises import prepare_musan
 from mvqkd.errors import UserError
 from mvqkd.storage.jsonl import read_items

@@ -27,6 +27,7 @@ from mvqkd.recipe.config.schema import DecodingConfig, ExperimentConfig, LossCon
 from mvqkd.recipe.stages import decode
 from mvqkd.recipe.stages.decode import choose_chunks, decode_experiment
 from mvqkd.storage.files import read_json
+from mvqkd.storage.jsonl import write_items
 
 TEXTS = ["THE CAT SAT ON THE MAT", "A DOG RAN", "THE DOG AND THE CAT RAN ON"]
 CONFIG = DecodingConfig(methods=["greedy_search"], blank_penalty=2.0)
@@ -70,7 +71,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[s
         }
         save_checkpoint(exp_dir / f"epoch-{epoch}.pt", checkpoint)
     cuts = tmp_path / "cuts.jsonl.gz"
-    cuts.write_bytes(b"")
+    write_items(cuts, [{"id": "a"}])
     monkeypatch.setattr(decode, "eval_loader", lambda *_, **__: random_batches())
 
     def decode_it(config: DecodingConfig, **options: Any) -> list[str]:
