@@ -37,7 +37,7 @@ options
   --stop-stage N      last stage (default $last_stage)
   --exp NAME[,NAME]   experiments: files of <recipe>/conf without .yaml (default: all that the recipe names)
   --corpus-dir DIR    corpus on disk: a LibriSpeech tree or a folder of lhotse manifests
-                      (default: <data-dir>/corpus, filled by stage 0)
+                      (default: <data-dir>/corpus, filled by stage 0); of egs/wsj the LDC's discs
   --musan yes|no      prepare MUSAN's noises for data.musan_probability, too (default: the recipe's)
   --musan-dir DIR     MUSAN on disk, to prepare (default: <data-dir>/corpus/musan, filled by stage 0)
   --train-splits LIST  --dev-splits LIST  --test-splits LIST  --unlabelled-splits LIST
@@ -254,6 +254,10 @@ done
 if [ -n "$corpus_dir" ] && [ ! -d "$corpus_dir" ]; then
     fail "the corpus directory $corpus_dir does not exist" "--corpus-dir takes a LibriSpeech tree or a folder of lhotse manifests"
 fi
+ldc_dir=
+if [ "$corpus" = wsj ]; then  # stage 0 unpacks it to <data-dir>/corpus, which the others read
+    ldc_dir=$corpus_dir corpus_dir=
+fi
 
 # ---- environment -------------------------------------------------------------------------------------------------------
 if [ -n "$install" ]; then
@@ -323,6 +327,9 @@ if runs 0; then
     elif [ "$corpus" = synthetic ]; then
         read -r -a options <<<"${corpus_options:-}"
         show python local/make_mini_corpus.py --out "$data_dir/corpus" --nj "$nj" "${options[@]}"
+    elif [ "$corpus" = wsj ]; then
+        show python local/unpack_wsj.py ${ldc_dir:+--corpus-dir "$ldc_dir"} --out "$data_dir/corpus" \
+            --splits "${splits[train]} ${splits[dev]} ${splits[test]} ${splits[unlabelled]}" --nj "$nj"
     else
         show python local/download_corpus.py --corpus "$corpus" --out "$data_dir/corpus" \
             --splits "${splits[train]} ${splits[dev]} ${splits[test]} ${splits[unlabelled]}"
