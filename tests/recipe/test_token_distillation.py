@@ -45,7 +45,7 @@ def student(tokens: TokensConfig = TOKENS) -> ExperimentConfig:
         data=DataConfig(step_duration=6, num_buckets=2, num_workers=0),
         model=MODEL,
         loss=ATTENTION,
-        distillation=DistillationConfig(tokens=tokens),
+        distillation=DistillationConfig(tokens=replace(tokens)),
         training=TrainingConfig(num_epochs=1, log_interval=1),
         decoding=DecodingConfig(methods=["attention_greedy_search"]),
     )
