@@ -53,6 +53,8 @@ options
   --vocab-size N      BPE tokens (default: the recipe's)
   --units UNITS       bpe, or char: tokens are the characters of the transcripts
                       (default: the recipe's, or bpe)
+  --tokens-from MODEL take the tokens of this student (bpe.model, the folder of an experiment or a model,
+                      or hf:OWNER/NAME), to fine-tune it with --training.init MODEL
   --data-dir DIR      prepared data (default data/<recipe>)
   --exp-dir DIR       experiments (default exp/<recipe>)
   --variant NAME      experiments with other values beside the recipe's: in <exp-dir>/<experiment>-NAME
@@ -106,6 +108,7 @@ option_on_the_fly=
 option_musan=
 option_vocab_size=
 option_units=
+tokens_from=
 overrides=()
 again=$0  # this command without its stages, for remedies
 [[ $again = */* ]] || again="bash $again"
@@ -115,6 +118,19 @@ from_here() {  # a path as the user gave it -> as it is called from the project'
         "" | /*) echo "$1" ;;
         *) if [ "$here" -ef "$root" ]; then echo "$1"; else echo "$here/$1"; fi ;;
     esac
+}
+model_from_here() {  # a file or folder, hf:FOLDER, or hf:OWNER/NAME
+    case $1 in
+        hf:*) if [ -e "$here/${1#hf:}" ]; then echo "hf:$(from_here "${1#hf:}")"; else echo "$1"; fi ;;
+        *) from_here "$1" ;;
+    esac
+}
+list_from_here() {  # [a, b], or without brackets: paths
+    local path list=
+    while read -r path; do
+        [ -z "$path" ] || list+=${list:+, }$(from_here "$path")
+    done < <(tr -d "[]\"'" <<<"$1" | tr , '\n')
+    echo "[$list]"
 }
 list_options() {  # options of local/list_options.py, which needs nothing installed
     command -v python3 >/dev/null || fail "python3 is missing" "install Python 3.10 or newer"
@@ -162,6 +178,7 @@ while [ $# -gt 0 ]; do
         --on-the-fly) option_on_the_fly=$2 ;;
         --vocab-size) option_vocab_size=$2 ;;
         --units) option_units=$2 ;;
+        --tokens-from) tokens_from=$(model_from_here "$2") ;;
         --train-splits | --dev-splits | --test-splits | --unlabelled-splits | \
             --train-parts | --dev-parts | --test-parts | --unlabelled-parts)
             role=${key#--} role=${role%-*}
@@ -181,6 +198,7 @@ while [ $# -gt 0 ]; do
                     [ ! -e "$here/${file%%\?*}" ] || value=${2%%:*}:$(from_here "$file")
                     ;;
                 --export.upload=hf:*) ;;
+                --data.replay=* | --data.extra-dev=*) value=$(list_from_here "$2") ;;
                 --distillation.*targets=* | --export.upload=?* | --distillation.*quantizer.file=* | --distillation.quantizer=* | --training.init=*)
                     value=$(from_here "$2")
                     ;;
@@ -214,6 +232,8 @@ done
     fail "--text-normalization takes identity, nfc or nfkc, not '$option_text_normalization'" "./run.sh --help"
 [[ $option_features =~ ^(fbank|spectrogram|)$ ]] ||
     fail "--features takes fbank or spectrogram, not '$option_features'" "./run.sh --help"
+[ -z "$tokens_from" ] || [ -z "$option_vocab_size$option_units" ] ||
+    fail "--tokens-from says what the tokens are" "leave --vocab-size and --units out"
 [[ $option_units =~ ^(bpe|char|)$ ]] || fail "--units takes bpe or char, not '$option_units'" "./run.sh --help"
 [[ $variant =~ ^[A-Za-z0-9_.-]*$ ]] || fail "--variant '$variant' cannot be used in a folder's name" "letters, digits, _ . -"
 [ -f "$recipe/recipe.conf" ] || fail "$recipe has no recipe.conf" "--recipe takes one of: $(echo egs/*/)"
@@ -371,6 +391,7 @@ fi
 if runs 3; then
     announce 3
     show python local/prepare_lang.py "${data_options[@]}" --vocab-size "$vocab_size" --units "$units" $strict \
+        ${tokens_from:+--tokens-from "$tokens_from"} \
         --config "${configs[@]}" "${overrides[@]}"
 fi
 

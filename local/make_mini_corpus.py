@@ -4,7 +4,8 @@ layout.
 
     make_mini_corpus.py --out data/mini/corpus
 
-writes data/mini/corpus/LibriSpeech/{train-mini,dev-mini,test-mini}. It can be killed and started
+writes data/mini/corpus/LibriSpeech/{train-mini,dev-mini,test-mini}; with --text spelling, letters
+and digits that are spelled, into {train,dev,test}-spelling. It can be killed and started
 again; what is finished is kept. The same options give the same bytes.
 """
 
@@ -16,10 +17,11 @@ import sys
 import time
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mvqkd.data.synthetic.corpus import SPLITS, CorpusConfig, make_corpus, split_name
+from mvqkd.data.synthetic.corpus import SPLITS, CorpusConfig, Text, make_corpus, split_name
 from mvqkd.data.synthetic.summary import read_split, summary
 from mvqkd.errors import UserError
 
@@ -36,7 +38,15 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, help="folder to make LibriSpeech/ in")
     parser.add_argument("--nj", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument(
+        "--text",
+        choices=get_args(Text),
+        default="stories",
+        help="what is read: sentences, or letters and digits (%(default)s)",
+    )
     for field in fields(CorpusConfig):
+        if field.name == "text":
+            continue
         split, _, kind = field.name.rpartition("_")
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -49,8 +59,8 @@ def main() -> None:
     root = Path(options.out) / "LibriSpeech"
     start = time.monotonic()
     make_corpus(root, config, nj=max(options.nj, 1), progress=sys.stderr.isatty())
-    splits = {split_name(split): read_split(root / split_name(split)) for split in SPLITS}
-    print(summary(splits, train=split_name("train")))
+    names = [split_name(split, config.text) for split in SPLITS]
+    print(summary({name: read_split(root / name) for name in names}, train=names[0]))
     print(f"{root}: ready after {time.monotonic() - start:.0f} s")
 
 

@@ -203,6 +203,7 @@ def draw_training(path: Path, name: str, metrics: Sequence[dict[str, Any]]) -> N
         marker = MARKERS[index % len(MARKERS)]
         label = f"{key}, {last:.3g} at the end"
         _curve(ax, valid, key, color=colour, marker=marker, linewidth=1.6, label=label)
+    _other_data(ax, metrics, len(losses))
     ax.set_title(f"{name}: losses per frame of 40 ms", loc="left", fontweight="bold")
     ax.set_ylabel("training plain, validation with marks")
     if losses:
@@ -225,6 +226,17 @@ def draw_training(path: Path, name: str, metrics: Sequence[dict[str, Any]]) -> N
         panel.grid(color="#eeeeee")
         tidy(panel)
     save_figure(figure, path)
+
+
+def _other_data(ax: Axes, metrics: Sequence[dict[str, Any]], first: int) -> None:
+    """Recognition losses on other data that were validated, dashed."""
+    kinds = dict.fromkeys(x["kind"] for x in metrics if x["kind"].startswith("valid/"))
+    for index, kind in enumerate(kinds, first):
+        lines = [line for line in metrics if line["kind"] == kind]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        label = f"recognition_loss, {kind.removeprefix('valid/')}"
+        style = {"color": colour, "marker": marker, "linestyle": "--", "label": label}
+        _curve(ax, lines, "recognition_loss", linewidth=1.6, **style)
 
 
 def _ways(experiment: Experiment) -> list[tuple[str, str]]:

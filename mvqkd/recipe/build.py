@@ -20,6 +20,7 @@ from mvqkd.data.loading.epochs import TrainingPlan
 from mvqkd.data.loading.limits import BatchLimits, StepSize
 from mvqkd.data.loading.noise import NoiseMixer
 from mvqkd.data.loading.pool import open_pool
+from mvqkd.data.loading.replay import with_replay
 from mvqkd.data.loading.teacher_text import TeacherText
 from mvqkd.data.loading.text_pool import with_teacher_text
 from mvqkd.data.loading.tokenizer import Tokenizer
@@ -244,6 +245,7 @@ def build_train_steps(
     lang_dir: Path,
     *,
     unlabelled_cuts: Sequence[Path] = (),
+    replayed: Sequence[tuple[Path, Path]] = (),
     targets: Mapping[str, TargetSource],
     teacher_text: TeacherText | None = None,
     keep_clean: bool = False,
@@ -251,8 +253,8 @@ def build_train_steps(
     rank: int,
     world_size: int,
 ) -> BatchLoader:
-    """Steps of one training process; `targets`, `teacher_text` and `keep_clean`: see
-    `BatchLoader`."""
+    """Steps of one training process; `replayed`: see `with_replay`; `targets`, `teacher_text` and
+    `keep_clean`: see `BatchLoader`."""
     data, seed = config.data, config.training.seed
     step = StepSize(data.step_duration, data.step_tokens)
     limits = BatchLimits(data.batch_duration or math.inf, data.batch_tokens or math.inf)
@@ -270,6 +272,8 @@ def build_train_steps(
         pool = with_teacher_text(
             pool, teacher_text, limits, keep_all=bool(config.distillation.losses)
         )
+    if replayed:
+        pool = with_replay(pool, replayed, step, limits, ctc=config.loss.ctc_scale > 0)
     plan = TrainingPlan(
         pool,
         step,
@@ -277,6 +281,7 @@ def build_train_steps(
         num_buckets=data.num_buckets,
         seed=seed,
         unlabelled_ratio=data.unlabelled_ratio,
+        replay_ratio=data.replay_ratio if replayed else 0.0,
         rank=rank,
         world_size=world_size,
     )

@@ -49,6 +49,7 @@ OPTIONS = {
     "output": "--output",
     "precision": "--training.precision",
     "rate_weight": "--distillation.SECTION.quantizer.rate_distortion_weight",
+    "replay": "--data.replay",
     "source": "--import",
     "step_duration": "--data.step_duration",
     "step_tokens": "--data.step_tokens",

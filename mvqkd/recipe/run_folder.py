@@ -21,6 +21,7 @@ from mvqkd.features.kinds import kind_of_cut
 from mvqkd.geometry import FEATURE_BINS, NUM_BINS, FeatureKind
 from mvqkd.recipe.config.load import differences, load_config, save_config
 from mvqkd.recipe.config.schema import ExperimentConfig
+from mvqkd.recipe.other_data import OtherCuts
 from mvqkd.recipe.program import this_command
 from mvqkd.storage.files import atomic_path, read_json, read_json_list, write_json
 from mvqkd.storage.jsonl import read_items
@@ -36,6 +37,7 @@ _NEUTRAL = (
     "description",
     "decoding.",
     "export.",
+    "data.extra_dev:",
     "data.num_workers",
     "training.log_interval",
     "training.valid_interval",
@@ -49,6 +51,7 @@ _MAY_CHANGE = (
     "data.batch_duration:",
     "data.batch_tokens:",
     "data.pad_multiple:",
+    "data.replay:",  # data.json has what it names
     "training.precision:",
 )
 _ANOTHER_FOLDER = (
@@ -64,6 +67,7 @@ def describe_data(
     dev_cuts: Sequence[Path],
     lang_dir: Path,
     unlabelled_cuts: Sequence[Path] = (),
+    replayed: Sequence[OtherCuts] = (),
 ) -> dict[str, Any]:
     """What a training is fed with, wherever its folder lies; JSON-able.
 
@@ -81,6 +85,11 @@ def describe_data(
     }
     if unlabelled_cuts:
         data["unlabelled"] = [path.name for path in unlabelled_cuts]
+    if replayed:
+        data["replayed"] = [one.name for one in replayed]
+        for one in replayed:
+            index = open_index(one.path, one.checked_lang(lang_dir))
+            data["cuts"][one.name] = index.fingerprint()
     return data
 
 
@@ -231,6 +240,15 @@ def check_tokens_of(exp_dir: Path, lang_dir: Path) -> None:
             remedy="give --vocab-size and --data-dir of the training; if the model was trained "
             "again since, put the old one back, or train again",
         )
+
+
+def tokens_of(exp_dir: Path, lang_dir: Path) -> Path:
+    """The folder with the tokens of an experiment's training: `lang_dir` if it has them; otherwise,
+    as with data of another domain, the copy in `exp_dir`, if there is one."""
+    here, there = exp_dir / "bpe.model", lang_dir / "bpe.model"
+    if not here.is_file() or (there.is_file() and there.read_bytes() == here.read_bytes()):
+        return lang_dir
+    return exp_dir
 
 
 def lang_name(exp_dir: Path) -> str | None:

@@ -72,10 +72,11 @@ class LogInterval:
 class MetricsLog:
     """One JSON object per line and the same numbers for TensorBoard.
 
-    Every line has `kind` (`train`, `valid`), `step`, `epoch`, `loss` and its components per
-    encoder frame (those named `num_...` are counts), `audio_hours` and `elapsed` (hours of audio
-    and seconds of training since the beginning, over all restarts); `train` lines also
-    `learning_rate`, `grad_norm` and `x_real_time` (seconds of audio per second of training).
+    Every line has `kind` (`train`, `valid`, of other data `valid/<name>`), `step`, `epoch`, `loss`
+    and its components per encoder frame (those named `num_...` are counts), `audio_hours` and
+    `elapsed` (hours of audio and seconds of training since the beginning, over all restarts);
+    `train` lines also `learning_rate`, `grad_norm` and `x_real_time` (seconds of audio per second
+    of training).
 
     Args:
         exp_dir: holds `log/metrics.jsonl` and `tensorboard/`.
@@ -85,7 +86,7 @@ class MetricsLog:
 
     def __init__(self, exp_dir: Path, step: int) -> None:
         self.path = exp_dir / "log" / "metrics.jsonl"
-        self.lines = [line for line in read_metrics(self.path) if line["step"] <= step]
+        self.lines = [x for x in read_metrics(self.path) if step and x["step"] <= step]
         write_text(self.path, "".join(map(log_line, self.lines)))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(exp_dir / "tensorboard"), purge_step=step + 1)

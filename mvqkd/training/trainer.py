@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from mvqkd.data.loading.batch import Batch
 from mvqkd.errors import UserError
 from mvqkd.runtime.interruption import Interruption
 from mvqkd.training.clipping import GradientClipper
-from mvqkd.training.diagnostics import loss_trouble, transcript_trouble
+from mvqkd.training.diagnostics import TranscribedSample, loss_trouble
 from mvqkd.training.metrics import (
     LogInterval,
     MetricsLog,
@@ -35,7 +35,7 @@ from mvqkd.training.progress import Progress
 from mvqkd.training.protocols import LoopSettings, Steps
 from mvqkd.training.sums import per_frame
 from mvqkd.training.update import Updater
-from mvqkd.training.validation import Transcribe, validate
+from mvqkd.training.validation import Transcribe, log_transcripts, validate
 
 _UPDATES_PER_EPOCH = 10
 
@@ -64,6 +64,8 @@ class Trainer:
             whole training.
         description: JSON-able; kept in each file of weights.
         transcribe: what the student makes of validation batches.
+        other_valid: by name, batches of other data, whose losses are logged apart, before the first
+            step too; they do not choose the best weights.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Trainer:
         learning_rate: Callable[[int, int], float],
         description: dict[str, Any],
         transcribe: Transcribe | None = None,
+        other_valid: Mapping[str, Iterable[Batch]] | None = None,
     ) -> None:
         self.progress = Progress()
         self.updater = updater
@@ -89,6 +92,7 @@ class Trainer:
         self._learning_rate = learning_rate
         self._description = description
         self._transcribe = transcribe
+        self._other_valid = dict(other_valid or {})
         self._average = RunningAverage(self._objective.model)
         self._interval = LogInterval()
         self._log: MetricsLog | None = None
@@ -117,6 +121,8 @@ class Trainer:
         if self._world.is_main:
             self._log = MetricsLog(self._exp_dir, self.progress.step)
         try:
+            if self._other_valid and not self.progress.step:
+                self._validate_all()
             while self.progress.epoch <= self._config.num_epochs:
                 if not self._train_epoch(interruption):
                     self._save_step()
@@ -246,7 +252,6 @@ class Trainer:
         sums = self._interval.sums.over(self._world, self._objective.components)
         self._now()
         values = {
-            **self.progress.place,
             **per_frame(sums),
             **self._interval.averages(),
             "learning_rate": self._learning_rate(self.progress.step, self._total_steps),
@@ -259,52 +264,52 @@ class Trainer:
         if memory is not None:
             values["gpu_memory_gib"] = memory
         self._interval = LogInterval(self.progress.audio_seconds, self.progress.elapsed)
+        self._write("train", values)
         if self._log is None:
             return
-        self._log.write("train", values)
         bar.set_postfix_str(
             f"loss {values['loss']:.4f}, lr {values['learning_rate']:.2e}, "
             f"{values['x_real_time']:.0f} x real time"
         )
-        logging.info("%s", line_for_people("train", values))
         lines = [x for x in self._log.lines if x["kind"] == "train" and x["loss"] is not None]
         for trouble in loss_trouble([line["loss"] for line in lines]):
             logging.warning("%s", trouble)
 
     def _validate(self) -> None:
         """Validate, unless that was done at this step before."""
+        if self.progress.validated_step != self.progress.step:
+            self._validate_all()
+
+    def _validate_all(self) -> None:
         progress = self.progress
-        if progress.validated_step == progress.step:
-            return
-        values, transcripts = validate(
-            self._objective,
-            self._valid_batches,
-            world=self._world,
-            autocast=self.updater.autocast,
-            transcribe=self._transcribe,
-        )
         progress.validated_step = progress.step
+        values, transcripts = self._losses_on(self._valid_batches, self._transcribe)
         loss, least = values["recognition_loss"], progress.best_valid_loss
-        best = math.isfinite(loss) and (least is None or loss < least)
+        best = progress.step > 0 and math.isfinite(loss) and (least is None or loss < least)
         if best:
             progress.best_valid_loss = loss
-        self._now()
-        if self._log is None:
-            return
-        values = {**self.progress.place, **values}
-        self._log.write("valid", values)
-        logging.info("%s%s", line_for_people("valid", values), " (best)" if best else "")
-        if transcripts:
-            logging.info(
-                "%s\n  ref: %s\n  hyp: %s",
-                transcripts[0].id,
-                transcripts[0].reference,
-                transcripts[0].hypothesis,
-            )
-        for trouble in transcript_trouble(transcripts):
-            logging.warning("%s", trouble)
-        if best:
+        self._write("valid", values, " (best)" if best else "")
+        log_transcripts(transcripts)
+        if best and self._world.is_main:
             checkpoint.save_checkpoint(self._exp_dir / checkpoint.BEST, self._weights())
+        for name, batches in self._other_valid.items():
+            self._write(f"valid/{name}", self._losses_on(batches)[0])
+
+    def _losses_on(
+        self, batches: Iterable[Batch], transcribe: Transcribe | None = None
+    ) -> tuple[dict[str, float], list[TranscribedSample]]:
+        autocast = self.updater.autocast
+        return validate(
+            self._objective, batches, world=self._world, autocast=autocast, transcribe=transcribe
+        )
+
+    def _write(self, kind: str, values: dict[str, float], remark: str = "") -> None:
+        """A line of the log, on the main process."""
+        self._now()
+        if self._log is not None:
+            values = {**self.progress.place, **values}
+            self._log.write(kind, values)
+            logging.info("%s%s", line_for_people(kind, values), remark)
 
     def _now(self) -> None:
         self.progress.elapsed = time.monotonic() - self._started

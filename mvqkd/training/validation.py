@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 
 from mvqkd.data.loading.batch import Batch
 from mvqkd.runtime.distributed import World
-from mvqkd.training.diagnostics import TranscribedSample
+from mvqkd.training.diagnostics import TranscribedSample, transcript_trouble
 from mvqkd.training.objective import Objective
 from mvqkd.training.sums import LossSums, per_frame
 
@@ -66,3 +66,12 @@ def validate(
         ]
     objective.train()
     return per_frame(sums.over(world, objective.components)), transcripts
+
+
+def log_transcripts(transcripts: Sequence[TranscribedSample]) -> None:
+    """Show the first of them, and what is wrong with them all."""
+    if transcripts:
+        first = transcripts[0]
+        logging.info("%s\n  ref: %s\n  hyp: %s", first.id, first.reference, first.hypothesis)
+    for trouble in transcript_trouble(transcripts):
+        logging.warning("%s", trouble)

@@ -178,17 +178,29 @@ def test_paths_are_those_of_the_users_folder(commands, tmp_path):
     assert f"--audio-root {tmp_path} " in printed  # of relative paths in manifests
     options += ["--exp", "mvq", "--distillation.codes.quantizer.file", "q.pt"]
     options += ["--distillation.embeddings.targets", "e", "--distillation.quantizer", "old.pt"]
+    options += ["--data.replay", "[old, '/older/x']", "--data.extra_dev", "old"]
     options += ["--distillation.codes.teacher", "hf:teacher?position_directions=10"]
     printed = commands("--stage", "9", "--stop-stage", "9", *options, cwd=tmp_path)
     assert f"--exp-dir {tmp_path}/e/mvq" in printed
     assert f"--distillation.codes.quantizer.file {tmp_path}/q.pt" in printed
     assert f"--distillation.embeddings.targets {tmp_path}/e " in printed
     assert f"--distillation.quantizer {tmp_path}/old.pt" in printed
+    assert f"--data.replay '[{tmp_path}/old, /older/x]'" in printed
+    assert f"--data.extra_dev '[{tmp_path}/old]'" in printed
     assert f"--distillation.codes.teacher 'hf:{tmp_path}/teacher?position_directions=10'" in printed
     printed = commands(
         "--stage", "9", "--stop-stage", "9", *options[:-1], "mvqkd:teacher", cwd=tmp_path
     )
     assert "--distillation.codes.teacher mvqkd:teacher" in printed  # an experiment of the recipe
+    options = [*options[:6], "--exp", "mvq", "--tokens-from"]
+    stage = ["--stage", "3", "--stop-stage", "3"]
+    for given, passed in (
+        ("exp/a", f"{tmp_path}/exp/a"),
+        ("hf:teacher", f"hf:{tmp_path}/teacher"),
+        ("hf:owner/name", "hf:owner/name"),
+    ):
+        printed = commands(*stage, *options, given, cwd=tmp_path)
+        assert f" --tokens-from {passed} " in printed
     # As they were, where they need no change.
     printed = commands("--stage", "9", "--stop-stage", "9", "--data-dir", "d")
     assert "--data-dir d " in printed

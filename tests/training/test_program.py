@@ -221,7 +221,11 @@ def _experiment(**training) -> ExperimentConfig:
     return ExperimentConfig(training=TrainingConfig(**training))
 
 
-DATA = {"train": ["a"], "dev": ["b"], "lang": "lang_bpe_30", "bpe_model_sha256": "00"}
+FEATURES = {"kind": "fbank", "bins": 80}
+DATA = {
+    **{"train": ["a"], "dev": ["b"], "features": FEATURES},
+    **{"lang": "lang_bpe_30", "bpe_model_sha256": "00"},
+}
 
 
 @pytest.fixture

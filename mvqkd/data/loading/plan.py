@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 Groups = list[NDArray[np.int64]]
 
-# Not zero: NumPy's seeds [a, b] and [a, b, 0] are the same.
-_UNLABELLED = 1
+UNLABELLED, REPLAYED = 1, 2
+"""Streams of a training. Not zero: NumPy's seeds [a, b] and [a, b, 0] are the same."""
 
 
 class StepPlan:
@@ -65,14 +65,31 @@ class StepPlan:
 
 class StepStream(StepPlan):
     """An endless stream of groups of utterances: one pass over them after another, each shuffled
-    as `StepPlan` does; all passes have the same number of groups."""
+    as `StepPlan` does; all passes have the same number of groups.
+
+    Args:
+        seconds, sizes, num_buckets, seed: see `StepPlan`; sizes may be above 1.
+        stream: number of the stream, of which each is shuffled in its own way.
+    """
+
+    def __init__(
+        self,
+        seconds: NDArray[np.float64],
+        sizes: NDArray[np.float64],
+        *,
+        num_buckets: int,
+        seed: int,
+        stream: int = UNLABELLED,
+    ) -> None:
+        super().__init__(seconds, sizes, num_buckets=num_buckets, seed=seed)
+        self._stream = stream
 
     def stretch(self, first: int, count: int) -> Groups:
         """`count` groups from number `first` (from 0) on; found without those before."""
         groups: Groups = []
         while len(groups) < count:
             number, offset = divmod(first + len(groups), len(self))
-            whole = self._shuffled([self._seed, number, _UNLABELLED])
+            whole = self._shuffled([self._seed, number, self._stream])
             groups += whole[offset : offset + count - len(groups)]
         return groups
 

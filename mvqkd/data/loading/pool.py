@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,8 @@ class TrainingPool:
     """Numbers of those that are trained on with their transcripts."""
     unlabelled: NDArray[np.int64]
     """Numbers of those that are trained on as audio alone."""
+    replayed: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Numbers of those of old data, see `with_replay`."""
 
     def transcript(self, number: int) -> NDArray[np.int32]:
         """(U,) tokens of an utterance."""
@@ -97,7 +99,7 @@ def open_pool(
     _check_names(paths, more)
     indexes = [open_index(path, lang_dir) for path in [*paths, *more]]
     excluded = [read_excluded(lang_dir, path, ctc=ctc) for path in paths]
-    kept = _numbers(indexes[: len(paths)], excluded)
+    kept = kept_numbers(indexes[: len(paths)], excluded)
     seconds = np.concatenate([index.seconds for index in indexes])
     num_tokens = np.concatenate([index.num_tokens for index in indexes])
     ids = np.concatenate([index.ids for index in indexes])
@@ -129,7 +131,7 @@ def open_pool(
     return TrainingPool(indexes, seconds, num_tokens, targets, labelled=kept, unlabelled=rest)
 
 
-def _numbers(indexes: Sequence[CutIndex], excluded: Sequence[set[str]]) -> NDArray[np.int64]:
+def kept_numbers(indexes: Sequence[CutIndex], excluded: Sequence[set[str]]) -> NDArray[np.int64]:
     """Numbers, through all indexes, of the cuts that are not excluded."""
     starts = np.cumsum([0, *(len(index) for index in indexes)])[:-1]
     return np.concatenate(

@@ -22,7 +22,7 @@ from mvqkd.data.loading.tokenizer import (
 from mvqkd.data.prepare.preparation_report import PreparationReport
 from mvqkd.errors import UserError
 from mvqkd.geometry import UNK, encoder_frames
-from mvqkd.storage.files import file_digest, read_json, write_json, write_text
+from mvqkd.storage.files import atomic_path, file_digest, read_json, write_json, write_text
 from mvqkd.storage.jsonl import fingerprint, read_built, read_items
 
 
@@ -117,6 +117,35 @@ def prepare_tokenizer(
     return tokenizer
 
 
+def take_tokenizer(model: Path, texts: Sequence[str], lang_dir: Path) -> Tokenizer:
+    """Take the tokens of a model from elsewhere, as those of a student to begin with.
+
+    Args:
+        model: its `bpe.model`.
+        texts: transcripts that it has to spell.
+        lang_dir: where it goes, with `tokens.txt` and `bpe.report.json`.
+
+    Raises:
+        UserError: it cannot spell them, or `lang_dir` has other tokens.
+    """
+    tokenizer, there = Tokenizer.load(model.parent), lang_dir / "bpe.model"
+    if there.is_file() and there.read_bytes() != model.read_bytes():
+        raise UserError(
+            f"{there} has other tokens than {model}",
+            remedy=f"prepare the data in another folder; or remove {lang_dir}, if no training uses "
+            "it",
+            parameters=("data_dir",),
+        )
+    _check_spelling(tokenizer, model, texts, instead="train other tokens")
+    report = lang_dir / "bpe.report.json"
+    if there.is_file() and report.is_file():
+        return tokenizer
+    report.unlink(missing_ok=True)  # of a model that is lost
+    with atomic_path(there) as partial:
+        partial.write_bytes(model.read_bytes())
+    return _note_brought(tokenizer, lang_dir)
+
+
 def _take(lang_dir: Path, vocab_size: int, texts: Sequence[str]) -> Tokenizer:
     """A model that was put there."""
     tokenizer = Tokenizer.load(lang_dir)
@@ -127,14 +156,22 @@ def _take(lang_dir: Path, vocab_size: int, texts: Sequence[str]) -> Tokenizer:
             f"{lang_dir.name} has one, and ask for as many",
             parameters=("vocab_size",),
         )
+    model = lang_dir / "bpe.model"
+    _check_spelling(tokenizer, model, texts, instead="delete it, and one is trained")
+    return _note_brought(tokenizer, lang_dir)
+
+
+def _check_spelling(
+    tokenizer: Tokenizer, model: Path, texts: Sequence[str], *, instead: str
+) -> None:
     unknown = [tokenizer.unknown(text) for text in texts]
     if characters := sorted(set().union(*unknown)):
         raise UserError(
-            f"{lang_dir / 'bpe.model'}, which was brought, cannot spell "
+            f"{model}, which was brought, cannot spell "
             f"{sum(map(bool, unknown))} of {len(texts)} training transcripts: it does not have "
             f"{' '.join(characters[:50])}",
             remedy="bring a model of such transcripts, change them to what it has (case, "
-            "normalization), or delete it, and one is trained",
+            f"normalization), or {instead}",
             parameters=("text_normalization",),
         )
     changed = [text for text in texts if tokenizer.normalize(text) != text]
@@ -142,26 +179,31 @@ def _take(lang_dir: Path, vocab_size: int, texts: Sequence[str]) -> Tokenizer:
         logging.warning(
             "%s changes %d of %d training transcripts: %r to %r. References are compared as it "
             "spells them",
-            lang_dir / "bpe.model",
+            model,
             len(changed),
             len(texts),
             changed[0][:100],
             tokenizer.normalize(changed[0])[:100],
         )
+
+
+def _note_brought(tokenizer: Tokenizer, lang_dir: Path) -> Tokenizer:
     write_tokens(tokenizer, lang_dir)
     write_json(
         lang_dir / "bpe.report.json",
         {
-            "vocab_size": vocab_size,
+            "vocab_size": tokenizer.vocab_size,
             "brought": True,
             "bpe_model_sha256": file_digest(lang_dir / "bpe.model"),
         },
     )
-    logging.info("%s: %d tokens of a model that was brought", lang_dir, vocab_size)
+    logging.info("%s: %d tokens of a model that was brought", lang_dir, tokenizer.vocab_size)
     return tokenizer
 
 
-def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> None:
+def check_tokens(
+    cuts_path: Path, lang_dir: Path, *, strict: bool = False, leave_out_unknown: bool = False
+) -> None:
     """Index a manifest, and list the cuts that losses cannot use.
 
     Cuts with more tokens than encoder frames have no alignment with at most one token a frame,
@@ -174,6 +216,8 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
         cuts_path: `fbank/<prefix>_cuts_<split>.jsonl.gz`.
         lang_dir: folder of `bpe.model`.
         strict: write nothing when a cut has more tokens than frames.
+        leave_out_unknown: list cuts whose transcripts the tokens cannot spell, too, as those of
+            data that the tokens are not made for.
 
     Raises:
         UserError: a file is missing or damaged; or as above.
@@ -189,7 +233,13 @@ def check_tokens(cuts_path: Path, lang_dir: Path, *, strict: bool = False) -> No
         utterance, tokens = name.decode(), index.tokens(i)
         if (tokens == UNK).any() and (unknown := tokenizer.unknown(transcript(index.cut(i)))):
             kind = "characters that bpe.model does not have"
-            report.change(utterance, kind, " ".join(sorted(unknown)))
+            detail = " ".join(sorted(unknown))
+            if leave_out_unknown:
+                report.leave_out(utterance, kind, detail)
+                lines.append(excluded_line(utterance, f"{kind}: {detail}"))
+                num_excluded += 1
+                continue
+            report.change(utterance, kind, detail)
         repeats = int((tokens[1:] == tokens[:-1]).sum())
         if num_frames < max(1, len(tokens)):
             detail = f"{len(tokens)} tokens in {num_frames} encoder frames"

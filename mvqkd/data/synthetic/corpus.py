@@ -7,6 +7,8 @@ Layout, as LibriSpeech's:
     <out>/train-mini/1001/100101/1001-100101-0000.flac ...     16 kHz, 16 bits, mono
     <out>/train-mini/1001/100101/1001-100101.trans.txt         written when the chapter is whole
     <out>/corpus.json                                          what it was made from
+
+Spelled letters and digits have splits of their own names, train-spelling and so on.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
@@ -26,6 +29,7 @@ from tqdm import tqdm
 from mvqkd.data.synthetic import acoustics
 from mvqkd.data.synthetic.espeak import Espeak, Line
 from mvqkd.data.synthetic.sentences import StoryWriter, transcript
+from mvqkd.data.synthetic.spelling import Speller
 from mvqkd.data.synthetic.voices import Speaker, babble_voices, make_speakers
 from mvqkd.errors import UserError
 from mvqkd.geometry import SAMPLE_RATE
@@ -33,6 +37,8 @@ from mvqkd.storage.files import atomic_path, read_json, write_json, write_text
 
 SPLITS = ("train", "dev", "test")
 CHAPTER_LENGTH = 20  # utterances
+Text = Literal["stories", "spelling"]
+"""What is read: sentences about people, or spelled letters and digits."""
 # Raise when the same configuration would give other files, so that old corpora are not extended.
 _FORMAT = 1
 
@@ -51,10 +57,11 @@ class CorpusConfig:
     dev_utterances: int = 32
     test_speakers: int = 4
     test_utterances: int = 36
+    text: Text = "stories"
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name != "seed" and value < 1:
+            if name not in ("seed", "text") and value < 1:
                 raise UserError(f"{name} is {value}", remedy="ask for 1 or more")
 
 
@@ -66,6 +73,7 @@ class Chapter:
     speaker: Speaker
     id: int
     sentences: tuple[str, ...]
+    text: Text = "stories"
 
     @property
     def name(self) -> str:
@@ -75,7 +83,7 @@ class Chapter:
     @property
     def directory(self) -> Path:
         """Path of the chapter under the corpus."""
-        return Path(split_name(self.split), str(self.speaker.id), str(self.id))
+        return Path(split_name(self.split, self.text), str(self.speaker.id), str(self.id))
 
     def utterances(self) -> Iterator[tuple[str, str]]:
         """Yield the id and the sentence of each utterance."""
@@ -83,9 +91,9 @@ class Chapter:
             yield f"{self.name}-{index:04d}", sentence
 
 
-def split_name(split: str) -> str:
+def split_name(split: str, text: Text = "stories") -> str:
     """Name of a split's folder: `train-mini` ..."""
-    return f"{split}-mini"
+    return f"{split}-mini" if text == "stories" else f"{split}-{text}"
 
 
 def plan(config: CorpusConfig) -> list[Chapter]:
@@ -101,7 +109,8 @@ def plan(config: CorpusConfig) -> list[Chapter]:
     vocabulary: set[str] | None = None
     sizes = asdict(config)
     for split in SPLITS:
-        writer = StoryWriter(f"{config.seed}/{split}", avoid=written, vocabulary=vocabulary)
+        kind = StoryWriter if config.text == "stories" else Speller
+        writer = kind(f"{config.seed}/{split}", avoid=written, vocabulary=vocabulary)
         for speaker in make_speakers(split, sizes[f"{split}_speakers"], config.seed):
             remaining = sizes[f"{split}_utterances"]
             chapter_count = -(-remaining // CHAPTER_LENGTH)
@@ -109,7 +118,8 @@ def plan(config: CorpusConfig) -> list[Chapter]:
                 length = -(-remaining // (chapter_count + 1 - number))
                 remaining -= length
                 story = tuple(writer.story(length))
-                chapters.append(Chapter(split, speaker, speaker.id * 100 + number, story))
+                name = speaker.id * 100 + number
+                chapters.append(Chapter(split, speaker, name, story, config.text))
                 written.update(map(transcript, story))
         if vocabulary is None:
             vocabulary = {word for text in written for word in text.split()}
@@ -169,7 +179,8 @@ def _claim(out: Path, config: CorpusConfig) -> None:
         write_json(path, wanted)
         _remove(leftovers)
         return
-    found = read_json(path, remedy=f"rm -r {out}, or name another folder")
+    # Before there was a choice of text, it was stories.
+    found = {"text": "stories"} | read_json(path, remedy=f"rm -r {out}, or name another folder")
     different = [
         f"{key} {found.get(key)} -> {wanted[key]}"
         for key in wanted
@@ -253,11 +264,11 @@ def _make_utterance(
 
 def _speakers_table(chapters: list[Chapter], durations: dict[int, float]) -> str:
     lines = [";ID  |SEX| SUBSET           |MINUTES| NAME"]
-    speakers = {chapter.speaker.id: (chapter.speaker, chapter.split) for chapter in chapters}
-    for speaker, split in speakers.values():
+    speakers = {chapter.speaker.id: (chapter.speaker, chapter.directory) for chapter in chapters}
+    for speaker, directory in speakers.values():
         minutes = durations[speaker.id] / 60
         lines.append(
-            f"{speaker.id:<5}| {speaker.sex} | {split_name(split):<17}| {minutes:<6.2f}| "
+            f"{speaker.id:<5}| {speaker.sex} | {directory.parts[0]:<17}| {minutes:<6.2f}| "
             f"espeak-ng {speaker.voice}, rate {speaker.rate}, pitch {speaker.pitch}, "
             f"range {speaker.range}"
         )

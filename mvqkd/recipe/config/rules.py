@@ -138,6 +138,19 @@ def _of_data(experiment: ExperimentConfig) -> Iterator[Problem]:
             "codes, embeddings and hypotheses is trained without transcripts",
             "--data.unlabelled_ratio 0, or a weight of a section of distillation",
         )
+    stored = [*experiment.distillation.frame_losses]
+    stored += ["hypotheses"] if experiment.distillation.hypotheses.weight else []
+    layers = experiment.distillation.layers
+    if layers.weight and layers.source == "teacher" and not layers.teacher.startswith("mvqkd:"):
+        stored.append("layers")
+    for name in ("data.replay", "data.extra_dev"):
+        if stored and getattr(data, name.removeprefix("data.")):
+            yield Problem(
+                (name, *(f"distillation.{section}.weight" for section in stored)),
+                f"{name} is given, but of other data there are no targets of distillation."
+                f"{', '.join(stored)}",
+                f"--{name} '[]', or distillation of outputs, tokens or layers of a teacher of ours",
+            )
 
 
 def _of_distillation(

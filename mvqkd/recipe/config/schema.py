@@ -76,6 +76,15 @@ class DataConfig:
     """Seconds of audio without transcripts for each second with them, in every step; drawn from the
     training audio that labelled_hours leaves and from `--unlabelled-splits`. Only distillation
     losses are computed on it."""
+    replay: list[str] = field(default_factory=list)
+    """Old data that a fine-tuning mixes into every step: folders of prepared data, whose training
+    splits are taken, or manifests of cuts. See docs/fine_tuning.md."""
+    replay_ratio: AboveZero = 1.0
+    """Seconds of replayed audio for each second of new transcribed audio; at least one utterance in
+    a step."""
+    extra_dev: list[str] = field(default_factory=list)
+    """Other data on which losses are computed too, each split logged apart: folders of prepared
+    data, whose dev splits are taken, or manifests of cuts."""
     num_workers: Annotated[int, Range(0, 128)] = 2
     """Data loading processes for each training process; 0: load in the training process."""
     musan_probability: Share = 0.0

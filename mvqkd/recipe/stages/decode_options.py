@@ -16,7 +16,7 @@ from mvqkd.errors import UserError
 from mvqkd.recipe.config.load import differences, load_config
 from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.remedies import run_command
-from mvqkd.recipe.run_folder import lang_name
+from mvqkd.recipe.run_folder import lang_name, tokens_of
 from mvqkd.storage.jsonl import stem
 
 
@@ -68,7 +68,10 @@ def decoding_inputs(
         chosen = [*splits["dev"], *splits["test"]]
     name = None if vocab_size is not None else lang_name(exp_dir)
     hours = trained.data.labelled_hours
-    lang_dir = data.lang(vocab_size, hours) if name is None else data.root / name
+    if name is None:
+        lang_dir = data.lang(vocab_size, hours)
+    else:
+        lang_dir = tokens_of(exp_dir, data.root / name)
     return loaded.config.decoding, {split: data.cuts(split) for split in chosen}, lang_dir
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mvqkd.errors import UserError
 from mvqkd.recipe.config.rules import check_rules
 from mvqkd.recipe.inputs import ExperimentInputs
+from mvqkd.recipe.other_data import extra_dev_cuts, replayed_cuts
 from mvqkd.recipe.run_folder import (
     check_folder,
     describe_data,
@@ -59,7 +60,8 @@ def train_experiment(
             "(--data.unlabelled_ratio 1: as many of their batches as others)"
         )
     unlabelled = inputs.cuts("unlabelled") if uses_unlabelled else []
-    data = describe_data(inputs.cuts("train"), inputs.cuts("dev"), lang_dir, unlabelled)
+    replayed = replayed_cuts(experiment.data)
+    data = describe_data(inputs.cuts("train"), inputs.cuts("dev"), lang_dir, unlabelled, replayed)
     if losses:
         teachers = {name: inputs.teacher(loss) for name, loss in losses.items()}
         data["teachers"] = teachers
@@ -133,6 +135,9 @@ def _train(
                 inputs.cuts("train"),
                 lang_dir,
                 unlabelled_cuts=unlabelled,
+                replayed=[
+                    (one.path, one.checked_lang(lang_dir)) for one in replayed_cuts(experiment.data)
+                ],
                 targets={name: loss.source for name, loss in opened.items() if loss.source},
                 teacher_text=text.source if text else None,
                 keep_clean=any(loss.clean_features for loss in opened.values()),
@@ -153,6 +158,18 @@ def _train(
                 rank=world.rank,
                 world_size=world.size,
             ),
+            other_valid={
+                one.name: build.ValidBatches(
+                    experiment.data,
+                    [one.path],
+                    one.checked_lang(lang_dir),
+                    ctc=experiment.loss.ctc_scale > 0,
+                    targets={},
+                    rank=world.rank,
+                    world_size=world.size,
+                )
+                for one in extra_dev_cuts(experiment.data)
+            },
             learning_rate=build.build_schedule(
                 experiment.optimizer, experiment.training.num_epochs
             ),

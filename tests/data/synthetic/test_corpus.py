@@ -142,7 +142,8 @@ def test_the_program_reports_what_there_is(corpus, monkeypatch, capsys):
 
 def test_another_configuration_is_refused(corpus):
     before = contents(corpus)
-    for other in (replace(CONFIG, seed=8), replace(CONFIG, dev_speakers=2)):
+    others = [replace(CONFIG, seed=8), replace(CONFIG, dev_speakers=2)]
+    for other in [*others, replace(CONFIG, text="spelling")]:
         with pytest.raises(UserError, match=r"another configuration: .* -> ") as error:
             make_corpus(corpus, other, progress=False)
         assert str(corpus) in str(error.value.remedy)

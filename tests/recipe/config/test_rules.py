@@ -17,9 +17,11 @@ from mvqkd.recipe.config.schema import (
     DistillationConfig,
     EmbeddingsConfig,
     ExperimentConfig,
+    HypothesesConfig,
     LayersConfig,
     LossConfig,
     ModelConfig,
+    OutputsConfig,
     QuantizerConfig,
     TrainingConfig,
 )
@@ -217,3 +219,22 @@ def test_every_experiment_of_every_recipe_is_valid(path):
     assert loaded.config.description, "no description for the results table"
     assert loaded.origins["description"].startswith(f"{path}, line ")  # not that of its base
     assert loaded.config.model.dim % loaded.config.model.num_heads == 0
+
+
+def test_other_data_have_no_targets_that_are_stored() -> None:
+    other = {"replay": DataConfig(replay=["old"]), "extra_dev": DataConfig(extra_dev=["old"])}
+    codes = CodesConfig(weight=1.0, teacher="mvqkd:a", teacher_layer=1, layer=[1])
+    foreign = LayersConfig(weight=1.0, teacher="hf:a/b")
+    for name, data in other.items():
+        check(ExperimentConfig(data=data))
+        for section, losses in (
+            ("codes", DistillationConfig(codes=codes)),
+            ("hypotheses", DistillationConfig(hypotheses=HypothesesConfig(1.0, "hf:a/b"))),
+            ("layers", DistillationConfig(layers=foreign)),
+        ):
+            with pytest.raises(UserError, match=f"data.{name} .* no targets of .*{section}"):
+                check(ExperimentConfig(data=data, distillation=losses))
+        own = LayersConfig(weight=1.0, teacher="mvqkd:a")
+        outputs = OutputsConfig(weight=1.0, teacher="mvqkd:a")
+        losses = DistillationConfig(layers=own, outputs=outputs)
+        check(ExperimentConfig(data=data, distillation=losses))
