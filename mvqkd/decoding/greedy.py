@@ -13,6 +13,9 @@ from mvqkd.decoding.search import first_context, log_probs, longest_first, predi
 from mvqkd.geometry import UNK
 from mvqkd.models import TransducerHead
 
+_LOOK_AHEAD = 8
+"""Frames of a single stream whose logits are computed at once."""
+
 
 class GreedyState(NamedTuple):
     """N streams."""
@@ -72,6 +75,8 @@ class GreedySearch:
     def advance(self, state: GreedyState, encoder_out: Tensor, lens: Tensor) -> GreedyState:
         """Search the next frames: (N, T, D), (N,) valid ones."""
         head, repeats = self.head, self.max_symbols_per_frame
+        if len(lens) == 1 and repeats == 1:
+            return self._advance_one(state, encoder_out[0, : int(lens)])
         order, inverse, active = longest_first(lens)
         frames = head.joiner.project_encoder(encoder_out)[order]
         context = state.context[order]
@@ -108,6 +113,34 @@ class GreedySearch:
             [offset + num for offset, num in zip(state.offsets, lens.tolist(), strict=True)],
             self._extend(state, record[:, inverse], probable[:, inverse]),
         )
+
+    def _advance_one(self, state: GreedyState, encoder_out: Tensor) -> GreedyState:
+        """`advance` of one stream by (T, D): up to the next token, frames have the same logits
+        whether they are computed together or one after the other."""
+        head, frames = self.head, self.head.joiner.project_encoder(encoder_out)
+        context, scores, offset = state.context, state.scores.clone(), state.offsets[0]
+        predicted = predict(head, context)
+        tokens: list[int] = []
+        steps: list[int] = []
+        probable: list[float] = []
+        first = 0
+        while first < len(frames):
+            logits = head.joiner(frames[first : first + _LOOK_AHEAD], predicted)
+            values, best = log_probs(logits, head.blank, self.blank_penalty).max(-1)
+            emits = [token not in (head.blank, self.unk) for token in best.tolist()]
+            emitted = True in emits
+            taken = emits.index(True) + 1 if emitted else len(emits)
+            scores += values[:taken].sum(dtype=scores.dtype)
+            first += taken
+            if emitted:
+                token = best[taken - 1 : taken]
+                tokens.append(int(token))
+                steps.append(offset + first - 1)
+                probable.append(float(values[taken - 1].float()))
+                context = torch.cat([context[:, 1:], token[None]], dim=1)
+                predicted = predict(head, context)
+        history = History.extend(state.histories[0], tokens, steps, probable)
+        return GreedyState(context, scores, [offset + len(frames)], [history])
 
     def hypotheses(self, state: GreedyState) -> list[list[Hypothesis]]:
         """One hypothesis for each stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 
 import torch
 from lhotse.features.kaldi.layers import Wav2LogFilterBank
@@ -78,7 +79,9 @@ class OnlineFbank:
         return torch.zeros(0, self._num_bins)
 
 
+@cache
 def _filterbank(num_bins: int) -> Wav2LogFilterBank:
+    """One for all streams: it has no state."""
     # Windows are laid out above, so here only those that lie within the samples are wanted; the
     # warning that lhotse has about that does not apply.
     with warnings.catch_warnings():
