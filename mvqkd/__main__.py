@@ -83,6 +83,13 @@ def _add_model(program: argparse.ArgumentParser, method: str) -> None:
     add("--beam-size", type=int, default=4, help="of modified_beam_search (default: 4)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--threads", type=int, default=0, help="of the processor (default: 0, as torch chooses)")
+    add(
+        "--utterance-pause",
+        type=float,
+        default=0.6,
+        metavar="SECONDS",
+        help="of quiet between utterances, which are decoded apart (default: 0.6; 0: all is one)",
+    )
     add("--pause", type=float, default=1.2, help="seconds that end a segment (default: 1.2)")
     add("--longest", type=float, default=20.0, help="seconds of a segment of a stream at most")
     add(
@@ -142,12 +149,14 @@ def _transcribe(options: argparse.Namespace) -> bool:
     if options.pcm is not None and not (options.stream and options.audio == ["-"]):
         raise UserError("--pcm is for standard input with --stream", remedy="add --stream -")
     from mvqkd.transcription.live import EndpointRule
+    from mvqkd.transcription.pauses import pause_rule
     from mvqkd.transcription.program import Settings, transcribe, transcribe_stream
 
     settings = Settings(
         formats=options.format.replace(",", " ").split(),
         folder=options.output,
         rule=EndpointRule(options.pause, options.longest),
+        pauses=pause_rule(options.utterance_pause),
         batch_seconds=options.batch_seconds,
         tail_padding=options.tail_padding,
     )
@@ -168,6 +177,7 @@ def _serve(options: argparse.Namespace) -> bool:
     from mvqkd.serving.program import serve
     from mvqkd.serving.session import Limits
     from mvqkd.transcription.live import EndpointRule
+    from mvqkd.transcription.pauses import pause_rule
 
     serve(
         load_recognizer(options),
@@ -175,6 +185,7 @@ def _serve(options: argparse.Namespace) -> bool:
         port=options.port,
         certificate=options.certificate,
         rule=EndpointRule(options.pause, options.longest),
+        pauses=pause_rule(options.utterance_pause),
         tail_padding=options.tail_padding,
         max_batch=options.max_batch,
         limits=Limits(

@@ -67,7 +67,8 @@ class Batcher:
         try:
             for session in sessions:
                 session.accept()
-            ready = [session for session in sessions if session.stream.is_ready][: self.max_batch]
+            streams = [session for session in sessions if not session.stream.is_due]
+            ready = [session for session in streams if session.stream.is_ready][: self.max_batch]
             if ready:
                 self.recognizer.step([session.stream.session for session in ready])
                 self.steps += 1

@@ -13,6 +13,7 @@ from mvqkd.errors import UserError
 from mvqkd.serving.session import Limits
 from mvqkd.transcription.interface import FileRecognizer
 from mvqkd.transcription.live import EndpointRule
+from mvqkd.transcription.pauses import PauseRule
 
 
 def serve(
@@ -22,6 +23,7 @@ def serve(
     port: int,
     certificate: Path | None,
     rule: EndpointRule,
+    pauses: PauseRule | None,
     tail_padding: int,
     max_batch: int,
     limits: Limits,
@@ -32,7 +34,7 @@ def serve(
         recognizer: of a streaming model.
         host, port: where to listen; port 0 is a free one.
         certificate: PEM file with a certificate and its key; None: no TLS.
-        rule, tail_padding, max_batch, limits: see `mvqkd.serving.server.Server`.
+        rule, pauses, tail_padding, max_batch, limits: see `mvqkd.serving.server.Server`.
 
     Raises:
         UserError: the model does not stream, aiohttp is not installed, the address is taken, or the
@@ -55,7 +57,12 @@ def serve(
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     context = _context(certificate) if certificate else None
     server = Server(
-        recognizer, rule=rule, tail_padding=tail_padding, max_batch=max_batch, limits=limits
+        recognizer,
+        rule=rule,
+        pauses=pauses,
+        tail_padding=tail_padding,
+        max_batch=max_batch,
+        limits=limits,
     )
 
     async def run() -> None:

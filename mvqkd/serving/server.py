@@ -15,6 +15,7 @@ from mvqkd.serving.protocol import DONE, BadInput, rate_of, samples_of
 from mvqkd.serving.session import LIMITS, Limits, ServedSession
 from mvqkd.transcription.interface import FileRecognizer
 from mvqkd.transcription.live import ENDPOINTS, EndpointRule, LiveStream
+from mvqkd.transcription.pauses import PAUSES, PauseRule
 
 BATCHER = web.AppKey("batcher", Batcher)
 _PAGE = "page.html"
@@ -26,6 +27,7 @@ class Server:
     Args:
         recognizer: of a streaming model.
         rule: where segments end.
+        pauses: what separates utterances.
         tail_padding: frames of 10 ms of silence behind the end of a stream.
         max_batch: sessions decoded in one step.
         limits: of clients.
@@ -36,6 +38,7 @@ class Server:
         recognizer: FileRecognizer,
         *,
         rule: EndpointRule = ENDPOINTS,
+        pauses: PauseRule | None = PAUSES,
         tail_padding: int = 0,
         max_batch: int = 32,
         limits: Limits = LIMITS,
@@ -44,7 +47,7 @@ class Server:
         self._sockets: set[web.WebSocketResponse] = set()
         self._sessions = recognizer.sessions()
         self._tokens = recognizer.tokens
-        self._rule = rule
+        self._rule, self._pauses = rule, pauses
         self._tail_padding = tail_padding
         self._max_batch = max_batch
         self._page = (files("mvqkd.serving") / _PAGE).read_text(encoding="utf-8")
@@ -99,7 +102,13 @@ class Server:
     async def _talk(self, socket: web.WebSocketResponse, rate: int) -> None:
         """From the first message of a client to the last one to it."""
         session = ServedSession(
-            LiveStream(self._sessions, self._tokens, self._rule, tail_padding=self._tail_padding),
+            LiveStream(
+                self._sessions,
+                self._tokens,
+                self._rule,
+                pauses=self._pauses,
+                tail_padding=self._tail_padding,
+            ),
             self._tokens,
             rate,
         )

@@ -79,7 +79,7 @@ class ServedSession:
     @property
     def pending_seconds(self) -> float:
         """Of audio that has arrived and is not decoded."""
-        return self.received_seconds - self.stream.session.decoded / ENCODER_RATE
+        return self.received_seconds - self.stream.decoded / ENCODER_RATE
 
     def put(self, samples: NDArray[np.float32]) -> None:
         """Samples (S,) from the client."""
@@ -113,12 +113,12 @@ class ServedSession:
             decoded: whether a chunk has been.
         """
         messages: list[str | None] = []
-        if decoded:
+        if decoded or self.stream.is_due:
             update = self.stream.update()
             if update.final:
                 messages.append(self._message(update.final, final=True))
                 self._segment += 1
-                self._start = self.stream.session.decoded / ENCODER_RATE
+                self._start = self.stream.decoded / ENCODER_RATE
                 if update.partial:  # the word that the segment ended before
                     self._start = update.partial[0].frame / ENCODER_RATE
             elif update.partial:

@@ -13,6 +13,7 @@ from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.transcription.audio import AudioFile
 from mvqkd.transcription.interface import FileRecognizer
 from mvqkd.transcription.live import ENDPOINTS, EndpointRule, LiveStream, decode_chunk
+from mvqkd.transcription.pauses import PAUSES, PauseRule
 from mvqkd.transcription.transcript import (
     Segment,
     Transcript,
@@ -34,6 +35,7 @@ def transcribe_files(
     files: Iterable[AudioFile],
     *,
     rule: EndpointRule = ENDPOINTS,
+    pauses: PauseRule | None = PAUSES,
     window_rule: WindowRule = WINDOWS,
     batch_seconds: float = 240.0,
     tail_padding: int = 0,
@@ -42,21 +44,22 @@ def transcribe_files(
     """Transcripts in the order of the files; a file that cannot be read does not stop the others.
 
     A streaming model decodes streams in chunks, as many files at once as a batch has windows;
-    another one overlapping windows.
+    another one a window for each utterance, and overlapping ones for long utterances.
 
     Args:
         recognizer: of either kind.
         files: what to transcribe.
         rule: where segments end.
-        window_rule: how long audio is divided for a model with full context.
+        pauses: what separates utterances; None: a file is one.
+        window_rule: how a long utterance is divided for a model with full context.
         batch_seconds: of audio decoded at once, padding included.
         tail_padding: frames of 10 ms of silence at the end, for streaming models that emit late.
         heard: of progress.
     """
     if recognizer.streams:
         size = max(1, round(batch_seconds / (window_rule.longest + 2 * window_rule.margin)))
-        return _in_streams(recognizer, iter(files), rule, size, tail_padding, heard)
-    return _in_windows(recognizer, files, rule, window_rule, batch_seconds, heard)
+        return _in_streams(recognizer, iter(files), rule, pauses, size, tail_padding, heard)
+    return _in_windows(recognizer, files, rule, pauses, window_rule, batch_seconds, heard)
 
 
 @dataclass
@@ -78,6 +81,7 @@ def _in_streams(
     recognizer: FileRecognizer,
     files: Iterator[AudioFile],
     rule: EndpointRule,
+    pauses: PauseRule | None,
     size: int,
     tail_padding: int,
     heard: Heard,
@@ -86,7 +90,9 @@ def _in_streams(
     going: list[_Open] = []  # in the order of the files; some may be done
     while True:
         while sum(each.result is None for each in going) < size and (file := next(files, None)):
-            stream = LiveStream(sessions, recognizer.tokens, rule, tail_padding=tail_padding)
+            stream = LiveStream(
+                sessions, recognizer.tokens, rule, pauses=pauses, tail_padding=tail_padding
+            )
             going.append(_Open(file, file.blocks(), stream))
         if not going:
             return
@@ -109,7 +115,7 @@ def _in_streams(
 def _feed(each: _Open, heard: Heard) -> None:
     """Samples for a chunk, or the end."""
     stream = each.stream
-    while not (stream.is_ready or stream.session.finished):
+    while not (stream.is_ready or stream.is_due or stream.finished):
         try:
             block = next(each.blocks, None)
         except UserError as error:
@@ -137,6 +143,7 @@ def _in_windows(
     recognizer: FileRecognizer,
     files: Iterable[AudioFile],
     rule: EndpointRule,
+    pauses: PauseRule | None,
     window_rule: WindowRule,
     batch_seconds: float,
     heard: Heard,
@@ -146,7 +153,7 @@ def _in_windows(
     for file in files:
         of_file = _Windows(file, Joiner(window_rule))
         try:
-            for window in windows(file.blocks(), window_rule):
+            for window in windows(file.blocks(), window_rule, pauses):
                 longest = max(longest, len(window.samples))
                 if waiting and longest * (len(waiting) + 1) > batch_seconds * SAMPLE_RATE:
                     yield from _decode(recognizer, waiting, rule, heard)

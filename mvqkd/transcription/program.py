@@ -18,6 +18,7 @@ from mvqkd.transcription.files import transcribe_files
 from mvqkd.transcription.interface import FileRecognizer
 from mvqkd.transcription.live import EndpointRule
 from mvqkd.transcription.outputs import Outputs
+from mvqkd.transcription.pauses import PAUSES, PauseRule
 from mvqkd.transcription.screen import transcribe_live
 from mvqkd.transcription.sources import in_real_time, microphone, pipe
 
@@ -32,6 +33,8 @@ class Settings:
     """Of transcripts; None: standard output."""
     rule: EndpointRule = field(default_factory=EndpointRule)
     """Where segments end."""
+    pauses: PauseRule | None = PAUSES
+    """What separates utterances."""
     batch_seconds: float = 240.0
     """Of audio decoded at once."""
     tail_padding: int = 0
@@ -83,6 +86,7 @@ def _transcribe(
             recognizer,
             files,
             rule=settings.rule,
+            pauses=settings.pauses,
             batch_seconds=settings.batch_seconds,
             tail_padding=settings.tail_padding,
             heard=heard,
@@ -150,6 +154,7 @@ def transcribe_stream(
         sys.stdout,
         name=file.name,
         rule=settings.rule,
+        pauses=settings.pauses,
         tail_padding=settings.tail_padding,
     )
     if settings.folder:

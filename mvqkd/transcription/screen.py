@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from mvqkd.geometry import ENCODER_RATE, SAMPLE_RATE
 from mvqkd.transcription.interface import FileRecognizer
 from mvqkd.transcription.live import ENDPOINTS, EndpointRule, LiveStream, decode_chunk
+from mvqkd.transcription.pauses import PAUSES, PauseRule
 from mvqkd.transcription.transcript import Segment, Transcript, Word
 
 _SETTLED = 0.4
@@ -39,7 +41,8 @@ class Screen:
         self._shown = 0
 
     def partial(self, words: list[Word], decoded: float) -> None:
-        """Words of the segment that goes on; `decoded` are the seconds decoded so far."""
+        """Words of the segment that goes on; `decoded` are the seconds decoded so far, infinite if
+        no word goes on."""
         complete = len(words)
         if words and decoded - words[-1].end < _SETTLED:
             complete -= 1
@@ -78,6 +81,7 @@ def transcribe_live(
     *,
     name: str,
     rule: EndpointRule = ENDPOINTS,
+    pauses: PauseRule | None = PAUSES,
     tail_padding: int = 0,
 ) -> tuple[Transcript, list[float]]:
     """Transcribe audio while it arrives, until it ends or is interrupted (Ctrl-C).
@@ -88,13 +92,14 @@ def transcribe_live(
         out: where words go.
         name: of the source.
         rule: where segments end.
+        pauses: what separates utterances.
         tail_padding: frames of 10 ms of silence at the end.
 
     Returns:
         The transcript, and the latency of each word in seconds.
     """
     sessions = recognizer.sessions()
-    stream = LiveStream(sessions, recognizer.tokens, rule, tail_padding=tail_padding)
+    stream = LiveStream(sessions, recognizer.tokens, rule, pauses=pauses, tail_padding=tail_padding)
     screen = Screen(out)
     transcript = Transcript(name, 0.0)
 
@@ -108,7 +113,8 @@ def transcribe_live(
             for _, update in found:
                 end_segment(stream.words(update.final))
                 words = stream.words(update.partial)
-                screen.partial(words, stream.session.decoded / ENCODER_RATE)
+                decoded = math.inf if stream.is_pausing else stream.decoded / ENCODER_RATE
+                screen.partial(words, decoded)
 
     try:
         for block in blocks:

@@ -23,6 +23,8 @@ class Emission(NamedTuple):
     frame: int
     """Of the encoder (25 Hz), from the beginning of the audio."""
     log_prob: float
+    begins: bool = False
+    """Whether an utterance begins with it, and so a word, however it is spelled."""
 
 
 @dataclass
@@ -112,7 +114,7 @@ def words_of(found: Iterable[Emission], tokens: Sequence[str]) -> list[Word]:
     """
     groups: list[list[Emission]] = []
     for emission in found:
-        if not groups or begins_word(tokens[emission.token]):
+        if not groups or emission.begins or begins_word(tokens[emission.token]):
             groups.append([])
         groups[-1].append(emission)
     # A token that is nothing but a space begins a word; without more it is none.

@@ -1,5 +1,5 @@
-"""Long audio for a model that attends to its whole input: windows that overlap, and their words
-joined."""
+"""Long audio for a model that attends to its whole input: windows with one utterance each, or with
+parts of a long one that overlap, and their words joined."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvqkd.geometry import SAMPLE_RATE, SHIFT_SAMPLES
+from mvqkd.transcription.pauses import PAUSES, Part, PauseRule, Utterances
 from mvqkd.transcription.transcript import Word
 
 INAUDIBLE = 2.0**-12
@@ -22,7 +23,7 @@ _SAME = 0.5
 
 @dataclass(frozen=True)
 class WindowRule:
-    """How long audio is divided; seconds."""
+    """How a long utterance is divided; seconds."""
 
     shortest: float = 13.0
     """Audio between two cuts, at least."""
@@ -37,7 +38,7 @@ WINDOWS = WindowRule()
 
 @dataclass
 class Window:
-    """A part of the audio with context on both sides."""
+    """An utterance, or a part of one with context on both sides."""
 
     samples: NDArray[np.float32]
     """(S,) at 16 kHz."""
@@ -45,7 +46,10 @@ class Window:
     """Sample of the audio at which it begins."""
     cut: int
     """Sample of the audio at which the next window takes over."""
+    is_end: bool = False
+    """Whether an utterance ends with it: the next window does not overlap with it."""
     is_last: bool = False
+    """Whether the audio ends with it; such a window is empty."""
 
     @property
     def is_silent(self) -> bool:
@@ -53,29 +57,56 @@ class Window:
         return not len(self.samples) or float(np.abs(self.samples).max()) <= INAUDIBLE
 
 
-def windows(blocks: Iterable[NDArray[np.float32]], rule: WindowRule) -> Iterator[Window]:
-    """Windows of audio, cut where it is most quiet. What fits into one window is one.
+def windows(
+    blocks: Iterable[NDArray[np.float32]], rule: WindowRule, pauses: PauseRule | None = PAUSES
+) -> Iterator[Window]:
+    """Windows of audio: one for each utterance; long ones are cut where they are most quiet.
 
     Args:
         blocks: samples (S,) at 16 kHz, of any sizes; a window and a block are held in memory.
         rule: sizes.
+        pauses: what separates utterances; None: all audio is one.
     """
-    shortest, longest, margin = (
-        round(seconds * SAMPLE_RATE) for seconds in (rule.shortest, rule.longest, rule.margin)
-    )
-    held = np.zeros(0, dtype=np.float32)
-    base, cut = 0, 0  # samples before `held`, and at which the next window takes over
+    utterances, total = Utterances(pauses), 0
+    long = _LongUtterance(rule, utterances.undecided)
     for block in blocks:
-        held = np.concatenate([held, block])
-        while base + len(held) > cut + longest + margin:
-            begin = cut - base
-            following = cut + shortest + quietest(held[begin + shortest : begin + longest])
-            window = held[max(0, begin - margin) : following - base + margin]
-            yield Window(window, max(base, cut - margin), following)
-            cut = following
-            held = held[max(0, cut - margin - base) :]
-            base = max(base, cut - margin)
-    yield Window(held, base, base + len(held), is_last=True)
+        total += len(block)
+        for part in utterances.accept(block):
+            yield from long.accept(part)
+    for part in utterances.finish():
+        yield from long.accept(part)
+    yield Window(np.zeros(0, dtype=np.float32), total, total, is_end=True, is_last=True)
+
+
+class _LongUtterance:
+    """Parts of utterances -> windows."""
+
+    def __init__(self, rule: WindowRule, undecided: int) -> None:
+        self._shortest, self._longest, self._margin = (
+            round(seconds * SAMPLE_RATE) for seconds in (rule.shortest, rule.longest, rule.margin)
+        )
+        self._undecided = undecided
+
+    def accept(self, part: Part) -> Iterator[Window]:
+        """The windows that a part completes."""
+        if part.begins:
+            self._held, self._base, self._cut = part.samples, part.start, part.start
+        else:
+            self._held = np.concatenate([self._held, part.samples])
+        if part.quiet:
+            self._held = self._held[: -part.quiet]
+        margin, undecided = self._margin, 0 if part.ends else self._undecided
+        longest = self._longest + margin + undecided
+        while self._base + len(self._held) > self._cut + longest:
+            begin = self._cut - self._base
+            choice = self._held[begin + self._shortest : begin + self._longest]
+            following = self._cut + self._shortest + quietest(choice)
+            window = self._held[: following - self._base + margin]
+            yield Window(window, self._base, following)
+            self._cut, base = following, following - margin
+            self._held, self._base = self._held[base - self._base :], base
+        if part.ends:
+            yield Window(self._held, self._base, self._base + len(self._held), is_end=True)
 
 
 def quietest(samples: NDArray[np.float32]) -> int:
@@ -103,6 +134,7 @@ class Joiner:
         self._tail: list[Word] = []
         self._cut = 0.0  # seconds: of the window before
         self._end = 0.0  # seconds: of the last word that was given out
+        self._overlaps = False  # the window before with the next one
 
     def add(self, window: Window, words: list[Word]) -> list[Word]:
         """Words that are settled.
@@ -111,9 +143,11 @@ class Joiner:
             window: the next one.
             words: what was recognized in it, with times from the beginning of the audio.
         """
-        joined = self._join(words) if window.begin else words
+        joined = self._join(words) if self._overlaps else words
+        self._overlaps = not window.is_end
         self._cut = window.cut / SAMPLE_RATE
-        if window.is_last:
+        if window.is_end:
+            self._tail = []
             return self._ordered(joined)
         open_from = self._cut - self._margin
         settled = [word for word in joined if _middle(word) < open_from]

@@ -240,7 +240,8 @@ class Held:
 
 def test_a_client_that_is_too_fast_is_slowed_down(recognizer: Recognizer) -> None:
     held = Held(recognizer)
-    samples = np.zeros(16000 * 30, "<f4")  # 1.9 MB, more than sockets hold
+    # 2.6 MB, more than sockets hold; silence would not wait for being decoded.
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype("<f4")
 
     async def work(client: TestClient) -> None:
         socket = await client.ws_connect("/")
@@ -249,7 +250,7 @@ def test_a_client_that_is_too_fast_is_slowed_down(recognizer: Recognizer) -> Non
         async def send() -> None:
             nonlocal sent
             for _ in range(40):
-                await socket.send_bytes(samples[:16000].tobytes())
+                await socket.send_bytes(samples.tobytes())
                 sent += 1
             await socket.send_str("Done")
 

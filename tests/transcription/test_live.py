@@ -14,6 +14,7 @@ from mvqkd import Recognizer
 from mvqkd.decoding import decode_whole
 from mvqkd.features.fbank import extract
 from mvqkd.transcription.live import EndpointRule, LiveStream, decode_chunk
+from mvqkd.transcription.pauses import PAUSES, PauseRule, Utterances
 from mvqkd.transcription.screen import transcribe_live
 from mvqkd.transcription.transcript import Emission, emissions, words_of
 from tests.test_recognizer import experiment, speech
@@ -49,11 +50,15 @@ def whole(recognizer: Recognizer, samples: np.ndarray) -> list[Emission]:
 
 
 def live(
-    recognizer: Recognizer, inputs: list[np.ndarray], rule: EndpointRule, block: int
+    recognizer: Recognizer,
+    inputs: list[np.ndarray],
+    rule: EndpointRule,
+    block: int,
+    pauses: PauseRule | None = None,
 ) -> list[list[list[Emission]]]:
     """Segments of each input; all are decoded together."""
     sessions = recognizer.sessions()
-    streams = [LiveStream(sessions, recognizer.tokens, rule) for _ in inputs]
+    streams = [LiveStream(sessions, recognizer.tokens, rule, pauses=pauses) for _ in inputs]
     found: dict[int, list[list[Emission]]] = {id(stream): [] for stream in streams}
 
     def decode() -> None:
@@ -95,6 +100,42 @@ def test_segments_are_the_whole(recognizer: Recognizer, rule: EndpointRule) -> N
             assert words == [word.text for word in one] and len(segments) > 2
     starts = [word.start for word in words_of(expected, recognizer.tokens)]
     assert starts == sorted(starts)
+
+
+@pytest.mark.parametrize(
+    "rule", [EndpointRule(), EndpointRule(0.8, 2.0), EndpointRule(0.04, 0.5), EndpointRule(9, 0.2)]
+)
+def test_utterances_are_decoded_by_themselves(recognizer: Recognizer, rule: EndpointRule) -> None:
+    samples = audio(14.0, 4)
+    parts = list(Utterances().accept(samples))
+    assert len(parts) > 3 and all(part.begins for part in parts)
+    expected = [
+        Emission(each.token, each.frame + part.start // 640, each.log_prob)
+        for part in parts
+        for each in whole(recognizer, part.samples)
+    ]
+    for block in (3000, 10**6):
+        (segments,) = live(recognizer, [samples], rule, block, PAUSES)
+        joined = [emission for segment in segments for emission in segment]
+        assert sum(emission.begins for emission in joined) <= len(parts)
+        assert [each[:2] for each in joined] == [each[:2] for each in expected]
+        for one, other in itertools.pairwise(segments):
+            gap = other[0].frame - one[-1].frame
+            assert rule.longest < 5 or gap >= rule.pause * 25
+        if rule == EndpointRule():
+            assert len(segments) > 1
+            frames = [[emission.frame for emission in segment] for segment in segments]
+            # Frames of the last chunk may be of the next utterance, not of the next segment.
+            assert all(b - a <= 30 + 4 for of in frames for a, b in itertools.pairwise(of))
+
+
+def test_an_utterance_without_tokens_is_none(recognizer: Recognizer) -> None:
+    sessions = recognizer.sessions()
+    stream = LiveStream(sessions, recognizer.tokens)
+    stream.accept(np.zeros(32000, np.float32))
+    assert not stream.is_ready and stream.is_pausing and stream.decoded == 50
+    stream.finish()
+    assert stream.ended and not stream.rest()
 
 
 def test_a_pause_ends_a_segment(recognizer: Recognizer) -> None:

@@ -12,6 +12,7 @@ import soundfile
 from mvqkd.geometry import SAMPLE_RATE
 from mvqkd.transcription.audio import find_audio
 from mvqkd.transcription.files import transcribe_files
+from mvqkd.transcription.pauses import PauseRule
 from mvqkd.transcription.transcript import Transcript, Word
 from mvqkd.transcription.windows import Joiner, Window, WindowRule, quietest, windows
 from tests.transcription.fakes import NUMBER, Written, utter
@@ -37,10 +38,19 @@ def texts(words: list[int]) -> list[str]:
     return [f"W{word}" for word in words]
 
 
-def transcribed(tmp_path: Path, samples: np.ndarray, recognizer: Written) -> Transcript:
+def transcribed(
+    tmp_path: Path,
+    samples: np.ndarray,
+    recognizer: Written,
+    pauses: PauseRule | None = None,
+) -> Transcript:
     soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
     ((_, result),) = transcribe_files(
-        recognizer, find_audio([tmp_path / "a.wav"]), window_rule=RULE, batch_seconds=30
+        recognizer,
+        find_audio([tmp_path / "a.wav"]),
+        pauses=pauses,
+        window_rule=RULE,
+        batch_seconds=30,
     )
     assert isinstance(result, Transcript), result
     return result
@@ -65,26 +75,49 @@ def test_every_word_is_there_once(tmp_path: Path, gap: tuple[float, float], unsu
     assert max(recognizer.batches) <= 30 * SAMPLE_RATE
 
 
-def test_windows_cover_the_audio_whatever_its_blocks() -> None:
-    _, samples = spoken(2, 100, (0.02, 0.6))
-    found = list(windows(pieces(samples), RULE))
-    again = list(windows([samples], RULE))
+@pytest.mark.parametrize("gap", [(0.02, 0.1), (0.02, 0.9), (1.0, 4.0)])
+def test_every_word_of_every_utterance_is_there_once(
+    tmp_path: Path, gap: tuple[float, float]
+) -> None:
+    words, samples = spoken(3, 300, gap)
+    recognizer = Written()
+    found = transcribed(tmp_path, samples, recognizer, PauseRule(0.4, 0.08))
+    assert [word.text for word in found.words] == texts(words)
+    assert found.duration == len(samples) / SAMPLE_RATE
+    if gap[0] >= 1:  # each word is an utterance, with what it keeps of the pauses around it
+        assert len(recognizer.lens) == 300
+        assert max(recognizer.lens) <= (0.2 + 2 * 0.12) * SAMPLE_RATE
+    levels = samples[[int((word.start + word.end) / 2 * SAMPLE_RATE) for word in found.words]]
+    assert (levels * 256 == words).mean() > 0.95
+
+
+@pytest.mark.parametrize("pauses", [None, PauseRule(0.4, 0.08)])
+def test_windows_cover_the_audio_whatever_its_blocks(pauses: PauseRule | None) -> None:
+    _, samples = spoken(2, 200, (0.02, 0.6))
+    found = list(windows(pieces(samples), RULE, pauses))
+    again = list(windows([samples], RULE, pauses))
     assert [(one.begin, one.cut) for one in found] == [(one.begin, one.cut) for one in again]
-    cut = 0
+    cut, is_new = 0, True
     for window, other in zip(found, again, strict=True):
         assert np.array_equal(window.samples, other.samples)
         end = window.begin + len(window.samples)
         assert np.array_equal(window.samples, samples[window.begin : end])
-        assert window.begin == max(0, cut - 1.5 * SAMPLE_RATE)
-        cut = window.cut
-        assert end == (len(samples) if window.is_last else cut + 1.5 * SAMPLE_RATE)
-    assert cut == len(samples) and [window.is_last for window in found[-2:]] == [False, True]
+        if is_new:
+            assert not samples[cut : window.begin].any()  # nothing but silence is left out
+        else:
+            assert window.begin == cut - 1.5 * SAMPLE_RATE
+        cut, is_new = window.cut, window.is_end
+        assert end == cut + (0 if is_new else 1.5 * SAMPLE_RATE)
+    assert cut == len(samples)
+    assert [window.is_last for window in found] == [False] * (len(found) - 1) + [True]
+    assert pauses is None or 20 < sum(window.is_end for window in found) < 190
 
 
 def test_what_fits_is_one_window() -> None:
     samples = np.ones(round(7.5 * SAMPLE_RATE), np.float32)
-    (window,) = windows([samples], RULE)
-    assert len(window.samples) == len(samples) and window.is_last
+    window, last = windows([samples], RULE)
+    assert len(window.samples) == len(samples) and window.is_end
+    assert last.is_last and last.is_silent and last.cut == len(samples)
     (empty,) = windows([], RULE)
     assert empty.is_silent and empty.is_last
 
@@ -114,5 +147,5 @@ def test_windows_are_joined_at_the_word_that_both_have() -> None:
         empty = np.zeros(0, np.float32)
         cut = round((left[4].start + left[4].end) / 2 * SAMPLE_RATE)
         found = joiner.add(Window(empty, 0, cut), left)
-        found += joiner.add(Window(empty, 1, cut + 10 * SAMPLE_RATE, is_last=True), right)
+        found += joiner.add(Window(empty, 1, cut + 10 * SAMPLE_RATE, is_end=True), right)
         assert [word.text for word in found] == [word.text for word in left]
