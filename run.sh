@@ -74,7 +74,7 @@ stages
 $(for n in "${!stage_titles[@]}"; do printf '  %d  %s\n' "$n" "${stage_titles[$n]}"; done)
 
 examples
-  ./run.sh                                             the mini recipe, about 25 minutes on two cores
+  ./run.sh                                             the mini recipe, about 20 minutes on two cores
   ./run.sh --recipe egs/mini_librispeech --corpus-dir /corpora/mini
   ./run.sh --stage 9 --exp baseline --variant deeper --model.num_layers 8
 END
