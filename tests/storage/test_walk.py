@@ -229,7 +229,8 @@ def _folder(root: Path) -> object:
     exp, config = root / "exp/baseline", ExperimentConfig()
     config.training.num_epochs = 2
     digest = file_digest(root / "data/lang_bpe_30/bpe.model")
-    data = {"lang": "lang_bpe_30", "bpe_model_sha256": digest, "cuts": {}}
+    features = {"kind": "fbank", "bins": 80}
+    data = {"features": features, "lang": "lang_bpe_30", "bpe_model_sha256": digest, "cuts": {}}
     return check_folder(exp, config, data)
 
 
