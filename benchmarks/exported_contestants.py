@@ -23,7 +23,7 @@ from mvqkd.decoding.ctc import CTCGreedySearch
 from mvqkd.decoding.greedy import GreedySearch
 from mvqkd.export.sessions import OnnxCTC, OnnxTransducer, decode_onnx
 from mvqkd.features.fbank import extract
-from mvqkd.geometry import SAMPLE_RATE, SHIFT_SAMPLES, SUBSAMPLING
+from mvqkd.geometry import NUM_BINS, SAMPLE_RATE, SHIFT_SAMPLES, SUBSAMPLING
 from mvqkd.storage.files import read_json
 
 Decode = Callable[[NDArray[np.float32]], tuple[list[int], list[float]]]
@@ -160,7 +160,7 @@ def _onnxruntime(files: Mapping[str, Path], method: str) -> Decode:
     def stream(samples: NDArray[np.float32]) -> tuple[list[int], list[float]]:
         fbank, watch = OnlineFbank(), _Stopwatch()
         states, state = encode.initial_states(1), search.start(1)
-        features: Tensor = torch.zeros(0, 80)
+        features: Tensor = torch.zeros(0, NUM_BINS)
         processed, found = 0, []
         for block in _blocks(samples, shift * SHIFT_SAMPLES):
             watch.start()

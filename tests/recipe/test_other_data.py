@@ -18,17 +18,8 @@ from mvqkd.recipe.other_data import OtherCuts, extra_dev_cuts, other_cuts, repla
 from mvqkd.recipe.run_folder import check_folder, describe_data, write_folder
 from mvqkd.recipe.stages.tokens import find_model, prepare_tokens
 from mvqkd.storage.jsonl import read_items, write_items
-from tests.data.conftest import prepare, write_part
 
 TRAIN, DEV = "fbank/tiny_cuts_train-tiny.jsonl.gz", "fbank/tiny_cuts_dev-a.jsonl.gz"
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("corpus")
-    write_part(root, "train-tiny")
-    write_part(root, "dev-a", utterances=2)
-    return prepare(root, tmp_path_factory.mktemp("data"), speeds=(1.0,))
 
 
 @pytest.fixture

@@ -24,17 +24,8 @@ from mvqkd.recipe.run_folder import (
 )
 from mvqkd.recipe.run_folder import write_folder as begin_folder
 from mvqkd.storage.jsonl import read_items, write_items
-from tests.data.conftest import prepare, write_part
 
 TRAIN, DEV = "tiny_cuts_train-tiny.jsonl.gz", "tiny_cuts_dev-a.jsonl.gz"
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("corpus")
-    write_part(root, "train-tiny")
-    write_part(root, "dev-a", utterances=2)
-    return prepare(root, tmp_path_factory.mktemp("data"), speeds=(1.0,))
 
 
 @pytest.fixture
