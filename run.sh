@@ -95,7 +95,9 @@ musan_dir=
 data_dir=
 exp_dir=
 variant=
-nj=$(nproc 2>/dev/null || echo 2)
+# nproc takes a number of threads for one of cores.
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || echo 2)
+nj=$cores
 world_size=
 strict=
 install=yes
@@ -395,11 +397,17 @@ if runs 3; then
         --config "${configs[@]}" "${overrides[@]}"
 fi
 
-# Small models gain nothing from a second thread, and twice the speed from a second process.
-cores=$(nproc 2>/dev/null || echo 1)
+# Small models gain nothing from a second thread, and much from a second process. Processes of one training wait for each
+# other, which several trainings do not: those run side by side, in one process each.
+side_by_side=1
 if [ -z "$world_size" ] && [ "${cpu_processes:-1}" -gt 1 ] && [ "$stop_stage" -ge 4 ] &&
     python -c 'import torch; raise SystemExit(torch.cuda.is_available())'; then
     world_size=$((cpu_processes < cores ? cpu_processes : cores))
+    students=0
+    for experiment in $experiments; do  # stage 4 has trained the teachers
+        [[ " ${learners[*]#* } " = *" $experiment "* ]] || students=$((students + 1))
+    done
+    [ "$students" -lt 2 ] || side_by_side=$world_size
 fi
 world_size=${world_size:-1}
 readers=$((nj > world_size ? nj / world_size : 1))  # of audio, in each process
@@ -455,12 +463,22 @@ fi
 
 tokens=(${option_vocab_size:+--vocab-size "$option_vocab_size"})
 if runs 9; then
+    commands=()
     for experiment in $experiments; do
         of_experiment "$experiment"
-        announce 9 "$folder"
-        show "${launcher[@]}" local/train.py --config "$recipe/conf/$experiment.yaml" \
-            "${data_options[@]}" --exp-dir "$exp_dir/$folder" "${tokens[@]}" "${values[@]}"
+        training=(local/train.py --config "$recipe/conf/$experiment.yaml"
+            "${data_options[@]}" --exp-dir "$exp_dir/$folder" "${tokens[@]}" "${values[@]}")
+        if [ "$side_by_side" = 1 ]; then
+            announce 9 "$folder"
+            show "${launcher[@]}" "${training[@]}"
+        else
+            commands+=(: "$folder" python "${training[@]}")
+        fi
     done
+    if [ ${#commands[@]} -gt 0 ]; then
+        announce 9 "experiments, $side_by_side at a time"
+        show python local/side_by_side.py --jobs "$side_by_side" "${commands[@]}"
+    fi
 fi
 
 if runs 10; then

@@ -184,6 +184,46 @@ def test_a_variant_has_a_folder_of_its_own(whole):
     assert_same(contents(folder), held, "beside a variant")
 
 
+@pytest.fixture
+def twins(whole, tmp_path) -> list[str]:
+    """Options of run.sh: two equal students of a recipe that trains two processes without a GPU."""
+    recipe = tmp_path / "twins"
+    (recipe / "conf").mkdir(parents=True)
+    for name in ("castor", "pollux"):
+        shutil.copy(ROOT / "tests/recipes/tiny/conf/tiny.yaml", recipe / f"conf/{name}.yaml")
+    conf = (ROOT / "tests/recipes/tiny/recipe.conf").read_text(encoding="utf-8")
+    more = 'experiments="castor pollux"\ncpu_processes=2\n'
+    (recipe / "recipe.conf").write_text(conf + more, encoding="utf-8")
+    data = whole[0] / "data"
+    stage = ("--stage", "9", "--stop-stage", "9")
+    return ["--recipe", str(recipe), "--data-dir", str(data), *stage]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes one training at a time")
+def test_students_train_side_by_side_and_stop_together(twins, tmp_path):
+    once, resumed = tmp_path / "once", tmp_path / "resumed"
+    output = run(tmp_path, *twins, "--exp-dir", str(once))
+    assert re.search(r"^castor \| .*training begins", output, re.M)
+    assert re.search(r"^pollux \| .*training begins", output, re.M)
+
+    process = start(tmp_path, *twins, "--exp-dir", str(resumed))
+    assert process.stdout is not None
+    waiting = {"castor", "pollux"}
+    for line in process.stdout:
+        if "training begins" in line:
+            waiting.discard(line.split(" | ")[0])
+        if not waiting:
+            break
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert re.findall(r"^(\w+) \| .*stopped by SIGTERM", output, re.M)
+    run(tmp_path, *twins, "--exp-dir", str(resumed))
+    for name in ("once/pollux", "resumed/castor", "resumed/pollux"):
+        assert_same(contents(tmp_path / name), contents(once / "castor"), name)
+
+
 @pytest.mark.parametrize("seed", [0])
 def test_killed_at_random_moments_it_ends_the_same(whole, seed):
     folder, held, seconds = whole
