@@ -492,7 +492,7 @@ fi
 
 if runs 11; then
     announce 11
-    show python local/results.py --exp-dir "$exp_dir"
+    show python local/results.py --exp-dir "$exp_dir" ${baseline:+--baseline "$baseline"}
 fi
 
 if runs 12; then

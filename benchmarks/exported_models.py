@@ -1,6 +1,6 @@
 """Size, speed and word errors of exported models, in torch, onnxruntime and sherpa-onnx.
 
-    python benchmarks/exported_models.py exp/mini/mvq/export exp/mini/streaming_mvq/export \\
+    python benchmarks/exported_models.py exp/mini/teacher/export exp/mini/streaming_mvq/export \\
         --cuts data/mini/fbank/mini_cuts_test-mini.jsonl.gz --utterances 20 --markdown table.md
 
 Every row decodes the same samples on one thread, from waveform to tokens. Each utterance is decoded

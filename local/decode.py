@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Decode splits of the corpus with an experiment's student, and count its errors.
 
-    python local/decode.py --exp-dir exp/mini/baseline --data-dir data/mini --epoch 12 --avg 3 \\
-        --method modified_beam_search --beam-size 4
+    python local/decode.py --exp-dir exp/mini/streaming_mvq --data-dir data/mini --epoch 7 \\
+        --avg 3 --method modified_beam_search --beam-size 4
     python local/decode.py ... --streaming chunked --chunk-size 16 --left-context 64
     python local/decode.py ... --splits train-mini --method modified_beam_search --nbest 4
 

@@ -1,6 +1,6 @@
 """Programs for those who use a trained model: `mvqkd transcribe`, `mvqkd serve`.
 
-    mvqkd transcribe exp/mini/baseline speech.wav
+    mvqkd transcribe exp/mini/streaming_mvq speech.wav
     mvqkd serve exp/mini/streaming_mvq
 
 Also `python -m mvqkd`. Programs that train are in `local/`.

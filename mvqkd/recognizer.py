@@ -1,7 +1,7 @@
 """Speech recognition with a trained student, in a few lines.
 
 >>> from mvqkd import Recognizer  # doctest: +SKIP
->>> recognizer = Recognizer.load("exp/mini/baseline")  # doctest: +SKIP
+>>> recognizer = Recognizer.load("exp/mini/streaming_mvq")  # doctest: +SKIP
 >>> recognizer.transcribe(["speech.flac"])  # doctest: +SKIP
 ['THE SEA WAS CALM']
 """

@@ -26,9 +26,9 @@ def load_model(
 ) -> AsrModel:
     """A trained model in evaluation mode.
 
-    >>> model = load_model("exp/mini/baseline")  # doctest: +SKIP
-    >>> model = load_model("exp/mini/baseline", epoch=10, avg=3)  # doctest: +SKIP
-    >>> model = load_model("exp/mini/baseline/epoch-10.pt")  # doctest: +SKIP
+    >>> model = load_model("exp/mini/streaming_mvq")  # doctest: +SKIP
+    >>> model = load_model("exp/mini/streaming_mvq", epoch=7, avg=3)  # doctest: +SKIP
+    >>> model = load_model("exp/mini/streaming_mvq/epoch-7.pt")  # doctest: +SKIP
     >>> model = load_model("hf:owner/name")  # doctest: +SKIP
 
     Args:

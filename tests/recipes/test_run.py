@@ -119,7 +119,7 @@ def test_the_readme_s_example_recognizes_a_file(whole):
     (example,) = (example for example in examples if "exp/mini" in example)
     audio = sorted((folder / "data/corpus").rglob("test-mini/**/*.flac"))[0]
     for name, path in (
-        ("exp/mini/baseline", folder / "exp/tiny"),
+        ("exp/mini/streaming_mvq", folder / "exp/tiny"),
         ("speech.flac", audio),
     ):
         assert name in example
