@@ -110,3 +110,10 @@ def test_where_tokens_are(tmp_path: Path) -> None:
     assert lang_folder(tmp_path) == lang
     (tmp_path / "bpe.model").write_bytes(b"x")
     assert lang_folder(tmp_path) == tmp_path
+
+
+def test_others_can_read_safetensors_as_they_can_other_files(model, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, model.state_dict(), DESCRIPTION)
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
