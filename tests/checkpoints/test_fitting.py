@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from mvqkd.checkpoints.files import save_checkpoint
+from mvqkd.checkpoints.files import load_checkpoint, save_checkpoint
 from mvqkd.checkpoints.fitting import VOCABULARY, fit_weights, summary
 from mvqkd.checkpoints.pretrained import begin_with
+from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.models import AsrModel
 from mvqkd.models.build import build_model
 
@@ -96,6 +97,28 @@ def test_other_heads(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     given, _, after = begun(make(2, heads=["ctc"]), folder, tokens=TOKENS)
     assert all(torch.equal(after[name], given[name]) for name in after)
     assert "transducer.predictor, transducer.joiner: in the file, but of no use" in caplog.text
+
+
+def test_head_losses_of_another_vocabulary(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The simple joiner has rows of tokens as the joiner has."""
+
+    def losses(vocab_size: int) -> torch.nn.ModuleDict:
+        pruned = PrunedTransducerLoss(encoder_dim=16, predictor_dim=8, vocab_size=vocab_size)
+        return torch.nn.ModuleDict({"transducer": torch.nn.ModuleDict({"pruned": pruned})})
+
+    given, own = losses(6), losses(7)
+    state = {**load_checkpoint(folder / "pretrained.pt"), "head_losses": given.state_dict()}
+    save_checkpoint(folder / "pretrained.pt", state)
+    before = copy.deepcopy(own.state_dict())
+    tokens = ["<blk>", "<sos/eos>", "<unk>", "C", "▁A", "D", "E"]
+    begin_with(make(2, vocab_size=7), folder, tokens=tokens, head_losses=own)
+    assert own.state_dict().keys() <= set(VOCABULARY)
+    for name, value in own.state_dict().items():
+        for row, token in enumerate(tokens):
+            known = token in TOKENS
+            want = given.state_dict()[name][TOKENS.index(token)] if known else before[name][row]
+            assert torch.equal(value[row], want), (name, token)
+    assert "begin at random of the training" not in caplog.text
 
 
 def test_a_model_folder(folder: Path) -> None:
