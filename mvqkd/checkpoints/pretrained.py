@@ -24,6 +24,8 @@ from mvqkd.checkpoints.fitting import Fitted, fit_weights, summary
 from mvqkd.checkpoints.load import check_finite, weights_of
 from mvqkd.checkpoints.model_folder import lang_folder, local_path, read_weights, weights_file
 from mvqkd.errors import UserError
+from mvqkd.geometry import NUM_BINS
+from mvqkd.models.asr_model import AsrModel
 
 
 def write_pretrained(exp_dir: Path, *, epoch: int, avg: int, use_averaged_model: bool) -> Path:
@@ -56,11 +58,12 @@ def head_losses_of(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def begin_with(
-    student: nn.Module,
+    student: AsrModel,
     path: str | Path,
     *,
     tokens: Sequence[str] | None = None,
     head_losses: nn.Module | None = None,
+    other_features: bool = False,
 ) -> None:
     """Give a student the weights that another training came to. What fits is taken over, also of a
     student of another depth, with other heads or another vocabulary; what does not is told.
@@ -72,10 +75,12 @@ def begin_with(
         tokens: of the student. Where those of `path` are known, the rows of tokens that both have
             are taken over; otherwise vocabularies of the same size count as the same.
         head_losses: of the student; they begin with those of the other training, by the same rules.
+        other_features: the student may receive features of another number of bins than the other
+            one did; the weights that receive them begin at random.
 
     Raises:
-        UserError: the weights are missing or damaged, or no layer of the encoder fits: the tensors
-            that differ are named.
+        UserError: the weights are missing or damaged, or of a model of other features, or no layer
+            of the encoder fits: the tensors that differ are named.
     """
     local = local_path(path)
     file = weights_file(local) if local.is_dir() else local
@@ -86,6 +91,8 @@ def begin_with(
         )
     state = read_weights(file, mmap=True)
     weights = weights_of(state, file)
+    if not other_features:
+        _check_features(student, state, file)
     known = _tokens_beside(local, file)
     fitted = fit_weights(student.state_dict(), weights, tokens=tokens, given_tokens=known)
     if not any(name.startswith("encoder.layers.") for name in fitted.taken):
@@ -114,6 +121,22 @@ def begin_with(
         )
         head_losses.load_state_dict(losses.weights)
         _tell(losses, " of the training loss, so that its first values are high")
+
+
+def _check_features(student: AsrModel, state: dict[str, Any], file: Path) -> None:
+    """Refuse weights of other features, if the file says what they are of: with layers that never
+    saw such input, and an input layer at random, it would be a worse beginning than it seems."""
+    model = (state.get("description") or {}).get("model")
+    if not isinstance(model, dict):
+        return
+    there, here = model.get("input_dim", NUM_BINS), student.encoder.input_dim
+    if there != here:
+        raise UserError(
+            f"{file}, to begin with, receives features of {there} bins, the student of {here}",
+            remedy="give data with features of its kind, or another file; or declare that the "
+            "student learns to receive other features, with input layers that begin at random",
+            parameters=("data_dir", "features", "init_other_features"),
+        )
 
 
 def _tell(fitted: Fitted, of: str = "") -> None:

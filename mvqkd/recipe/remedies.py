@@ -36,6 +36,7 @@ OPTIONS = {
     "exp_dir": "--exp-dir",
     "features": "--features",
     "held_out": "--held-out",
+    "init_other_features": "--training.init_other_features",
     "keep_epochs": "--training.keep_epochs",
     "label": "--label",
     "labelled_hours": "--data.labelled_hours",

@@ -126,6 +126,7 @@ def _train(
                 experiment.training.init,
                 tokens=tokenizer.tokens,
                 head_losses=objective.head_losses,
+                other_features=experiment.training.init_other_features,
             )
         logging.info(
             "%.2f M parameters, of which the student has %.2f M",
