@@ -6,6 +6,8 @@
     python local/decode.py ... --streaming chunked --chunk-size 16 --left-context 64
     python local/decode.py ... --splits train-mini --method modified_beam_search --nbest 4
 
+    python local/decode.py --exp-dir exp/mine/tuned --data-dir data/librispeech --label librispeech
+
 Writes recogs-*, errs-*, wer-summary-*, nbest-*.jsonl and result-*.json in <exp-dir>/<method>/.
 What the command line does not say is as in section `decoding` of the experiment; fields of that
 section need no `decoding.` before their names. Run again with the same settings, it costs nothing.
@@ -19,7 +21,12 @@ from pathlib import Path
 from mvqkd.recipe.config.command_line import ExperimentParser
 from mvqkd.recipe.options import Renamed, Unneeded, at_least, flatten, list_option
 from mvqkd.recipe.program import run_program
-from mvqkd.recipe.stages.decode_options import complete_names, decoding_inputs, left_out
+from mvqkd.recipe.stages.decode_options import (
+    complete_names,
+    decoding_inputs,
+    labelled,
+    left_out,
+)
 
 
 def main() -> None:
@@ -36,6 +43,7 @@ def main() -> None:
         default=[],
         help="names or patterns (default: the dev and test splits)",
     )
+    add("--label", default="", help="before names of splits in those of results: of another corpus")
     add("--vocab-size", type=int, help="tokens (default: those of the training)")
     add("--prefix", action=Unneeded, help=argparse.SUPPRESS)
     add("--device", help="cpu or cuda (default: cuda where there is a GPU)")
@@ -56,12 +64,12 @@ def main() -> None:
     decode_experiment(
         options.exp_dir,
         decoding,
-        sets,
+        labelled(sets, options.label),
         lang_dir,
         device=options.device,
         num_workers=options.num_workers,
         force=options.force,
-        left_out=left_out(options.data_dir, sets),
+        left_out=labelled(left_out(options.data_dir, sets), options.label),
     )
 
 

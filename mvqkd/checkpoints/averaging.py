@@ -9,6 +9,7 @@ difference loses digits.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,39 @@ class RunningAverage:
         self.count = count
 
 
+class TrainingAverage:
+    """Running averages of a student and of its head losses, as files of weights hold them.
+
+    Args:
+        model: the student.
+        head_losses: their weights serve training alone, see `mvqkd.training.heads.HeadLoss`.
+    """
+
+    def __init__(self, model: nn.Module, head_losses: nn.Module) -> None:
+        self._parts = {"average": model, "head_losses_average": head_losses}
+        self._averages = {entry: RunningAverage(part) for entry, part in self._parts.items()}
+
+    def update(self) -> None:
+        """Take the present weights into the means."""
+        for entry, average in self._averages.items():
+            average.update(self._parts[entry])
+
+    def state(self) -> dict[str, Any]:
+        """`average`, `average_count` and `head_losses_average` of a file of weights."""
+        entries = {entry: average.values for entry, average in self._averages.items()}
+        return entries | {"average_count": self._averages["average"].count}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state. One of an earlier version has no average of the head losses,
+        which goes on from their present weights."""
+        for entry, average in self._averages.items():
+            weights = state["average"] if entry == "average" else state.get(entry)
+            average.load(
+                self._parts[entry].state_dict() if weights is None else weights,
+                state["average_count"],
+            )
+
+
 def average_between(
     start: StateDict, start_count: int, end: StateDict, end_count: int
 ) -> StateDict:
@@ -73,7 +107,12 @@ def average_between(
 
 
 def average_epochs(
-    exp_dir: str | Path, *, epoch: int = -1, avg: int = 1, use_averaged_model: bool = True
+    exp_dir: str | Path,
+    *,
+    epoch: int = -1,
+    avg: int = 1,
+    use_averaged_model: bool = True,
+    part: Literal["model", "head_losses"] = "model",
 ) -> StateDict:
     """Weights of a student, averaged over epochs `epoch - avg + 1` to `epoch`.
 
@@ -84,9 +123,11 @@ def average_epochs(
         use_averaged_model: average the running average of the weights over those epochs (needs
             `epoch-<epoch - avg>.pt` too, unless that is the beginning), else the weights at the
             ends of those epochs (needs them all).
+        part: `head_losses`: the weights of its head losses instead, which serve training alone.
 
     Returns:
-        State dict of the student, float32, on the CPU.
+        State dict, float32, on the CPU. Of the head losses, empty if one of the files is of an
+        earlier version, which did not keep them.
 
     Raises:
         UserError: a file is missing, or `avg` reaches before the first epoch.
@@ -109,23 +150,28 @@ def average_epochs(
             remedy="choose another epoch or a shorter average, or keep more epochs in training",
             parameters=("epoch", "avg", "keep_epochs"),
         )
+    files = [epoch_path(exp_dir, n) for n in needed]
+    kept = ("average", "average_count") if use_averaged_model else ("model",)
+    states = [load_checkpoint(file, needs=kept, mmap=True) for file in files]
+    if part == "model":
+        entry = kept[0]
+    else:
+        entry = f"{part}_average" if use_averaged_model else part
+        if any(entry not in state for state in states):
+            return {}
     if use_averaged_model:
-        files = [epoch_path(exp_dir, n) for n in needed]
-        kept = ("average", "average_count")
-        states = [load_checkpoint(file, needs=kept, mmap=True) for file in files]
         end = states[-1]
         if len(states) == 1:
-            mean = end["average"]
+            mean = end[entry]
         else:
             start = states[0]
             mean = average_between(
-                start["average"], start["average_count"], end["average"], end["average_count"]
+                start[entry], start["average_count"], end[entry], end["average_count"]
             )
     else:
         mean = {}
-        for n in needed:
-            state = load_checkpoint(epoch_path(exp_dir, n), needs=("model",), mmap=True)
-            for name, value in state["model"].items():
+        for state in states:
+            for name, value in state[entry].items():
                 if value.is_floating_point():
                     mean[name] = mean.get(name, 0.0) + value.double() / avg
                 else:

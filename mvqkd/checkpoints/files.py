@@ -3,7 +3,10 @@
 - `checkpoint-<step>.pt`: everything a killed training needs to go on as if it had not been.
 - `epoch-<N>.pt` (from 1) and `best-valid-loss.pt`: the student's weights and their running average,
   for decoding and averaging; without the optimizer, which is two thirds of a checkpoint.
-- `pretrained.pt`: the averaged student alone, with its configuration.
+- `pretrained.pt`: the averaged student, with its configuration.
+
+The last three have the weights of the head losses beside the student's, for trainings that begin
+with them.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ BEST = "best-valid-loss.pt"
 PRETRAINED = "pretrained.pt"
 MODEL = "model."
 """Begins the names of the student's weights among those of an objective."""
+HEAD_LOSSES = "head_losses."
+"""Begins the names of the weights of its head losses there."""
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -56,6 +61,16 @@ def load_checkpoint(
             remedy="name one that a training wrote",
         )
     return upgrade(state, path)
+
+
+def part_of(objective: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The weights of an objective whose names begin with `MODEL` or `HEAD_LOSSES`, under names
+    without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in objective.items()
+        if name.startswith(prefix)
+    }
 
 
 def step_path(exp_dir: Path, step: int) -> Path:
@@ -139,13 +154,14 @@ def restore_epochs(exp_dir: Path) -> None:
         path = epoch_path(exp_dir, epoch - 1)
         state = load_checkpoint(checkpoint)
         weights = {
-            name.removeprefix(MODEL): value
-            for name, value in state["objective"].items()
-            if name.startswith(MODEL)
+            "model": part_of(state["objective"], MODEL),
+            "head_losses": part_of(state["objective"], HEAD_LOSSES),
         }
-        kept = {name: state[name] for name in ("average", "average_count")}
+        # An earlier version did not average the head losses.
+        entries = ("average", "head_losses_average", "average_count")
+        kept = {name: state[name] for name in entries if name in state}
         place = {"epoch": epoch - 1, "step": step, "description": state["description"]}
-        save_checkpoint(path, {"model": weights, **kept, **place})
+        save_checkpoint(path, {**weights, **kept, **place})
         logging.warning("%s was missing: it is made again from %s", path, checkpoint)
 
 

@@ -1,4 +1,5 @@
-"""Weights of one student for another, of another depth, vocabulary or other heads."""
+"""Weights of one student, and of its head losses, for another of another depth, vocabulary or other
+heads."""
 
 from __future__ import annotations
 
@@ -17,6 +18,11 @@ VOCABULARY = (
     "attention.embedding.weight",
     "attention.output.weight",
     "attention.output.bias",
+    # Of head losses.
+    "transducer.pruned.project_encoder.weight",
+    "transducer.pruned.project_encoder.bias",
+    "transducer.pruned.project_predictor.weight",
+    "transducer.pruned.project_predictor.bias",
 )
 """Weights with a row for each token."""
 

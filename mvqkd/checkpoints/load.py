@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mvqkd.checkpoints.averaging import average_epochs
-from mvqkd.checkpoints.files import MODEL, epoch_path, last_epoch, load_checkpoint
+from mvqkd.checkpoints.files import MODEL, epoch_path, last_epoch, load_checkpoint, part_of
 from mvqkd.checkpoints.model_folder import local_path, read_weights, weights_file
 from mvqkd.errors import UserError
 from mvqkd.models.asr_model import AsrModel
@@ -82,11 +82,7 @@ def weights_of(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there are no weights of a model in it.
     """
-    weights = state.get("model") or {
-        name.removeprefix(MODEL): value
-        for name, value in state.get("objective", {}).items()
-        if name.startswith(MODEL)
-    }
+    weights = state.get("model") or part_of(state.get("objective", {}), MODEL)
     if not weights or not isinstance(weights, dict):
         raise UserError(
             f"{path} has no weights of a model",

@@ -36,7 +36,9 @@ OPTIONS = {
     "exp_dir": "--exp-dir",
     "features": "--features",
     "held_out": "--held-out",
+    "init_other_features": "--training.init_other_features",
     "keep_epochs": "--training.keep_epochs",
+    "label": "--label",
     "labelled_hours": "--data.labelled_hours",
     "layer": "--distillation.SECTION.teacher_layer",
     "learning_rate": "--optimizer.learning_rate",
@@ -66,7 +68,8 @@ OPTIONS = {
 """Options of programs by the names of parameters in the library."""
 
 OF_PROGRAMS = (
-    *("--device", "--dtype", "--held-out", "--import", "--min-seconds", "--num-steps", "--output"),
+    *("--device", "--dtype", "--held-out", "--import", "--label", "--min-seconds"),
+    *("--num-steps", "--output"),
 )
 """Those that programs have and `run.sh` has not, which passes none of them on."""
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from mvqkd.checkpoints import files as checkpoint
-from mvqkd.checkpoints.averaging import RunningAverage
+from mvqkd.checkpoints.averaging import TrainingAverage
 from mvqkd.data.loading.batch import Batch
 from mvqkd.errors import UserError
 from mvqkd.runtime.interruption import Interruption
@@ -93,7 +93,7 @@ class Trainer:
         self._description = description
         self._transcribe = transcribe
         self._other_valid = dict(other_valid or {})
-        self._average = RunningAverage(self._objective.model)
+        self._average = TrainingAverage(self._objective.model, self._objective.head_losses)
         self._interval = LogInterval()
         self._log: MetricsLog | None = None
         self._started = 0.0
@@ -197,7 +197,7 @@ class Trainer:
         if update.nonfinite_ids:
             self._count_nonfinite(update.nonfinite_ids)
         if self._world.is_main and progress.step % self._average_period == 0:
-            self._average.update(self._objective.model)
+            self._average.update()
 
     def _count_nonfinite(self, ids: list[str]) -> None:
         progress = self.progress
@@ -319,8 +319,8 @@ class Trainer:
     def _weights(self) -> dict[str, Any]:
         return {
             "model": self._objective.model.state_dict(),
-            "average": self._average.values,
-            "average_count": self._average.count,
+            "head_losses": self._objective.head_losses.state_dict(),
+            **self._average.state(),
             "epoch": self.progress.epoch,
             "step": self.progress.step,
             "description": self._description,
@@ -336,8 +336,7 @@ class Trainer:
             checkpoint.step_path(self._exp_dir, self.progress.step),
             {
                 "objective": self._objective.state_dict(),
-                "average": self._average.values,
-                "average_count": self._average.count,
+                **self._average.state(),
                 "optimizer": self.updater.optimizer.state_dict(),
                 "scaler": self.updater.scaler.state_dict(),
                 "grad_norms": self.updater.clip.state,
@@ -390,7 +389,7 @@ class Trainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         self._objective.load_state_dict(state["objective"])
-        self._average.load(state["average"], state["average_count"])
+        self._average.load(state)
         self.updater.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty unless the precision was float16
             self.updater.scaler.load_state_dict(state["scaler"])

@@ -39,15 +39,16 @@ def test_running_average_is_the_mean_of_all_samples():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with three epochs of three steps, and the weights after each step."""
+    """A folder with three epochs of three steps, and the weights of the objective after each
+    step."""
     folder = tmp_path_factory.mktemp("trained")
     trainer = make_trainer(folder, num_epochs=3, average_period=1)
     after, take_step = [], trainer._step
 
     def step(*arguments):
         take_step(*arguments)
-        student = trainer.updater.objective.model
-        after.append({name: value.clone() for name, value in student.state_dict().items()})
+        objective = trainer.updater.objective
+        after.append({name: value.clone() for name, value in objective.state_dict().items()})
 
     trainer._step = step
     trainer.run(Interruption())
@@ -55,6 +56,7 @@ def trained(tmp_path_factory):
     return folder, after
 
 
+@pytest.mark.parametrize("part", ["model", "head_losses"])
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
@@ -65,12 +67,13 @@ def trained(tmp_path_factory):
         ({"epoch": 2, "avg": 2, "use_averaged_model": False}, (2, 5)),
     ],
 )
-def test_weights_for_decoding_are_the_mean_over_those_epochs(trained, options, steps):
+def test_weights_for_decoding_are_the_mean_over_those_epochs(trained, options, steps, part):
     folder, after = trained
-    loaded = average_epochs(folder, **options)
-    assert loaded.keys() == after[0].keys()
+    loaded = average_epochs(folder, **options, part=part)
+    assert loaded.keys() == checkpoint.part_of(after[0], f"{part}.").keys() != set()
     for name, value in loaded.items():
-        expected = torch.stack([after[i][name] for i in steps]).double().mean(0).float()
+        samples = [after[i][f"{part}.{name}"] for i in steps]
+        expected = torch.stack(samples).double().mean(0).float()
         assert value.dtype == torch.float32
         assert_close(value, expected, rtol=1e-6, atol=1e-6)
 
@@ -95,22 +98,45 @@ def test_pretrained_holds_the_average_and_its_description(trained):
         "avg": 2,
         "use_averaged_model": True,
     }
-    for name, value in average_epochs(folder, avg=2).items():
-        assert torch.equal(state["model"][name], value)
+    for part in ("model", "head_losses"):
+        assert_same(state[part], average_epochs(folder, avg=2, part=part))
 
 
-def test_a_student_begins_with_the_weights_of_another(trained):
+def test_a_student_and_its_head_losses_begin_with_the_weights_of_others(trained, caplog):
     folder, after = trained
     write_pretrained(folder, epoch=-1, avg=2, use_averaged_model=True)
+    averages = {
+        f"{part}.{name}": value
+        for part in ("model", "head_losses")
+        for name, value in average_epochs(folder, avg=2, part=part).items()
+    }
     expected = {
         "checkpoint-9.pt": after[8],
         "epoch-3.pt": after[8],
-        "pretrained.pt": average_epochs(folder, avg=2),
+        "pretrained.pt": averages,
     }
     for name, weights in expected.items():
-        student = make_objective(seed=5).model
-        begin_with(student, folder / name)
-        assert_same(student.state_dict(), weights)
+        objective = make_objective(seed=5)
+        begin_with(objective.model, folder / name, head_losses=objective.head_losses)
+        assert_same(objective.state_dict(), weights)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_head_losses_that_are_not_in_the_file_begin_at_random_and_it_is_told(
+    trained, tmp_path, caplog
+):
+    folder, after = trained
+    state = checkpoint.load_checkpoint(folder / "epoch-3.pt")
+    objective = make_objective(seed=5)
+    before = checkpoint.part_of(objective.state_dict(), "head_losses.")
+    before = {name: value.clone() for name, value in before.items()}
+    checkpoint.save_checkpoint(tmp_path / "old.pt", {**state, "head_losses": {}})
+    begin_with(objective.model, tmp_path / "old.pt", head_losses=objective.head_losses)
+    assert_same(objective.model.state_dict(), checkpoint.part_of(after[8], "model."))
+    assert_same(objective.head_losses.state_dict(), before)
+    assert "transducer.pruned of the training loss, so that its first values are high" in (
+        caplog.text
+    )
 
 
 def test_a_student_of_other_sizes_is_refused_and_the_tensors_are_named(trained, tmp_path):

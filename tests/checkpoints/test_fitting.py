@@ -10,21 +10,30 @@ from typing import Any
 import pytest
 import torch
 
-from mvqkd.checkpoints.files import save_checkpoint
+from mvqkd.checkpoints.files import load_checkpoint, save_checkpoint
 from mvqkd.checkpoints.fitting import VOCABULARY, fit_weights, summary
 from mvqkd.checkpoints.pretrained import begin_with
+from mvqkd.errors import UserError
+from mvqkd.losses import PrunedTransducerLoss
 from mvqkd.models import AsrModel
 from mvqkd.models.build import build_model
 
 TOKENS = ["<blk>", "<sos/eos>", "<unk>", "▁A", "B", "C"]
 
 
-def make(seed: int, *, num_layers: int = 2, vocab_size: int = 6, heads: Any = None) -> AsrModel:
+def make(
+    seed: int,
+    *,
+    num_layers: int = 2,
+    vocab_size: int = 6,
+    heads: Any = None,
+    input_dim: int = 80,
+) -> AsrModel:
     torch.manual_seed(seed)
     sizes = {
         **{"dim": 16, "num_layers": num_layers, "num_heads": 2, "feedforward_dim": 16},
         **{"conv_kernel": 3, "dropout": 0.0, "causal": False, "predictor_dim": 8},
-        **{"context_size": 2, "joiner_dim": 8},
+        **{"context_size": 2, "joiner_dim": 8, "input_dim": input_dim},
     }
     heads = heads or ["transducer", "ctc"]
     return build_model({"model": sizes, "vocab_size": vocab_size, "heads": heads})
@@ -96,6 +105,46 @@ def test_other_heads(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     given, _, after = begun(make(2, heads=["ctc"]), folder, tokens=TOKENS)
     assert all(torch.equal(after[name], given[name]) for name in after)
     assert "transducer.predictor, transducer.joiner: in the file, but of no use" in caplog.text
+
+
+def test_head_losses_of_another_vocabulary(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The simple joiner has rows of tokens as the joiner has."""
+
+    def losses(vocab_size: int) -> torch.nn.ModuleDict:
+        pruned = PrunedTransducerLoss(encoder_dim=16, predictor_dim=8, vocab_size=vocab_size)
+        return torch.nn.ModuleDict({"transducer": torch.nn.ModuleDict({"pruned": pruned})})
+
+    given, own = losses(6), losses(7)
+    state = {**load_checkpoint(folder / "pretrained.pt"), "head_losses": given.state_dict()}
+    save_checkpoint(folder / "pretrained.pt", state)
+    before = copy.deepcopy(own.state_dict())
+    tokens = ["<blk>", "<sos/eos>", "<unk>", "C", "▁A", "D", "E"]
+    begin_with(make(2, vocab_size=7), folder, tokens=tokens, head_losses=own)
+    assert own.state_dict().keys() <= set(VOCABULARY)
+    for name, value in own.state_dict().items():
+        for row, token in enumerate(tokens):
+            known = token in TOKENS
+            want = given.state_dict()[name][TOKENS.index(token)] if known else before[name][row]
+            assert torch.equal(value[row], want), (name, token)
+    assert "begin at random of the training" not in caplog.text
+
+
+def test_other_features(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Refused, unless the student shall learn to receive them."""
+    student = make(2, input_dim=161)
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(UserError, match="features of 80 bins, the student of 161") as error:
+        begin_with(student, folder, tokens=TOKENS)
+    assert str(folder / "pretrained.pt") in error.value.problem
+    assert "init_other_features" in error.value.parameters
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+
+    given, before, after = begun(student, folder, tokens=TOKENS, other_features=True)
+    different = [name for name in after if after[name].shape != given[name].shape]
+    assert different and all(name.startswith("encoder.subsampling.") for name in different)
+    for name, value in after.items():
+        assert torch.equal(value, (before if name in different else given)[name]), name
+        assert (name in different) == (f"begins at random: {name}: " in caplog.text)
 
 
 def test_a_model_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from mvqkd.training.progress import Progress
 def weights(step: int) -> dict[str, Any]:
     return {
         "average": {"w": torch.full((3,), step / 2, dtype=torch.float64)},
+        "head_losses_average": {"v": torch.full((2,), step / 4, dtype=torch.float64)},
         "average_count": step,
         "description": {"model": {}},
     }
@@ -32,7 +33,11 @@ def weights(step: int) -> dict[str, Any]:
 
 def write_checkpoint(folder: Path, step: int, epoch: int, epoch_step: int = 0) -> Path:
     progress = Progress(epoch=epoch, epoch_step=epoch_step, step=step)
-    objective = {"model.w": torch.full((3,), float(step)), "head.w": torch.zeros(2)}
+    objective = {
+        "model.w": torch.full((3,), float(step)),
+        "head_losses.v": torch.full((2,), -float(step)),
+        "distillation.u": torch.zeros(2),
+    }
     state = {"objective": objective, "progress": asdict(progress), **weights(step)}
     save_checkpoint(folder / f"checkpoint-{step}.pt", state)
     return folder / f"checkpoint-{step}.pt"
@@ -42,8 +47,10 @@ def write_epoch(folder: Path, epoch: int, step: int) -> Path:
     path = folder / f"epoch-{epoch}.pt"
     kept = weights(step)
     description = kept.pop("description")
-    model = {"model": {"w": torch.full((3,), float(step))}, **kept}
-    save_checkpoint(path, {**model, "epoch": epoch, "step": step, "description": description})
+    model = {"w": torch.full((3,), float(step))}
+    head_losses = {"v": torch.full((2,), -float(step))}
+    both = {"model": model, "head_losses": head_losses, **kept}
+    save_checkpoint(path, {**both, "epoch": epoch, "step": step, "description": description})
     return path
 
 
@@ -68,6 +75,18 @@ def test_the_last_epoch_is_made_again_with_the_same_values(folder: Path) -> None
     (folder / "epoch-2.pt").unlink()  # was not to be kept, or is asked for in vain
     restore_epochs(folder)
     assert epochs(folder) == [1, 3]
+
+
+def test_an_epoch_is_made_of_a_checkpoint_of_an_earlier_version(folder: Path) -> None:
+    """It has no average of the head losses, so `pretrained.pt` has no weights of them."""
+    state = load_checkpoint(folder / "checkpoint-30.pt")
+    del state["head_losses_average"]
+    save_checkpoint(folder / "checkpoint-30.pt", state)
+    (folder / "epoch-3.pt").unlink()
+    restore_epochs(folder)
+    pretrained = load_checkpoint(write_pretrained(folder, epoch=3, avg=2, use_averaged_model=True))
+    assert pretrained["head_losses"] == {}
+    assert pretrained["model"]["w"].tolist() == [20.0] * 3
 
 
 def test_nothing_is_made_of_checkpoints_in_the_middle(folder: Path) -> None:

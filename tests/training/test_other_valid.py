@@ -6,12 +6,20 @@ import pytest
 import torch
 
 from mvqkd.checkpoints import files as checkpoint
+from mvqkd.checkpoints.pretrained import begin_with
 from mvqkd.runtime.distributed import World
 from mvqkd.runtime.interruption import Interruption
 from mvqkd.training.metrics import read_metrics
 from mvqkd.training.trainer import Trainer
 from mvqkd.training.validation import validate
-from tests.training.helpers import FixedSteps, make_batch, make_trainer, some_batches, weights
+from tests.training.helpers import (
+    FixedSteps,
+    make_batch,
+    make_objective,
+    make_trainer,
+    some_batches,
+    weights,
+)
 from tests.training.test_resume import StopAfter
 
 OTHER = {"old/dev": [make_batch("o1", "o2")], "older/dev": [make_batch("p")]}
@@ -57,6 +65,25 @@ def test_training_and_best_weights_are_the_same_without(tmp_path) -> None:
     )
     assert best["step"] == other["step"]
     assert list(losses(tmp_path / "alone", "valid")) == [3, 6]
+
+
+def test_first_losses_of_a_fine_tuning_are_the_last_of_the_training_before(tmp_path) -> None:
+    assert make_trainer(tmp_path / "source").run(Interruption())
+    objective = make_objective(seed=5, dropout=0.2)
+    begin_with(
+        objective.model, tmp_path / "source" / "epoch-2.pt", head_losses=objective.head_losses
+    )
+    tuned = make_trainer(tmp_path / "tuned", objective=objective)
+    tuned._other_valid = OTHER
+    assert tuned.run(Interruption())
+    last, first = (
+        next(line for line in read_metrics(tmp_path / folder / "log/metrics.jsonl")[::order]
+             if line["kind"] == "valid")
+        for folder, order in (("source", -1), ("tuned", 1))
+    )  # fmt: skip
+    assert (last["step"], first["step"]) == (6, 0)
+    names = {"loss", "simple", "pruned", "ctc"}
+    assert {name: first[name] for name in names} == {name: last[name] for name in names}
 
 
 def test_weights_to_begin_with_are_never_the_best(tmp_path) -> None:

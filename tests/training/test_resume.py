@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from mvqkd.checkpoints import files as checkpoint
 from mvqkd.errors import UserError
@@ -76,9 +77,27 @@ def test_stopped_training_ends_as_one_that_never_stopped(tmp_path, stops, batche
         one, other = (
             checkpoint.load_checkpoint(tmp_path / folder / name) for folder in ("whole", "parts")
         )
-        assert_same(one["model"], other["model"])
-        assert_same(one["average"], other["average"])
+        for part in ("model", "head_losses", "average", "head_losses_average"):
+            assert_same(one[part], other[part])
         assert one["average_count"] == other["average_count"]
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
+    """It has no average of the head losses, which goes on from their weights."""
+    _trainer(tmp_path, num_epochs=1).run(Interruption())
+    path = checkpoint.step_path(tmp_path, 3)
+    state = checkpoint.load_checkpoint(path)
+    count = state["average_count"]
+    del state["head_losses_average"]
+    checkpoint.save_checkpoint(path, state)
+    longer = _trainer(tmp_path, num_epochs=2, learning_rate=lambda step, total: 0.0)
+    longer.run(Interruption())
+    found = checkpoint.load_checkpoint(tmp_path / "epoch-2.pt")
+    assert found["average_count"] > count
+    before = checkpoint.part_of(state["objective"], "head_losses.")
+    assert found["head_losses_average"].keys() == before.keys() != set()
+    for name, value in before.items():
+        assert_close(found["head_losses_average"][name], value.double())
 
 
 def test_training_that_is_lost_between_checkpoints_is_repeated(tmp_path):

@@ -67,6 +67,9 @@ class TrainingConfig:
     init: str = ""
     """Initial weights: a file of a training, the folder of an experiment or a model, or
     `hf:OWNER/NAME`. What fits is taken over, the rest begins at random. Empty: all at random."""
+    init_other_features: bool = False
+    """Take over weights of a model of features of another kind than the data's too; the layers that
+    receive them begin at random."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the forward pass; losses are always computed in float32."""
     average_period: Positive = 100

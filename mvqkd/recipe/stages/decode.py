@@ -33,6 +33,7 @@ from mvqkd.recipe.build_decoding import Chunks, build_decoder, choose_chunks, se
 from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.program import this_command
 from mvqkd.recipe.run_folder import check_features_of, check_tokens_of, code_version
+from mvqkd.recipe.stages.same_set import check_same_set
 from mvqkd.storage.files import file_digest, read_json, write_json, write_text
 
 
@@ -104,7 +105,8 @@ def decode_experiment(
         left_out: for each set, how many utterances of the corpus are not in it, by reason.
 
     Raises:
-        UserError: weights, manifests or settings that do not go together.
+        UserError: weights, manifests or settings that do not go together, or results of other
+            utterances are there under the same name.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     weights = Weights(exp_dir, config)
@@ -127,9 +129,11 @@ def decode_experiment(
                 if left_out is not None and saved.get("left_out") != missing:
                     write_json(path, saved | {"left_out": missing})
                 continue
+            tokenizer = Tokenizer.load(lang_dir)
+            if not force:
+                check_same_set(exp_dir, name, cuts, tokenizer.normalize)
             path.unlink(missing_ok=True)
             model = weights.model(place)
-            tokenizer = Tokenizer.load(lang_dir)
             if tokenizer.vocab_size != model.vocab_size:
                 raise UserError(
                     f"{exp_dir} was trained with {model.vocab_size} tokens, {lang_dir} has "

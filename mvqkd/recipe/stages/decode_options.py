@@ -4,10 +4,12 @@ with."""
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.preparation_report import read_report
@@ -18,6 +20,8 @@ from mvqkd.recipe.config.schema import DecodingConfig
 from mvqkd.recipe.remedies import run_command
 from mvqkd.recipe.run_folder import lang_name, tokens_of
 from mvqkd.storage.jsonl import stem
+
+Value = TypeVar("Value")
 
 
 def decoding_inputs(
@@ -95,6 +99,24 @@ def left_out(data_dir: Path, splits: Iterable[str]) -> dict[str, dict[str, int]]
                 reasons[kind] = reasons.get(kind, 0) + entry["count"]
         found[split] = reasons
     return found
+
+
+def labelled(by_split: Mapping[str, Value], label: str) -> dict[str, Value]:
+    """The same under names that begin with a label, which tells splits of two data folders apart;
+    empty: as they are.
+
+    Raises:
+        UserError: a label that names of files cannot have.
+    """
+    if not label:
+        return dict(by_split)
+    if not re.fullmatch(r"\w[\w.-]*", label):
+        raise UserError(
+            f"{label} is no label for names of files",
+            remedy="take letters, digits, hyphens, dots and underscores",
+            parameters=("label",),
+        )
+    return {f"{label}-{split}": value for split, value in by_split.items()}
 
 
 def complete_names(argv: Sequence[str] | None = None) -> list[str]:

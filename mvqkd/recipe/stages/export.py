@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from mvqkd.checkpoints.averaging import average_epochs
 from mvqkd.checkpoints.files import PRETRAINED, save_checkpoint
 from mvqkd.checkpoints.model_folder import SAFETENSORS, write_safetensors
 from mvqkd.data.loading.tokenizer import Tokenizer
@@ -222,14 +223,18 @@ def _export(
 def _write_weights(folder: Path, model: AsrModel, weights: Weights) -> None:
     """`pretrained.pt` and `model.safetensors` of the exported average."""
     state = model.state_dict()
-    averaged = {"epoch": weights.epoch, "avg": weights.avg}
+    averaging: dict[str, Any] = {
+        "epoch": weights.epoch,
+        "avg": weights.avg,
+        "use_averaged_model": weights.use_averaged_model,
+    }
     save_checkpoint(
         folder / PRETRAINED,
         {
             "model": state,
+            "head_losses": average_epochs(weights.exp_dir, part="head_losses", **averaging),
             "description": weights.description,
-            **averaged,
-            "use_averaged_model": weights.use_averaged_model,
+            **averaging,
         },
     )
     write_safetensors(folder / SAFETENSORS, state, weights.description)

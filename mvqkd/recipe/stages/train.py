@@ -121,7 +121,13 @@ def _train(
         objective = build.build_objective(experiment, tokenizer.vocab_size, opened, num_bins)
         objective = objective.to(world.device)
         if experiment.training.init and not steps(exp_dir):
-            begin_with(objective.model, experiment.training.init, tokens=tokenizer.tokens)
+            begin_with(
+                objective.model,
+                experiment.training.init,
+                tokens=tokenizer.tokens,
+                head_losses=objective.head_losses,
+                other_features=experiment.training.init_other_features,
+            )
         logging.info(
             "%.2f M parameters, of which the student has %.2f M",
             *(sum(p.numel() for p in m.parameters()) / 1e6 for m in (objective, objective.model)),

@@ -30,14 +30,14 @@ from mvqkd.storage.files import read_json
 from mvqkd.storage.jsonl import write_items
 
 TEXTS = ["THE CAT SAT ON THE MAT", "A DOG RAN", "THE DOG AND THE CAT RAN ON"]
+IDS = ["19-198-0002", "19-198-0001", "32-4137-0000"]
 CONFIG = DecodingConfig(methods=["greedy_search"], blank_penalty=2.0)
 
 
 def random_batches() -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     features = [torch.randn(n, 80, generator=generator).numpy() * 4 - 8 for n in (150, 90, 60)]
-    ids = ["19-198-0002", "19-198-0001", "32-4137-0000"]
-    return [collate(ids, features, TEXTS, [torch.zeros(1).numpy()] * 3)]
+    return [collate(IDS, features, TEXTS, [torch.zeros(1).numpy()] * 3)]
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[s
         }
         save_checkpoint(exp_dir / f"epoch-{epoch}.pt", checkpoint)
     cuts = tmp_path / "cuts.jsonl.gz"
-    write_items(cuts, [{"id": "a"}])
+    items = zip(IDS, TEXTS, strict=True)
+    write_items(cuts, [{"id": name, "supervisions": [{"text": text}]} for name, text in items])
     monkeypatch.setattr(decode, "eval_loader", lambda *_, **__: random_batches())
 
     def decode_it(config: DecodingConfig, **options: Any) -> list[str]:
@@ -171,6 +172,19 @@ def test_what_is_done_is_kept(
     path.write_bytes(path.read_bytes() + b" ")
     run(CONFIG)
     assert len(calls) == 4
+
+
+def test_another_set_of_the_same_name_replaces_nothing(
+    run: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    before = {name: (tmp_path / "exp" / name).read_bytes() for name in run(CONFIG)}
+    write_items(tmp_path / "cuts.jsonl.gz", [{"id": "x", "supervisions": [{"text": "A DOG"}]}])
+    with pytest.raises(UserError, match="two sets are called dev"):
+        run(CONFIG)
+    with pytest.raises(UserError, match="two sets are called dev"):
+        run(replace(CONFIG, epoch=1))  # nor stands beside it
+    assert before == {name: (tmp_path / "exp" / name).read_bytes() for name in before}
+    assert run(CONFIG, force=True) == sorted(before)
 
 
 def test_an_interrupted_decoding_is_done_again(
