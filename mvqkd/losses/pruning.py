@@ -40,6 +40,7 @@ def pruning_starts(
     """First position of each frame's window of ``prune_range`` positions.
 
     Each frame's window is the one that keeps most of the probability that goes through the frame.
+    (With the modified topology k2 does not count the paths that leave the frame by a symbol.)
     Then windows are moved so that they start at 0, never go back, end with the last token in the
     last frame, and advance by less than ``prune_range`` (regular topology) or by at most 1
     (modified) from frame to frame, so that at least one path stays within them.
@@ -54,13 +55,16 @@ def pruning_starts(
     """
     num_frames, num_positions = blank_occupancy.shape[1:]
     num_starts = num_positions - prune_range + 1
-    # A path leaves each frame by a blank. Kept are the paths that leave it within the window, but
-    # not those that came into the window from below by a symbol of this frame.
+    leaving = blank_occupancy
+    if topology == "modified":  # by a symbol, too
+        leaving = leaving + torch.nn.functional.pad(symbol_occupancy, (0, 1))
+    # Kept are the paths that leave the frame within the window, ...
     kept = sum(
-        (blank_occupancy[:, :, i : i + num_starts] for i in range(1, prune_range)),
-        start=blank_occupancy[:, :, :num_starts].clone(),
+        (leaving[:, :, i : i + num_starts] for i in range(1, prune_range)),
+        start=leaving[:, :, :num_starts].clone(),
     )
-    kept[:, :, 1:] -= symbol_occupancy[:, :, : num_starts - 1]
+    if topology == "regular":  # ... but not those that came into it by a symbol of this frame.
+        kept[:, :, 1:] -= symbol_occupancy[:, :, : num_starts - 1]
     starts = kept.argmax(dim=2)
 
     frames = torch.arange(num_frames, device=starts.device)
