@@ -71,7 +71,7 @@ $(for conf in egs/*/recipe.conf; do
     done)
 
 stages
-$(for n in "${!stage_titles[@]}"; do printf '  %d  %s\n' "$n" "${stage_titles[$n]}"; done)
+$(for n in "${!stage_titles[@]}"; do printf '  %2d  %s\n' "$n" "${stage_titles[$n]}"; done)
 
 examples
   ./run.sh                                             the mini recipe, about 20 minutes on two cores

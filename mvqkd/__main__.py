@@ -91,7 +91,12 @@ def _add_model(program: argparse.ArgumentParser, method: str) -> None:
         help="of quiet between utterances, which are decoded apart (default: 0.6; 0: all is one)",
     )
     add("--pause", type=float, default=1.2, help="seconds that end a segment (default: 1.2)")
-    add("--longest", type=float, default=20.0, help="seconds of a segment of a stream at most")
+    add(
+        "--longest",
+        type=float,
+        default=20.0,
+        help="seconds of a segment of a stream at most (default: 20)",
+    )
     add(
         "--tail-padding",
         type=int,

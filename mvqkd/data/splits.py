@@ -13,7 +13,12 @@ ROLES = ("train", "dev", "test", "unlabelled")
 
 
 def expand_splits(
-    patterns: Iterable[str], available: Iterable[str], where: object, *, remedy: str
+    patterns: Iterable[str],
+    available: Iterable[str],
+    where: object,
+    *,
+    remedy: str,
+    parameters: tuple[str, ...] = (),
 ) -> list[str]:
     """Names of splits that match names or patterns (`train-*`), in the order of the patterns.
 
@@ -21,22 +26,29 @@ def expand_splits(
         patterns: a name must be there; a pattern may match nothing, unless all do.
         available: names of splits.
         where: they are, for the error.
-        remedy: beside naming another split.
+        remedy: in place of naming another split.
+        parameters: that the patterns are given with, for the error.
 
     Raises:
         UserError: as above.
     """
     patterns, available = list(patterns), sorted(available)
     if available:
-        remedy = f"name one of: {', '.join(available)}; or: {remedy}"
+        remedy = f"{remedy}, or name some of: {', '.join(available)}"
     splits: dict[str, None] = {}
     for pattern in patterns:
         found = [name for name in available if fnmatchcase(name, pattern)]
         if not found and not set(pattern) & set("*?["):
-            raise UserError(f"there is no split {pattern} in {where}", remedy=remedy)
+            raise UserError(
+                f"there is no split {pattern} in {where}", remedy=remedy, parameters=parameters
+            )
         splits.update(dict.fromkeys(found))
     if patterns and not splits:
-        raise UserError(f"no split in {where} matches {' '.join(patterns)}", remedy=remedy)
+        raise UserError(
+            f"no split in {where} matches {' '.join(patterns)}",
+            remedy=remedy,
+            parameters=parameters,
+        )
     return list(splits)
 
 
@@ -50,7 +62,7 @@ def choose_splits(
             since small corpora have no such split.
         available: names of splits.
         where: they are, for the error.
-        remedy: beside naming another split.
+        remedy: in place of naming another split.
 
     Returns:
         By role; test without the splits of dev, unlabelled without those of any other role.
@@ -64,7 +76,8 @@ def choose_splits(
 
     def expand(*roles: str) -> list[str]:
         asked = [pattern for role in roles for pattern in wanted[role]]
-        return expand_splits(asked, available, where, remedy=remedy)
+        parameters = (f"{roles[-1]}_splits",)
+        return expand_splits(asked, available, where, remedy=remedy, parameters=parameters)
 
     splits = {"train": expand("train"), "dev": expand("dev")}
     splits["test"] = [name for name in expand("dev", "test") if name not in splits["dev"]]

@@ -26,7 +26,12 @@ class CodebookHead(nn.Module):
 
     def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
         """(M, D) frames of the student and (M, W) int64 indexes, -100: none -> (M,) float32 mean
-        cross-entropies in nats, over W."""
+        cross-entropies in nats, over W.
+
+        Raises:
+            ValueError: other shapes.
+        """
+        _check(x, indexes, self.logits, self.logits.out_features // self.codebook_size)
         logits = self.logits(x).unflatten(1, (-1, self.codebook_size))
         return _cross_entropy(logits, indexes)
 
@@ -61,6 +66,7 @@ class SoftCodebookHead(CodebookHead):
     def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
         """As `CodebookHead.forward`, W = ratio * Q: indexes of successive teacher frames follow
         each other."""
+        _check(x, indexes, self.logits, len(self.shares))
         logits = self.logits(x).unflatten(1, (-1, self.codebook_size))
         with torch.autocast(x.device.type, enabled=False):
             places = torch.arange(indexes.shape[1], device=x.device)
@@ -124,6 +130,7 @@ class TiedCodebookHead(nn.Module):
         """As `CodebookHead.forward`, W = ratio * Q: indexes of successive teacher frames follow
         each other."""
         ratio, *sizes = self.bias.shape
+        _check(x, indexes, self.predict, ratio * sizes[0])
         embeddings = self.predict(x).unflatten(1, (ratio, -1))
         products = F.linear(embeddings, self.centers.flatten(0, 1)).unflatten(2, sizes)
         with torch.autocast(x.device.type, enabled=False):
@@ -164,12 +171,23 @@ class JointCodebookHead(nn.Module):
     def forward(self, x: Tensor, indexes: Tensor) -> Tensor:
         """As `CodebookHead.forward`."""
         num_indexes = self.weight.shape[0]
+        _check(x, indexes, self.hidden, num_indexes)
         hidden = self.hidden(x).unflatten(1, (num_indexes, -1))
         offsets = torch.arange(num_indexes - 1, device=x.device) * self.codebook_size
         known = self.before(indexes[:, :-1].clamp(min=0) + offsets)  # (M, W - 1, H)
         hidden = hidden + F.pad(known.cumsum(1), (0, 0, 1, 0)).to(hidden.dtype)
         logits = torch.einsum("mwh,wkh->mwk", hidden.relu(), self.weight.to(hidden.dtype))
         return _cross_entropy(logits + self.bias.to(logits.dtype), indexes)
+
+
+def _check(x: Tensor, indexes: Tensor, first: nn.Linear, num_indexes: int) -> None:
+    """Of the arguments of a head whose first layer is `first`."""
+    dim = first.in_features
+    if x.ndim != 2 or x.shape[1] != dim or indexes.shape != (len(x), num_indexes):
+        raise ValueError(
+            f"x must be frames (M, {dim}) and indexes (M, {num_indexes}), not {tuple(x.shape)} and "
+            f"{tuple(indexes.shape)}"
+        )
 
 
 def _cross_entropy(logits: Tensor, indexes: Tensor) -> Tensor:

@@ -57,9 +57,18 @@ class TensorFrames:
 
 
 def as_frames(embeddings: Frames | Tensor | np.ndarray) -> Frames:
-    """Wrap arrays in `TensorFrames`; anything else is returned as it is."""
+    """Wrap arrays in `TensorFrames`; other `Frames` are returned as they are.
+
+    Raises:
+        TypeError: it is neither.
+    """
     if isinstance(embeddings, (Tensor, np.ndarray)):
         return TensorFrames(embeddings)
+    if not hasattr(embeddings, "read"):
+        raise TypeError(
+            f"embeddings must be one tensor or array (T, D), or Frames, not {type(embeddings)}: "
+            "join those of several utterances, torch.cat(embeddings)"
+        )
     return embeddings
 
 

@@ -153,7 +153,7 @@ def test_prepared_splits_are_reported(
         (
             "prepare_lang",
             ["--data-dir", "{prepared}", "--train-splits", "x"],
-            "name one of: dev-a, train-tiny",
+            "prepare others, or name some of: dev-a, train-tiny (--train-splits)",
         ),
         (
             "prepare_lang",
@@ -193,7 +193,7 @@ def test_download_without_network(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run("download_corpus", "--corpus", "musan", *options[2:]) == 1
     assert "--musan-dir, or go without: --musan no" in capsys.readouterr().err
     assert run("download_corpus", *options, "--splits", "dev-clean") == 1
-    assert "name one of: dev-clean-2, train-clean-5" in capsys.readouterr().err
+    assert "name some of: dev-clean-2, train-clean-5" in capsys.readouterr().err
 
 
 def test_text_and_paths_of_manifests_are_as_the_options_say(

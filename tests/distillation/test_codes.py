@@ -180,6 +180,25 @@ def test_one_codebook_and_no_frames(kind: type[nn.Module]) -> None:
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        CodebookHead(4, 6, 8),
+        SoftCodebookHead(4, 2, torch.randn(3, 8, 5)),
+        TiedCodebookHead(4, 2, torch.randn(3, 8, 5)),
+        JointCodebookHead(4, 6, 8, hidden_dim=4),
+    ],
+)
+def test_other_shapes_are_refused(head: nn.Module) -> None:
+    x, indexes = torch.randn(6, 4), torch.zeros(6, 6, dtype=torch.int64)
+    assert head(x, indexes).shape == (6,)
+    wrong = [(x, indexes[:, :3]), (x, indexes.view(9, 4)), (x[:, :3], indexes), (x[:3], indexes)]
+    wrong.append((x[None], indexes[None]))
+    for frames, given in wrong:
+        with pytest.raises(ValueError, match=r"x must be frames \(M, 4\) and indexes \(M, 6\)"):
+            head(frames, given)
+
+
 @pytest.mark.parametrize("kind", [CodebookHead, SoftCodebookHead, JointCodebookHead])
 def test_losses_are_float32_under_autocast(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)

@@ -266,6 +266,8 @@ def test_wrong_shapes_are_refused(fitted):
         Quantizer(torch.zeros(4), torch.zeros(2, 256, 4), id="abc")
     with pytest.raises(ValueError, match="no frames"):
         measure(fitted, torch.zeros(0, 12))
+    with pytest.raises(TypeError, match=r"one tensor .*torch.cat\(embeddings\)"):
+        Quantizer.fit([torch.zeros(300, 12)] * 2)
     with pytest.raises(ValueError, match="beam_size=0 must be positive"):
         fitted.encode(torch.zeros(3, 12), beam_size=0)
     with pytest.raises(ValueError, match="sweeps=-1 not negative"):

@@ -209,7 +209,7 @@ def test_paths_are_those_of_the_users_folder(commands, tmp_path):
 def test_splits_reach_the_programs(commands, bare, tmp_path):
     stages = ["--stage", "1", "--stop-stage", "3"]
     printed = commands(*stages)
-    assert "--train-splits 'train-*' --dev-splits 'dev-*' --test-splits 'test-*'" in printed
+    assert "--train-splits 'train*' --dev-splits 'dev*' --test-splits 'test*'" in printed
     assert "local/compute_fbank.py --data-dir data/mini_librispeech --nj" in printed  # as recorded
     printed = commands(*stages, "--train-splits", "a,b-*", "--dev-splits=c")
     for program in ("prepare_manifests", "compute_fbank", "prepare_lang"):
@@ -228,7 +228,7 @@ def test_old_names_of_splits_are_taken_with_a_message(commands, bare, tmp_path):
     conf.write_text(conf.read_text().replace("_splits=", "_parts="))
     result = bare(*stage, "--recipe", str(recipe))
     assert "dev_parts is now dev_splits" in result.stderr
-    assert "--train-splits 'train-*' --dev-splits 'dev-*'" in result.stdout
+    assert "--train-splits 'train*' --dev-splits 'dev*'" in result.stdout
 
 
 def test_learners_go_through_the_stages_of_their_teacher(commands, tmp_path):

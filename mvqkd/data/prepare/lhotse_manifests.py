@@ -226,21 +226,24 @@ class _Cuts:
     labelled: bool
 
     def segments(self, cut: dict[str, Any], path: Path) -> list[SupervisionSegment]:
-        """Supervisions in the time of the recording, on the channel of the cut."""
-        if cut.get("type") != "MonoCut" or "recording" not in cut:
-            raise Fault("not a MonoCut with a recording")
+        """Supervisions in the time of the recording, on the channel of a `MonoCut`; those of a
+        `MultiCut` have channels of their own."""
+        if cut.get("type") not in ("MonoCut", "MultiCut") or "recording" not in cut:
+            raise Fault("cut without a recording, or of several", str(cut.get("type")))
         start, duration = _number(cut, "start"), _number(cut, "duration")
         if duration <= 0:
             raise Fault("no duration", f"{duration:g} s")
         name = _id(cut["recording"], "id")
         recording = self.recordings.add(name, self.recordings.build(cut["recording"], path))
-        place = {"recording_id": recording, "channel": int(cut["channel"])}
+        place: dict[str, Any] = {"recording_id": recording, "channel": cut["channel"]}
         supervisions = cut.get("supervisions") or []
         if not supervisions and self.labelled:
             raise Fault("transcript missing")
         if not supervisions:
             segment = whole(_id(cut, "id"), recording)
             return [fastcopy(segment, **place, start=start, duration=duration)]
+        if cut["type"] == "MultiCut":
+            del place["channel"]
         items = ({**item, "recording_id": name} for item in supervisions)
         found = _each(items, _segment, path, self.listing, f"supervision of cut {cut.get('id')}")
         return [fastcopy(segment.with_offset(start), **place) for _, segment in found]

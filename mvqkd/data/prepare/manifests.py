@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.prepare.audio_files import Fault
 from mvqkd.data.prepare.listing import Listing
+from mvqkd.data.prepare.normalization import is_composed
 from mvqkd.data.prepare.owners import Owners
 from mvqkd.data.prepare.preparation_report import PreparationReport, read_report
 from mvqkd.data.prepare.sources import list_splits
@@ -151,6 +152,12 @@ def prepare_split(
                 segments.append(complete(segment, found, rules, report))
             except Fault as fault:
                 report.leave_out(segment.id, fault.kind, fault.detail)
+        if loose := [segment.id for segment in segments if not is_composed(segment.text)]:
+            logging.warning(
+                "%s: %d of %d transcripts are not in Unicode's form NFC, that of %s among them: "
+                "what looks the same may be other characters, unless text is normalized (nfc)",
+                *(name, len(loose), len(segments), loose[0]),
+            )
         used = {segment.recording_id for segment in segments}
         recordings = {key: found for key, found in recordings.items() if key in used}
     else:

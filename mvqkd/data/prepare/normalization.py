@@ -21,3 +21,8 @@ def normalize(text: str, name: str) -> str:
         name: key of `NORMALIZATIONS`.
     """
     return " ".join(NORMALIZATIONS[name](text).split())
+
+
+def is_composed(text: str | None) -> bool:
+    """Whether a transcript is in Unicode's form NFC, in which equal text is equal characters."""
+    return unicodedata.is_normalized("NFC", text or "")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from lhotse import RecordingSet, SupervisionSet
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from mvqkd.errors import UserError
 from mvqkd.storage.jsonl import read_items
@@ -106,6 +106,25 @@ def test_a_cut_is_read_on_its_own_channel(tmp_path: Path) -> None:
         "u0": "channel 0 of [0, 1]",
         "u1": "channel 1 of [0, 1]",
     }
+
+
+def test_a_cut_of_all_channels_is_read_on_those_of_its_supervisions(tmp_path: Path) -> None:
+    """`CutSet.from_manifests` makes such cuts of recordings with several channels."""
+    path = audio(tmp_path / "two.wav", 0.1, 0.2)
+    recordings = RecordingSet.from_items([Recording.from_dict(stereo("two", path))])
+    both = [segment(f"u{n}", "two", channel=n, duration=0.5) for n in (0, 1)]
+    spoken = SupervisionSet.from_items(SupervisionSegment.from_dict(item) for item in both)
+    (both_channels,) = CutSet.from_manifests(recordings=recordings, supervisions=spoken)
+    silent = both_channels.drop_supervisions().with_id("silent")
+    padded = both_channels.pad(duration=2.0).with_id("padded")
+    write(tmp_path / "in/cuts_train.jsonl", both_channels.to_dict(), padded.to_dict())
+    write(tmp_path / "in/cuts_more.jsonl", silent.to_dict())
+    run(tmp_path / "in", tmp_path / "out", ["train"], unlabelled=["more"])
+    assert values(tmp_path / "out") == {"u0": 0.1, "u1": 0.2}
+    assert report(tmp_path / "out", "train")["left_out"] == {
+        "cut without a recording, or of several": ["padded"]
+    }
+    assert ids(tmp_path / "out", "more") == ["silent"]
 
 
 def test_channels_of_supervisions(tmp_path: Path) -> None:

@@ -39,11 +39,19 @@ def prepared(data: Path, split: str) -> dict[str, str]:
     return {item["id"].removeprefix(f"{split}-"): item["text"] for item in items}
 
 
-def test_identity_unless_asked(corpus: Path, tmp_path: Path) -> None:
+def test_identity_unless_asked(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run(corpus, tmp_path, ["train"], dev=["dev"])
     for split in ("train", "dev"):
         assert prepared(tmp_path, split) == TEXTS
         assert report(tmp_path, split)["changed"] == {}
+    of_train, of_dev = [line for line in caplog.messages if "NFC" in line]
+    words = "1 of 5 transcripts are not in Unicode's form NFC, that of {}-accent"
+    assert words.format("train") in of_train and words.format("dev") in of_dev
+    caplog.clear()
+    run(corpus, tmp_path, ["train"], dev=["dev"], text_normalization="nfc")
+    assert not [line for line in caplog.messages if "NFC" in line]
 
 
 @pytest.mark.parametrize(
