@@ -57,6 +57,9 @@ options
                       or hf:OWNER/NAME), to fine-tune it with --training.init MODEL
   --data-dir DIR      prepared data (default data/<recipe>)
   --exp-dir DIR       experiments (default exp/<recipe>)
+  --baseline NAME     experiment that stage 11 compares the others with (default: the recipe's, else baseline)
+  --delay-reference NAME  experiment with full context that aligns the test sets, for the emission delays of
+                      streaming students in stage 11, or none (default: the recipe's, else none)
   --variant NAME      experiments with other values beside the recipe's: in <exp-dir>/<experiment>-NAME
   --nj N              parallel processes of the preparation (default: all cores)
   --world-size N      training processes on this machine, one per GPU (default 1; without a GPU the recipe's)
@@ -94,6 +97,8 @@ corpus_dir=
 musan_dir=
 data_dir=
 exp_dir=
+option_baseline=
+option_delay_reference=
 variant=
 # nproc takes a number of threads for one of cores.
 cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || echo 2)
@@ -189,6 +194,8 @@ while [ $# -gt 0 ]; do
             ;;
         --data-dir) data_dir=$(from_here "$2") ;;
         --exp-dir) exp_dir=$(from_here "$2") ;;
+        --baseline) option_baseline=$2 ;;
+        --delay-reference) option_delay_reference=$2 ;;
         --variant) variant=$2 ;;
         --nj) nj=$2 ;;
         --world-size) world_size=$2 ;;
@@ -254,6 +261,8 @@ features=${option_features:-${features:-fbank}}
 on_the_fly=${option_on_the_fly:-${on_the_fly:-no}}
 vocab_size=${option_vocab_size:-${vocab_size:-500}}
 units=${option_units:-${units:-bpe}}
+baseline=${option_baseline:-${baseline:-}}
+delay_reference=${option_delay_reference:-${delay_reference:-none}}
 data_dir=${data_dir:-data/$name}
 declare -A splits=()  # those to prepare, by role
 for role in train dev test unlabelled; do
@@ -492,7 +501,9 @@ fi
 
 if runs 11; then
     announce 11
-    show python local/results.py --exp-dir "$exp_dir" ${baseline:+--baseline "$baseline"}
+    options=(${baseline:+--baseline "$baseline"})
+    [ "$delay_reference" = none ] || options+=(--delay-reference "$delay_reference" --data-dir "$data_dir")
+    show python local/results.py --exp-dir "$exp_dir" "${options[@]}"
 fi
 
 if runs 12; then

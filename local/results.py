@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Gather the experiments of a recipe into a table, a picture and training curves.
 
-python local/results.py --exp-dir exp/mini [--baseline baseline] [--by-speaker]
+python local/results.py --exp-dir exp/mini [--baseline baseline] [--by-speaker] \\
+    [--delay-reference teacher --data-dir data/mini]
 """
 
 from __future__ import annotations
@@ -25,8 +26,23 @@ def main() -> None:
         action="store_true",
         help="resample speakers instead of utterances (LibriSpeech ids): wider, safer intervals",
     )
+    add(
+        "--delay-reference",
+        default="",
+        help="experiment with full context: emission delays of streaming students are measured "
+        "against its alignments (default: none are measured)",
+    )
+    add("--data-dir", type=Path, help="prepared data, for the alignments")
     options = parser.parse_args()
-    write_results(options.exp_dir, baseline_name=options.baseline, by_speaker=options.by_speaker)
+    if options.delay_reference and options.data_dir is None:
+        parser.error("--delay-reference needs --data-dir")
+    write_results(
+        options.exp_dir,
+        baseline_name=options.baseline,
+        by_speaker=options.by_speaker,
+        delay_reference=options.delay_reference,
+        data_dir=options.data_dir,
+    )
 
 
 if __name__ == "__main__":

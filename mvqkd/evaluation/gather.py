@@ -15,6 +15,7 @@ from mvqkd.errors import UserError
 from mvqkd.evaluation.bootstrap import Difference, speakers, wer_difference
 from mvqkd.evaluation.result_files import read_recogs
 from mvqkd.evaluation.wer import Score, score, spelled
+from mvqkd.geometry import ENCODER_RATE
 from mvqkd.storage.files import file_digest, read_commented, read_json, read_json_list
 from mvqkd.storage.jsonl import read_log
 
@@ -26,7 +27,8 @@ class Experiment:
     name: str
     folder: Path
     results: list[dict[str, Any]]
-    """Contents of `<method>/result-*.json`, each with its `path`; sorted by set, method, suffix."""
+    """Contents of `<method>/result-*.json`, each with its `path`; sorted by set, method, chunk size
+    and suffix. Stage 11 adds `delays`, see `mvqkd.evaluation.delays`."""
     starts: list[dict[str, Any]]
     """Contents of `environment.json`: each start of the training, oldest first."""
     metrics: list[dict[str, Any]]
@@ -83,6 +85,8 @@ class Comparison(NamedTuple):
     """A result of an experiment beside the baseline's on the same set with the same method."""
 
     result: dict[str, Any]
+    other: dict[str, Any]
+    """The baseline's."""
     words: Rates
     characters: Rates
 
@@ -128,15 +132,15 @@ def interval_of(result: dict[str, Any], *, by_speaker: bool) -> tuple[float, flo
 
 
 def compare(experiment: Experiment, baseline: Experiment, *, by_speaker: bool) -> list[Comparison]:
-    """Paired bootstrap of each result of an experiment against the baseline's of the same set and
-    method, the last decoded where there are several."""
-    theirs = {(result["set"], result["method"]): result for result in by_time(baseline.results)}
-    ours = {(result["set"], result["method"]): result for result in by_time(experiment.results)}
+    """Paired bootstrap of each result of an experiment against the baseline's of the same set,
+    method and chunk size, the last decoded where there are several. Students with full context are
+    compared with streaming ones, too."""
     compared = []
-    for key, result in ours.items():
-        if key not in theirs:
+    for result in last_decoded(experiment):
+        other = _counterpart(result, baseline)
+        if other is None:
             continue
-        first, second = (score(read_recogs(_recogs(r))) for r in (result, theirs[key]))
+        first, second = (score(read_recogs(_recogs(r))) for r in (result, other))
         ids = [transcript.id for transcript in first.transcripts]
         references = [transcript.reference for transcript in first.transcripts]
         if ids != [t.id for t in second.transcripts] or references != [
@@ -146,17 +150,20 @@ def compare(experiment: Experiment, baseline: Experiment, *, by_speaker: bool) -
                 "%s and %s were decoded on different versions of %s: not compared",
                 experiment.name,
                 baseline.name,
-                key[0],
+                result["set"],
             )
             continue
         blocks = speakers(ids) if by_speaker else None
         ours_spelled, theirs_spelled = (score(spelled(s.transcripts)) for s in (first, second))
         compared.append(
             Comparison(
-                result, _rates(first, second, blocks), _rates(ours_spelled, theirs_spelled, blocks)
+                result,
+                other,
+                _rates(first, second, blocks),
+                _rates(ours_spelled, theirs_spelled, blocks),
             )
         )
-    return sorted(compared, key=lambda found: (found.result["set"], found.result["method"]))
+    return compared
 
 
 def _rates(ours: Score, theirs: Score, blocks: Sequence[str] | None) -> Rates:
@@ -180,7 +187,7 @@ def read_experiment(folder: Path) -> Experiment:
             raise UserError(
                 f"{path} is missing, the result that {recogs.name} is of", step="decoding"
             )
-    results.sort(key=lambda result: (result["set"], result["method"], result["suffix"]))
+    results.sort(key=_order)
     environment = folder / "environment.json"
     config = _read_config(folder / "config.yaml")
     distillation = read_distillation(folder)
@@ -221,18 +228,76 @@ def by_time(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(results, key=lambda result: result["time"])
 
 
+def chunk_of(result: dict[str, Any]) -> int:
+    """Chunk size of the decoding, in frames of 40 ms; 0: full context."""
+    return result.get("settings", {}).get("chunk_size") or 0
+
+
+def context_of(result: dict[str, Any]) -> str:
+    """`160 ms` of chunks, or `full context`."""
+    chunk = chunk_of(result)
+    return f"{1000 * chunk / ENCODER_RATE:.0f} ms" if chunk else "full context"
+
+
+def way_of(result: dict[str, Any]) -> str:
+    """How it was decoded, in words: the search, and where it streams, chunks."""
+    if not chunk_of(result):
+        return str(result["method"])
+    states = " with states" if result["settings"].get("chunked") else ""
+    return f"{result['method']}, {context_of(result)}{states}"
+
+
+def last_decoded(experiment: Experiment) -> list[dict[str, Any]]:
+    """The last result of each set, method and chunk size, sorted by these."""
+    last = {_order(result)[:3]: result for result in by_time(experiment.results)}
+    return [last[key] for key in sorted(last)]
+
+
+def at_own_chunk(experiment: Experiment) -> dict[tuple[str, str], dict[str, Any]]:
+    """By set and method the last result with a chunk size of the training or full context, or if
+    there is none, the last."""
+    sizes = (experiment.config.get("model") or {}).get("chunk_size") or []
+    trained = next((size for size in sizes if size > 0), 0)
+    results = by_time(experiment.results)
+    results.sort(key=lambda result: chunk_of(result) in (0, trained))
+    return {(result["set"], result["method"]): result for result in results}
+
+
+def _counterpart(result: dict[str, Any], baseline: Experiment) -> dict[str, Any] | None:
+    """The baseline's result that a result is compared with."""
+    place = result["set"], result["method"]
+    for theirs in last_decoded(baseline):
+        if (theirs["set"], theirs["method"], chunk_of(theirs)) == (*place, chunk_of(result)):
+            return theirs
+    usual = at_own_chunk(baseline).get(place)
+    return usual if usual and not (chunk_of(usual) and chunk_of(result)) else None
+
+
+def _order(result: dict[str, Any]) -> tuple[str, str, int, str]:
+    return result["set"], result["method"], chunk_of(result), result["suffix"]
+
+
 def _result(recogs: Path) -> Path:
     return recogs.with_name(f"result{recogs.stem.removeprefix('recogs')}.json")
 
 
 def _recogs(result: dict[str, Any]) -> Path:
+    return file_of(result, "recogs", ".txt")
+
+
+def file_of(result: dict[str, Any], kind: str, ending: str) -> Path:
+    """A file that was written with a result: `recogs` or `times`.
+
+    Raises:
+        UserError: it is another than was written.
+    """
     path: Path = result["path"]
-    recogs = path.with_name(f"recogs{path.stem.removeprefix('result')}.txt")
-    known = result.get("recogs_sha256")  # not of earlier versions
-    if known and recogs.is_file() and file_digest(recogs) != known:
+    found = path.with_name(f"{kind}{path.stem.removeprefix('result')}{ending}")
+    known = result.get(f"{kind}_sha256")  # not of earlier versions
+    if known and found.is_file() and file_digest(found) != known:
         raise UserError(
-            f"{recogs} is damaged: it is not what {path.name} is of",
+            f"{found} is damaged: it is not what {path.name} is of",
             remedy=f"delete {path}",
             step="decoding",
         )
-    return recogs
+    return found

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from mvqkd.evaluation.gather import Experiment, by_time, interval_of
+from mvqkd.evaluation.gather import Experiment, at_own_chunk, chunk_of, context_of, interval_of
 from mvqkd.storage.files import atomic_path
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -87,8 +87,8 @@ def _error_rates(experiments: Sequence[Experiment], *, by_speaker: bool) -> Figu
 
 def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: bool) -> bool:
     """A panel for each test set: WER against the stored bytes of the teacher, students without a
-    teacher as lines across. Of each student the way of decoding that most of them share, of several
-    such the one with the fewest errors, and the last decoded.
+    teacher as lines across. Of each student the search that most of them share, of several such the
+    one with the fewest errors, with the chunk size of its training, and the last decoded.
 
     Args:
         path: of the picture.
@@ -106,14 +106,12 @@ def draw_storage(path: Path, experiments: Sequence[Experiment], *, by_speaker: b
         return False
     span = max(stored) / min(stored)
     limits = (min(stored) * span**-0.15, max(stored) * span**0.5)  # on the right there are labels
-    method = _common_method(experiments)
+    method = common_method(experiments)
     results = [
         (experiment, result)
         for experiment in experiments
-        for result in {
-            r["set"]: r for r in by_time(experiment.results) if r["method"] == method
-        }.values()
-        if result["wer"] is not None
+        for (_, used), result in at_own_chunk(experiment).items()
+        if used == method and result["wer"] is not None
     ]
     if not results:
         return False
@@ -166,7 +164,12 @@ def _spread(group: Sequence[float], gap: float) -> list[float]:
     return [first + number * gap for number in range(len(group))]
 
 
-def _common_method(experiments: Sequence[Experiment]) -> str:
+def common_method(experiments: Sequence[Experiment]) -> str:
+    """The search that most experiments share, of several such the one with the fewest errors.
+
+    Args:
+        experiments: with results.
+    """
     rates: dict[str, list[float]] = {}
     students: dict[str, set[str]] = {}
     for experiment in experiments:
@@ -240,8 +243,8 @@ def _other_data(ax: Axes, metrics: Sequence[dict[str, Any]], first: int) -> None
 
 
 def _ways(experiment: Experiment) -> list[tuple[str, str]]:
-    ways = {(result["method"], result["suffix"]) for result in experiment.results}
-    return sorted(ways)
+    ways = {(r["method"], chunk_of(r), r["suffix"]) for r in experiment.results}
+    return [(method, suffix) for method, _, suffix in sorted(ways)]
 
 
 def _label(experiment: Experiment) -> str:
@@ -275,8 +278,9 @@ def _draw_rate(ax: Axes, row: float, result: dict[str, Any], index: int, by_spea
     if interval is not None:
         ax.plot(interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
     ax.plot(result["wer"], row, MARKERS[index % len(MARKERS)], color=colour, markersize=7)
+    chunk = f", {context_of(result)}" if chunk_of(result) else ""
     ax.annotate(
-        f"{result['wer']:.2f}",
+        f"{result['wer']:.2f}{chunk}",
         (result["wer"], row),
         xytext=(0, 7),
         textcoords="offset points",

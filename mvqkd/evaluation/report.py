@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from mvqkd.evaluation.bootstrap import SAMPLES
-from mvqkd.evaluation.gather import Comparison, Experiment, Rates, by_time, interval_of
+from mvqkd.evaluation.gather import (
+    Comparison,
+    Experiment,
+    Rates,
+    by_time,
+    context_of,
+    interval_of,
+    way_of,
+)
 
 # Budgets that differ by less are the same.
 _SAME_BUDGET = 0.02
@@ -36,8 +43,10 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
     header = ["experiment", "M parameters", "steps", "hours of audio", "hours of training"]
     header += ["teacher's MB an hour"] if distilled else []
     header += ["decoding"]
+    delayed = {r["set"] for e in experiments for r in e.results if r.get("delays")}
     for name in sets:
         header += [f"{name} WER % (95 %)", "CER %"]
+        header += ["delay, ms (90 %)", "last word"] if name in delayed else []
     header += ["RTF", "commit", "seed"]
     rows = []
     for experiment in experiments:
@@ -47,6 +56,10 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
             ways.setdefault(way, {})[result["set"]] = result
         for (method, suffix), found in ways.items():
             factors = [result["rtf"] for result in found.values()]
+            measures: list[str] = []
+            for name in sets:
+                measures += _error_rates(found.get(name), by_speaker)
+                measures += _delays(found.get(name)) if name in delayed else ()
             rows.append(
                 [
                     experiment.name,
@@ -54,7 +67,7 @@ def results_table(experiments: Sequence[Experiment], *, by_speaker: bool) -> str
                     *_effort(experiment),
                     *([_storage(experiment)] if distilled else []),
                     f"{method} ({suffix})",
-                    *itertools.chain(*(_error_rates(found.get(name), by_speaker) for name in sets)),
+                    *measures,
                     f"{max(factors):.4f}",
                     _commit(experiment),
                     str(experiment.config.get("training", {}).get("seed", "")),
@@ -74,7 +87,7 @@ def differences_table(baseline: str, compared: dict[str, list[Comparison]]) -> s
         [
             name,
             found.result["set"],
-            found.result["method"],
+            _ways(found, baseline),
             *_difference(found.words),
             f"{100 * found.words.difference.better:.1f} %",
             *_difference(found.characters),
@@ -82,7 +95,7 @@ def differences_table(baseline: str, compared: dict[str, list[Comparison]]) -> s
         for name, comparisons in compared.items()
         for found in comparisons
     ]
-    header = ["experiment", "set", "method", f"WER minus {baseline}", "95 %", "relative"]
+    header = ["experiment", "set", "decoding", f"WER minus {baseline}", "95 %", "relative"]
     header += ["better in", f"CER minus {baseline}", "95 %", "relative"]
     return markdown_table(header, rows)
 
@@ -138,8 +151,10 @@ def results_page(
     *,
     by_speaker: bool,
     pictures: Sequence[str],
+    delays: str = "",
 ) -> str:
-    """The whole page: table, differences, pictures, commands and hardware."""
+    """The whole page: table, differences, pictures, commands and hardware; `delays` is the section
+    that `mvqkd.evaluation.delays` wrote."""
     unit = "speakers" if by_speaker else "utterances"
     parts = [
         f"# Results of {recipe}\n",
@@ -164,6 +179,8 @@ def results_page(
         reference = next(e for e in experiments if e.name == baseline)
         if unequal := budgets(reference, [e for e in experiments if compared.get(e.name)]):
             parts.append(unequal)
+    if delays:
+        parts.append(delays)
     parts += [f"![{name}]({name})\n" for name in pictures]
     parts.append("## Commands\n")
     for experiment in experiments:
@@ -188,6 +205,14 @@ def _effort(experiment: Experiment) -> tuple[str, str, str]:
         return "", "", ""
     hours = f"{experiment.audio_hours:.1f}", f"{experiment.training_hours:.2f}"
     return str(experiment.steps), *hours
+
+
+def _ways(found: Comparison, baseline: str) -> str:
+    """How the experiment was decoded, and where that differs, the baseline."""
+    other = context_of(found.other)
+    if other == context_of(found.result):
+        return way_of(found.result)
+    return f"{way_of(found.result)} ({baseline}: {other})"
 
 
 def _difference(rates: Rates) -> list[str]:
@@ -215,6 +240,17 @@ def _error_rates(result: dict[str, Any] | None, by_speaker: bool) -> tuple[str, 
     characters = result.get("cer")  # not in results of older versions
     bounds = "" if interval is None else f" ({interval[0]:.2f}–{interval[1]:.2f})"
     return f"{rate:.2f}{bounds}", "" if characters is None else f"{characters:.2f}"
+
+
+def _delays(result: dict[str, Any] | None) -> tuple[str, str]:
+    """Median and 90th percentile, of words and of the last words of utterances."""
+    delays = (result or {}).get("delays") or {}
+    of_words, of_last = (delays.get(kind) for kind in ("words", "end"))
+    return _median(of_words), _median(of_last)
+
+
+def _median(delays: dict[str, Any] | None) -> str:
+    return f"{round(delays['median'])} ({round(delays['p90'])})" if delays else ""
 
 
 def _commit(experiment: Experiment) -> str:

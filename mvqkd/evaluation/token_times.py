@@ -20,6 +20,8 @@ class TimedTokens(NamedTuple):
     units: list[str]
     frames: list[int]
     """Frame (25 Hz, from the beginning of the utterance) of each."""
+    num_frames: int | None = None
+    """Of the utterance, where that is known."""
 
     def words(self) -> TimedTokens:
         """The words of tokens, each at the frame of its last token."""
@@ -32,16 +34,19 @@ class TimedTokens(NamedTuple):
             words[-1] += unit.removeprefix(_SPACE)
             frames[-1] = frame
         spoken = [(word, frame) for word, frame in zip(words, frames, strict=True) if word]
-        return TimedTokens([word for word, _ in spoken], [frame for _, frame in spoken])
+        units, at = [word for word, _ in spoken], [frame for _, frame in spoken]
+        return TimedTokens(units, at, self.num_frames)
 
 
 def write_times(path: Path, utterances: Mapping[str, TimedTokens]) -> None:
-    """A line for each utterance, sorted by id: `{"id": ..., "tokens": [...], "frames": [...]}`."""
-    lines = [
-        json.dumps({"id": name, "tokens": found.units, "frames": found.frames}, ensure_ascii=False)
-        for name, found in sorted(utterances.items())
-    ]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    """A line for each utterance, sorted by id: `{"id": ..., "tokens": [...], "frames": [...]}`, and
+    `num_frames` where it is known."""
+    lines = []
+    for name, found in sorted(utterances.items()):
+        item = {"id": name, "tokens": found.units, "frames": found.frames}
+        known = {} if found.num_frames is None else {"num_frames": found.num_frames}
+        lines.append(json.dumps(item | known, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
 
 
 def read_times(path: Path) -> dict[str, TimedTokens]:
@@ -58,7 +63,9 @@ def read_times(path: Path) -> dict[str, TimedTokens]:
         )
 
     def build(item: dict[str, Any]) -> tuple[str, TimedTokens]:
-        found = TimedTokens(list(item["tokens"]), list(map(int, item["frames"])))
+        length = item.get("num_frames")
+        known = None if length is None else int(length)
+        found = TimedTokens(list(item["tokens"]), list(map(int, item["frames"])), known)
         if len(found.units) != len(found.frames):
             raise ValueError("as many frames as tokens are needed")
         return str(item["id"]), found

@@ -33,14 +33,18 @@ class Chunks:
         return f"-chunk-{self.size}-left-{left}" + ("-chunked" if self.with_states else "")
 
 
-def choose_chunks(config: DecodingConfig, model: dict[str, Any]) -> Chunks:
-    """Chunks of a student whose `model` section is given.
+def choose_chunks(config: DecodingConfig, model: dict[str, Any]) -> list[Chunks]:
+    """Chunks of a student whose `model` section is given, of each size that it is decoded with.
 
     Raises:
         UserError: the student cannot be decoded that way.
     """
-    trained = [size for size in model["chunk_size"] if size > 0]
-    size = config.chunk_size or (trained[0] if trained else 0)
+    trained = next((size for size in model["chunk_size"] if size > 0), 0)
+    sizes = dict.fromkeys(size or trained for size in config.chunk_size or [0])
+    return [_choose(config, model, size) for size in sizes]
+
+
+def _choose(config: DecodingConfig, model: dict[str, Any], size: int) -> Chunks:
     if config.streaming == "none" or not size:
         return Chunks(None, None, False)
     if not model["causal"]:

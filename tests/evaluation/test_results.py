@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from mvqkd.evaluation.bootstrap import speakers, wer_interval
 from mvqkd.evaluation.gather import compare, read_experiments
 from mvqkd.evaluation.pictures import (
     _error_rates,
@@ -24,75 +22,13 @@ from mvqkd.evaluation.pictures import (
 )
 from mvqkd.evaluation.report import (
     budgets,
-    differences_table,
     markdown_table,
     results_page,
     results_table,
 )
-from mvqkd.evaluation.result_files import write_recogs
-from mvqkd.evaluation.wer import Transcript, score, spelled
+from tests.evaluation.experiments import write_experiment
 
 PNG = b"\x89PNG"
-
-
-def write_experiment(root: Path, name: str, wrong: int, parameters: int) -> None:
-    """An experiment in which the first `wrong` of 40 utterances miss one of their four words."""
-    folder = root / name
-    (folder / "log").mkdir(parents=True)
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump({"description": f"about {name}", "training": {"seed": 7}})
-    )
-    start = {
-        "time": "2026-01-02T00:00:00+00:00",
-        "command": f"local/train.py --exp-dir {name}",
-        "commit": "0123456789abcdef",
-        "dirty": True,
-        "cpu": "some CPU",
-        "cores": 2,
-        "gpus": [],
-    }
-    (folder / "environment.json").write_text(json.dumps([start]))
-    lines = [
-        {
-            "kind": kind,
-            "step": step,
-            "epoch": step // 10,
-            "loss": 10.0 / step,
-            "learning_rate": 1e-3,
-            "audio_hours": step * 0.5,
-            "elapsed": step * 36.0,
-        }
-        for step in (10, 20, 30)
-        for kind in ("train", "valid")
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "log" / "metrics.jsonl").write_text(text + '{"kind": "tr')  # killed while writing
-    words = ["one", "two", "three", "four"]
-    for method in ("greedy_search", "modified_beam_search"):
-        (folder / method).mkdir()
-        scored = score(
-            Transcript(f"{n // 10}-1-{n:04d}", words, words[n < wrong :]) for n in range(40)
-        )
-        ids = [transcript.id for transcript in scored.transcripts]
-        write_recogs(folder / method / "recogs-test-epoch-3-avg-1.txt", scored.transcripts)
-        result = {
-            "set": "test",
-            "method": method,
-            "suffix": "epoch-3-avg-1",
-            "utterances": 40,
-            "left_out": {"longer than 40 s": 2},
-            "wer": scored.total.wer,
-            "interval": list(wer_interval(scored.utterances)),
-            "interval_by_speaker": list(wer_interval(scored.utterances, blocks=speakers(ids))),
-            "cer": score(spelled(scored.transcripts)).total.wer,
-            "rtf": 0.0123,
-            "parameters": parameters,
-            "device": "cpu",
-            "threads": 2,
-            "command": f"local/decode.py --exp-dir {name}",
-            "time": "2026-01-03T00:00:00+00:00",
-        }
-        (folder / method / "result-test-epoch-3-avg-1.json").write_text(json.dumps(result))
 
 
 def write_stored(folder: Path, **amounts: float) -> None:
@@ -100,15 +36,6 @@ def write_stored(folder: Path, **amounts: float) -> None:
     same files."""
     facts = {name: {"teacher": "hf:x", "bytes_per_hour": n} for name, n in amounts.items()}
     (folder / "distillation.json").write_text(json.dumps(facts))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    write_experiment(tmp_path, "baseline", 20, 3_000_000)
-    write_experiment(tmp_path, "smaller", 30, 1_500_000)
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "config.yaml").write_text("{}")
-    return tmp_path
 
 
 def test_table(root: Path) -> None:
@@ -262,44 +189,6 @@ def test_labels_keep_apart_and_near_their_values() -> None:
     places = apart(values, 1)
     assert sorted(range(6), key=places.__getitem__) == sorted(range(6), key=values.__getitem__)
     assert min(b - a for a, b in pairwise(sorted(places))) > 1 - 1e-9
-
-
-def test_comparison(root: Path) -> None:
-    smaller, baseline = (e for e in read_experiments(root) if e.results)
-    found = compare(smaller, baseline, by_speaker=False)
-    assert [c.result["method"] for c in found] == ["greedy_search", "modified_beam_search"]
-    for comparison in found:
-        # "one " is 4 of the 18 characters of a reference.
-        for rates, part in ((comparison.words, 1 / 4), (comparison.characters, 4 / 18)):
-            assert rates.difference.difference == pytest.approx(100 * part * 10 / 40)
-            assert rates.difference.interval.low > 0
-            assert rates.difference.better < 0.01
-    # They differ in the utterances of one of four speakers.
-    by_speaker = compare(smaller, baseline, by_speaker=True)[0].words.difference.interval
-    by_utterance = found[0].words.difference.interval
-    assert by_speaker.low < by_utterance.low and by_utterance.high < by_speaker.high
-    rows = differences_table("baseline", {"smaller": found}).splitlines()
-    cells = [cell.strip() for cell in rows[2].strip("|").split("|")]
-    assert (cells[3], cells[5]) == ("+6.25", "+50.0 %")
-    assert (cells[7], cells[9]) == ("+5.56", "+50.0 %")
-    # Another reference: not the same test set.
-    path = root / "smaller" / "greedy_search" / "recogs-test-epoch-3-avg-1.txt"
-    path.write_text(path.read_text().replace("ref=['one'", "ref=['won'", 1))
-    found = compare(smaller, baseline, by_speaker=False)
-    assert [c.result["method"] for c in found] == ["modified_beam_search"]
-
-
-@pytest.mark.parametrize(("name", "other"), [("smaller", "baseline"), ("baseline", "smaller")])
-def test_of_several_decodings_the_last_is_compared(root: Path, name: str, other: str) -> None:
-    for kind, ending in (("recogs", "txt"), ("result", "json")):
-        source = root / other / "greedy_search" / f"{kind}-test-epoch-3-avg-1.{ending}"
-        # Its suffix comes before that of the earlier one.
-        text = source.read_text().replace("epoch-3", "epoch-10").replace("01-03", "01-09")
-        path = root / name / "greedy_search" / f"{kind}-test-epoch-10-avg-1.{ending}"
-        path.write_text(text)
-    smaller, baseline = (e for e in read_experiments(root) if e.results)
-    greedy, beam = compare(smaller, baseline, by_speaker=False)
-    assert greedy.words.difference.difference == 0 < beam.words.difference.difference
 
 
 def test_page(root: Path) -> None:

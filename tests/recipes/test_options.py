@@ -260,6 +260,17 @@ def test_learners_go_through_the_stages_of_their_teacher(commands, tmp_path):
         assert ("--decoding.beam_size 8" in line) == (name == "mvq-small" or program == "decode.py")
 
 
+def test_delays_are_measured_where_the_recipe_or_an_option_names_a_reference(commands, tmp_path):
+    stage = ["--stage", "11", "--stop-stage", "11"]
+    measured = "--delay-reference {} --data-dir data/mini_librispeech"
+    assert measured.format("baseline") in commands(*stage)
+    options = ["--delay-reference", "baseline-43", "--baseline=streaming"]
+    printed = commands(*stage, *options)
+    assert f"--baseline streaming {measured.format('baseline-43')}" in printed
+    printed = commands(*stage, "--delay-reference", "none")
+    assert printed.rstrip().endswith("local/results.py --exp-dir exp/mini_librispeech")
+
+
 def test_remedies_name_the_options_of_the_run(commands, tmp_path):
     python = tmp_path / "bin" / "python"
     python.write_text('#!/bin/sh\necho "$MVQKD_RUN"\n')

@@ -97,7 +97,7 @@ def _of_half_rate(experiment: ExperimentConfig) -> Iterator[Problem]:
     counts = {
         "model.chunk_size": [size for size in model.chunk_size if size > 0],
         "model.left_context": [max(0, model.left_context)],
-        "decoding.chunk_size": [decoding.chunk_size],
+        "decoding.chunk_size": decoding.chunk_size,
         "decoding.left_context": [max(0, decoding.left_context)],
     }
     for name, values in counts.items():

@@ -294,8 +294,9 @@ class DecodingConfig(AttentionSearchConfig):
     """How a streaming student is decoded: `simulated` (one forward pass with a chunk mask),
     `chunked` (chunk by chunk with cached states; same result), or `none` (full context).
     Other students always have full context."""
-    chunk_size: Count = 0
-    """Chunk size in decoding, in frames of 40 ms; 0: the first of model.chunk_size."""
+    chunk_size: Annotated[list[int], Range(0)] = field(default_factory=list)
+    """Chunk size in decoding, in frames of 40 ms; or several, such as [4, 8, 16], with a result for
+    each (stage 12 exports the first). None, or 0: the first of model.chunk_size."""
     left_context: Annotated[int, Range(-1)] = 0
     """Left context in decoding, in frames of 40 ms; 0: model.left_context; -1: unlimited."""
     tail_padding: Count = 0

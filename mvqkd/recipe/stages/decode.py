@@ -8,6 +8,7 @@ are complete.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -92,7 +93,7 @@ def decode_experiment(
     force: bool = False,
     left_out: Mapping[str, Mapping[str, int]] | None = None,
 ) -> None:
-    """Decode each set with each method; what is there with the same settings is kept.
+    """Decode each set with each chunk size and method; what is there with equal settings is kept.
 
     Args:
         exp_dir: the experiment.
@@ -110,12 +111,13 @@ def decode_experiment(
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     weights = Weights(exp_dir, config)
-    chunks = choose_chunks(config, weights.description["model"])
+    choices = choose_chunks(config, weights.description["model"])
     check_tokens_of(exp_dir, lang_dir)
     check_features_of(str(exp_dir), weights.description, list(sets.values()))
-    for method in config.methods:
+    for chunks, method in itertools.product(choices, config.methods):
         suffix = weights.suffix + chunks.suffix + _search_suffix(config, method)
         for name, cuts in sets.items():
+            title = f"{name}-{method}" + (chunks.suffix if len(choices) > 1 else "")
             settings = _settings(config, method, chunks, weights, cuts, lang_dir)
             missing = dict((left_out or {}).get(name, {}))
             path = exp_dir / method / f"result-{name}-{suffix}.json"
@@ -124,7 +126,7 @@ def decode_experiment(
                 needs = ("settings", "counts")
                 saved = read_json(path, needs=needs, remedy="delete it", step="decoding")
             if saved.get("settings") == settings and not force and _is_whole(path, saved):
-                logging.info("%s", log_line(f"{name}-{method}", ErrorCounts(**saved["counts"])))
+                logging.info("%s", log_line(title, ErrorCounts(**saved["counts"])))
                 logging.info("kept %s; local/decode.py --force decodes again", path)
                 if left_out is not None and saved.get("left_out") != missing:
                     write_json(path, saved | {"left_out": missing})
@@ -143,7 +145,7 @@ def decode_experiment(
             search = search_of(config, method, model)
             decode = build_decoder(config, chunks, search, model.encoder)
             loader = eval_loader(cuts, max_duration=config.max_duration, num_workers=num_workers)
-            found, timing = recognize(loader, decode, place, name=f"{name}-{method}")
+            found, timing = recognize(loader, decode, place, name=title)
             scored = _write_files(path, found, tokenizer, name, method, config.nbest)
             if not scored.total.words:
                 raise UserError(
@@ -167,24 +169,29 @@ def decode_experiment(
                         for utterance in found
                     ),
                     "recogs_sha256": file_digest(_beside(path, "recogs")),
+                    "times_sha256": file_digest(_beside(path, "times", ".jsonl")),
                     **_measures(scored, characters, timing),
-                    **_unfinished(found, f"{name}-{method}"),
+                    **_unfinished(found, title),
                     **_circumstances(model, place),
                 },
             )
             logging.info(
                 "%s, %%CER %.2f, RTF %.4f",
-                log_line(f"{name}-{method}", scored.total),
+                log_line(title, scored.total),
                 characters.wer,
                 timing.real_time_factor,
             )
 
 
 def _is_whole(path: Path, saved: dict[str, Any]) -> bool:
-    """Whether the transcripts that a result is of are there; of earlier versions, it is assumed."""
-    recogs = _beside(path, "recogs")
-    known = saved.get("recogs_sha256")
-    return known is None or (recogs.is_file() and file_digest(recogs) == known)
+    """Whether the files that a result is of are there; of earlier versions, it is assumed."""
+    files = {"recogs_sha256": _beside(path, "recogs")}
+    files["times_sha256"] = _beside(path, "times", ".jsonl")
+    return all(
+        file.is_file() and file_digest(file) == saved[name]
+        for name, file in files.items()
+        if name in saved
+    )
 
 
 def _search_suffix(config: DecodingConfig, method: str) -> str:

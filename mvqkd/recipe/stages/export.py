@@ -138,7 +138,7 @@ def choose_targets(
             ", ".join(description["heads"]),
         )
         return []
-    chunks = choose_chunks(inputs.decoding, description["model"])
+    chunks = choose_chunks(inputs.decoding, description["model"])[0]
     config = StreamingConfig(chunks.size, chunks.left_context)
     heads = heads or has[:1]
     if missing := set(heads) - set(has):

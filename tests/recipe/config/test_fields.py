@@ -60,6 +60,8 @@ GOOD = [
     ("model.chunk_size", "16", [16]),
     ("model.chunk_size", "[16, -1]", [16, -1]),
     ("model.chunk_size", "[]", []),
+    ("decoding.chunk_size", "4,8", [4, 8]),
+    ("decoding.chunk_size", "0", [0]),  # of earlier versions, which had one number
     ("model.causal", "true", True),
     ("model.causal", "No", False),
     ("decoding.methods", '["greedy_search"]', ["greedy_search"]),

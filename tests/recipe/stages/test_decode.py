@@ -214,23 +214,55 @@ def test_refusals(run: Callable[..., list[str]], tmp_path: Path) -> None:
         run(CONFIG)
 
 
+def test_each_chunk_size_has_results_of_its_own(run: Callable[..., list[str]], tmp_path) -> None:
+    run(replace(CONFIG, streaming="chunked", chunk_size=[2, 8]))
+    found = {path.name: path.read_text() for path in (tmp_path / "exp").glob("*/times-*")}
+    suffixes = [f"chunk-{size}-left-8-chunked" for size in (2, 8)]
+    assert len(found) == 4 and all(any(s in name for name in found) for s in suffixes)
+    sizes = [read_json(x)["settings"]["chunk_size"] for x in tmp_path.glob("exp/*/result-dev*")]
+    assert sorted(sizes) == [2, 8]
+    run(replace(CONFIG, streaming="chunked", chunk_size=[8]), force=True)
+    again = {path.name: path.read_text() for path in (tmp_path / "exp").glob("*/times-*")}
+    assert again == found
+    assert len({text for name, text in found.items() if "times-dev" in name}) == 2
+
+
+@pytest.mark.parametrize("damage", [None, "{}"])
+def test_token_times_that_are_not_as_written_are_decoded_again(
+    run: Callable[..., list[str]], tmp_path: Path, damage: str | None
+) -> None:
+    files = run(CONFIG)
+    (name,) = (name for name in files if "times-dev" in name)
+    path = tmp_path / "exp" / name
+    before = path.read_text()
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_text(damage)
+    run(CONFIG)
+    assert path.read_text() == before
+
+
 def test_chunks() -> None:
     streaming = {"chunk_size": [-1, 16], "left_context": 64, "causal": True}
     full = {"chunk_size": [], "left_context": -1, "causal": False}
-    simulated = choose_chunks(DecodingConfig(), streaming)
+    (simulated,) = choose_chunks(DecodingConfig(), streaming)
     assert (simulated.size, simulated.left_context, simulated.with_states) == (16, 64, False)
-    chunked = choose_chunks(DecodingConfig(streaming="chunked", left_context=32), streaming)
+    (chunked,) = choose_chunks(DecodingConfig(streaming="chunked", left_context=32), streaming)
     assert (chunked.size, chunked.left_context, chunked.with_states) == (16, 32, True)
-    assert choose_chunks(DecodingConfig(streaming="none"), streaming).size is None
-    assert choose_chunks(DecodingConfig(), full).size is None
-    assert choose_chunks(DecodingConfig(left_context=-1), streaming).left_context is None
+    # 0, as of configurations of earlier versions, is that of the training.
+    sizes = [c.size for c in choose_chunks(DecodingConfig(chunk_size=[4, 0, 16]), streaming)]
+    assert sizes == [4, 16]
+    assert choose_chunks(DecodingConfig(streaming="none"), streaming)[0].size is None
+    assert choose_chunks(DecodingConfig(chunk_size=[0]), full)[0].size is None
+    assert choose_chunks(DecodingConfig(left_context=-1), streaming)[0].left_context is None
     with pytest.raises(UserError, match="full context"):
-        choose_chunks(DecodingConfig(chunk_size=16), full)
+        choose_chunks(DecodingConfig(chunk_size=[16]), full)
     with pytest.raises(UserError, match="unlimited left context"):
         choose_chunks(DecodingConfig(streaming="chunked", left_context=-1), streaming)
     half_rate = {**streaming, "half_rate": [2, 5]}
-    assert choose_chunks(DecodingConfig(), half_rate).size == 16
-    for odd in ({"chunk_size": 5}, {"left_context": 33}):
+    assert choose_chunks(DecodingConfig(), half_rate)[0].size == 16
+    for odd in ({"chunk_size": [4, 5]}, {"left_context": 33}):
         with pytest.raises(UserError, match="pairs of frames"):
             choose_chunks(DecodingConfig(**odd), half_rate)
 
