@@ -90,7 +90,7 @@ class PrunedTransducerLoss(nn.Module):
             encoder_out: (N, T, De).
             predictor_out: (N, U + 1, Dp); position u has seen the first u tokens.
             joiner: see :meth:`score`.
-            tokens: (N, U) int64 without blanks; padding may hold anything.
+            tokens: (N, U) int64 without blanks (on a CPU it is checked); padding may hold anything.
             lens: (N,) valid frames of ``encoder_out``.
             token_lens: (N,) valid tokens.
             delay_penalty: positive values make the model emit earlier (Kang et al. 2022, arXiv
@@ -241,6 +241,15 @@ class PrunedTransducerLoss(nn.Module):
             )
         check_lens("lens", lens, batch_size, num_frames)
         check_lens("token_lens", token_lens, batch_size, tokens.shape[1])
+        if tokens.device.type == "cpu":  # to ask another device is to wait for it
+            valid = blank_padding(tokens, token_lens.cpu())
+            wrong = (valid < 0) | (valid >= self.vocab_size)
+            blanks = (valid == 0).sum(1) > tokens.shape[1] - token_lens.cpu()
+            if wrong.any() or blanks.any():
+                raise ValueError(
+                    f"tokens must be between 1 and {self.vocab_size - 1}, 0 is the blank; they are "
+                    f"between {int(valid.min())} and {int(valid.max())}"
+                )
 
 
 def blank_padding(tokens: Tensor, token_lens: Tensor) -> Tensor:
