@@ -1,8 +1,8 @@
 """Emission delays of experiments against the alignments of a reference, one with full context.
 
-The reference aligns the transcripts of the test sets twice: by the most probable path of its
-transducer, and by that of its CTC head. Its alignments are kept in `<reference>/alignments/`,
-delays in `<exp>/<method>/delays-<set>-<suffix>.json`.
+The reference aligns the transcripts of the test sets with each of the two heads that it has: by the
+most probable path of its transducer, and by that of its CTC head. Its alignments are kept in
+`<reference>/alignments/`, delays in `<exp>/<method>/delays-<set>-<suffix>.json`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mvqkd.losses.cell_divergence import JoinerInput
 from mvqkd.losses.ctc_alignment import ctc_alignment
 from mvqkd.losses.pruned_transducer import blank_padding
 from mvqkd.models import AsrModel
+from mvqkd.recipe.run_folder import check_features_of
 from mvqkd.recipe.stages.decode import Weights
 from mvqkd.recipe.stages.decode_options import decoding_inputs
 from mvqkd.storage.files import read_json, write_json, write_text
@@ -49,7 +50,8 @@ def measure_delays(
     Args:
         exp_dirs: folders of decoded experiments.
         reference: folder of an experiment with full context.
-        data_dir: prepared data, with the test sets.
+        data_dir: prepared data, with the test sets and the features of the reference; those of the
+            experiments may be others.
         sets: test sets; empty: all that were decoded.
         output: file for the table.
         device: `cpu` or `cuda`; None: `cuda` where there is a GPU.
@@ -59,7 +61,7 @@ def measure_delays(
 
     Raises:
         UserError: nothing was decoded, results without token times, or a reference that attends to
-            chunks.
+            chunks, aligns nothing or receives other features.
     """
     experiments = [read_experiment(folder) for folder in exp_dirs]
     found = [
@@ -99,19 +101,20 @@ def measure_delays(
 def align_sets(
     reference: Path, data_dir: Path, sets: Iterable[str], *, device: str | None = None
 ) -> dict[str, dict[str, dict[str, TimedTokens]]]:
-    """Alignments of test sets by kind, set and utterance; those of a reference without a CTC head
-    have one kind.
+    """Alignments of test sets by kind, set and utterance; the kinds are those of `KINDS` that the
+    reference has a head for.
 
     What is there of the same weights and manifests is kept.
 
     Args:
         reference: folder of an experiment with full context.
-        data_dir: prepared data.
+        data_dir: prepared data, with the features of the reference.
         sets: test sets.
         device: see `measure_delays`.
 
     Raises:
-        UserError: no such experiment or sets, or the experiment attends to chunks.
+        UserError: no such experiment or sets, or the experiment attends to chunks, has neither
+            head or receives other features.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config, cuts, lang_dir = decoding_inputs(reference, data_dir, [], patterns=list(sets))
@@ -122,7 +125,13 @@ def align_sets(
             f"{reference} attends to chunks of {chunks} frames, and emits late itself",
             remedy="take a reference with full context",
         )
-    kinds = ["transducer", *(["ctc"] if "ctc" in weights.description["heads"] else [])]
+    heads = weights.description["heads"]
+    kinds = [kind for kind in KINDS if kind in heads]
+    if not kinds:
+        raise UserError(
+            f"{reference} has no head that aligns transcripts, but {', '.join(heads)}",
+            remedy="take a reference with a transducer or a CTC head",
+        )
     found: dict[str, dict[str, dict[str, TimedTokens]]] = {kind: {} for kind in kinds}
     for name, path in cuts.items():
         stem = reference / "alignments" / f"{name}-{weights.suffix}"
@@ -134,6 +143,7 @@ def align_sets(
         about = stem.with_name(f"{stem.name}.json")
         if not (about.is_file() and read_json(about, remedy="delete it") == {"inputs": inputs}):
             about.unlink(missing_ok=True)
+            check_features_of(str(reference), weights.description, [path])
             aligned = _align(weights.model(place), path, lang_dir, config.max_duration, place)
             stem.parent.mkdir(exist_ok=True)
             for kind in kinds:
@@ -152,9 +162,11 @@ def _align(
     # A full lattice is larger than what decoding needs.
     loader = eval_loader(cuts, lang_dir, max_duration=min(max_duration, 200.0))
     found: dict[str, dict[str, TimedTokens]] = {kind: {} for kind in KINDS}
+    count = 0
     for batch in loader:
         batch = batch.to(device)
         assert batch.hypotheses is not None
+        count += len(batch)
         token_lens = batch.hypotheses.lens
         tokens = blank_padding(batch.hypotheses.tokens, token_lens)
         encoder_out, lens = model.encoder(batch.features, batch.feature_lens)
@@ -166,7 +178,7 @@ def _align(
                 units = [tokenizer.tokens[token] for token in ids[:count]]
                 if -1 not in row[:count]:  # there is a path
                     found[kind][name] = TimedTokens(units, row[:count])
-    logging.info("%s: aligned %d utterances", cuts, len(found["transducer"]))
+    logging.info("%s: aligned %d utterances", cuts, count)
     return found
 
 
@@ -176,18 +188,18 @@ def align_batch(
     """(N, U) frames of the tokens by kind of alignment.
 
     Args:
-        model: with a transducer.
+        model: with a transducer, a CTC head, or both.
         encoder_out: (N, T, D).
         lens: (N,) valid frames.
         tokens: (N, U) int64, 0 in padding.
         token_lens: (N,) valid tokens.
     """
-    head = model.transducer
-    assert head is not None
-    predicted = head.predictor(F.pad(tokens, (1, 0), value=head.blank))
-    symbol, blank = lattice_log_probs(JoinerInput(encoder_out, predicted, head.joiner), tokens)
-    frames = best_path(symbol, blank, lens, token_lens)
-    found = {"transducer": frames.masked_fill(lens[:, None] == 0, -1)}
+    found = {}
+    if (head := model.transducer) is not None:
+        predicted = head.predictor(F.pad(tokens, (1, 0), value=head.blank))
+        symbol, blank = lattice_log_probs(JoinerInput(encoder_out, predicted, head.joiner), tokens)
+        frames = best_path(symbol, blank, lens, token_lens)
+        found["transducer"] = frames.masked_fill(lens[:, None] == 0, -1)
     if model.ctc is not None:
         log_probs = model.ctc(encoder_out).float().log_softmax(-1)
         found["ctc"] = ctc_alignment(log_probs, tokens, lens, token_lens)

@@ -21,6 +21,7 @@ from mvqkd.recipe.stages.delays import KINDS, align_sets, measure_delays
 
 TEXTS = {"a-1": "THE CAT SAT ON THE MAT", "b-1": "A DOG RAN", "c-1": "THE DOG RAN ON"}
 SIZES: dict[str, Any] = {"feedforward_dim": 16, "predictor_dim": 16, "joiner_dim": 16}
+LOSS = LossConfig(ctc_scale=0.1)
 MODEL = ModelConfig(dim=16, num_layers=1, num_heads=2, conv_kernel=3, **SIZES)
 
 
@@ -45,9 +46,9 @@ def reference(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "big"
 
 
-def save(folder: Path, model: ModelConfig, size: int) -> None:
+def save(folder: Path, model: ModelConfig, size: int, loss: LossConfig = LOSS) -> None:
     folder.mkdir()
-    experiment = ExperimentConfig(model=model, loss=LossConfig(ctc_scale=0.1))
+    experiment = ExperimentConfig(model=model, loss=loss)
     torch.manual_seed(1)
     state = build_student(experiment, size).state_dict()
     weights = {
@@ -103,7 +104,7 @@ def test_alignments_are_kept_until_the_weights_change(reference, tmp_path, monke
     assert align_sets(reference, tmp_path, ["dev"], device="cpu") == first
     for path in (reference / "alignments").glob("*.jsonl"):
         assert read_times(path)
-    (tmp_path / "cuts").write_bytes(b"other")
+    (tmp_path / "cuts").write_bytes(b'{"id": "other"}\n')
     with pytest.raises(TypeError):
         align_sets(reference, tmp_path, ["dev"], device="cpu")
 
@@ -122,3 +123,15 @@ def test_what_cannot_be_measured_is_refused(reference: Path, tmp_path: Path) -> 
     save(tmp_path / "small", streaming, 24)
     with pytest.raises(UserError, match=r"attends to chunks of \[4\] frames"):
         align_sets(tmp_path / "small", tmp_path, ["dev"], device="cpu")
+    attention = LossConfig(transducer_scale=0, ctc_scale=0, attention_scale=1)
+    save(tmp_path / "decoder", MODEL, 24, attention)
+    with pytest.raises(UserError, match="no head that aligns transcripts, but attention"):
+        align_sets(tmp_path / "decoder", tmp_path, ["dev"], device="cpu")
+
+
+def test_a_reference_without_a_transducer_aligns_with_its_ctc_head(
+    reference: Path, tmp_path: Path
+) -> None:
+    save(tmp_path / "ctc", MODEL, 24, LossConfig(transducer_scale=0, ctc_scale=1))
+    found = align_sets(tmp_path / "ctc", tmp_path, ["dev"], device="cpu")
+    assert set(found) == {"ctc"} and set(found["ctc"]["dev"]) == {"a-1", "b-1"}
