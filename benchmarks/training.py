@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mvqkd.checkpoints.averaging import RunningAverage
+from mvqkd.checkpoints.averaging import TrainingAverage
 from mvqkd.data.folder import DataFolder
 from mvqkd.data.loading.batch import Batch
 from mvqkd.data.loading.tokenizer import Tokenizer
@@ -92,7 +92,7 @@ def main() -> None:
     lang_dir = inputs.lang(options.vocab_size)
     objective = build.build_objective(inputs.config, Tokenizer.load(lang_dir).vocab_size, {})
     objective.train()
-    average = RunningAverage(objective.model)
+    average = TrainingAverage(objective.model, objective.head_losses)
     loader = build.build_train_steps(
         inputs.config,
         inputs.cuts("train"),
@@ -117,7 +117,7 @@ def main() -> None:
                 for number, batches in enumerate(itertools.islice(steps, options.steps)):
                     take(updater, batches, number)
                     if number % inputs.config.training.average_period == 0:
-                        average.update(objective.model)
+                        average.update()
                     kept.append(batches)
 
             def alone(kept: list[list[Batch]] = kept) -> None:

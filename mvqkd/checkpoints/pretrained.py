@@ -120,7 +120,7 @@ def begin_with(
             head_losses.state_dict(), head_losses_of(state), tokens=tokens, given_tokens=known
         )
         head_losses.load_state_dict(losses.weights)
-        _tell(losses, " of the training loss, so that its first values are high")
+        _tell(losses, " (of the training loss: its first values are high)")
 
 
 def _check_features(student: AsrModel, state: dict[str, Any], file: Path) -> None:
@@ -139,14 +139,13 @@ def _check_features(student: AsrModel, state: dict[str, Any], file: Path) -> Non
         )
 
 
-def _tell(fitted: Fitted, of: str = "") -> None:
-    """Log what begins at random."""
+def _tell(fitted: Fitted, then: str = "") -> None:
+    """Log what begins at random, and what follows from that."""
     if fitted.lacking:
-        logging.warning(
-            "%s%s: not in the file, so they begin at random", summary(fitted.lacking), of
-        )
+        names = summary(fitted.lacking)
+        logging.warning("%s: not in the file, so they begin at random%s", names, then)
     for line in fitted.different:
-        logging.warning("of another size, so it begins at random%s: %s", of, line)
+        logging.warning("of another size, so it begins at random%s: %s", then, line)
 
 
 def _tokens_beside(path: Path, file: Path) -> list[str] | None:

@@ -64,8 +64,11 @@ def relation_sum(
         names: before `.query`, `.key` and `.value`, in the student's and in the teacher's.
 
     Returns:
-        Nats; None where the student's heads cannot be regrouped to the teacher's number.
+        Nats; None where the student has none, or heads that cannot be regrouped to the teacher's
+        number.
     """
+    if any(f"{names[0]}.{part}" not in student for part in PARTS):
+        return None
     total = 0.0
     for part in PARTS:
         wanted = teacher[f"{names[1]}.{part}"].float()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,16 +14,20 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mvqkd.data.loading.batch import Batch
-from mvqkd.distillation import DualMode, OutputDistillation
+from mvqkd.data.loading.hypotheses import Hypotheses
+from mvqkd.distillation import DualMode, OutputDistillation, TokenDivergence
 from mvqkd.distillation.auxiliary import AuxiliaryLayers
+from mvqkd.distillation.context import DecoderOutput
 from mvqkd.distillation.imitation import feature_loss
 from mvqkd.losses.cell_divergence import cell_divergence
 from mvqkd.models.auxiliary_branch import ProjectionBranch
 from mvqkd.training.objective import Objective
 from tests.distillation.test_auxiliary import PAIRS, auxiliary
+from tests.distillation.test_decoder_outputs import with_teacher
 from tests.distillation.test_outputs import teacher
 from tests.losses.test_cell_divergence import BAND, STUDENT, TEACHER, TOKEN_LENS, TOKENS
-from tests.training.helpers import make_batch, make_objective
+from tests.training.helpers import VOCAB, make_batch, make_objective
+from tests.training.test_attention_head import make_objective as attention_objective
 
 
 def direct() -> AuxiliaryLayers:
@@ -43,10 +47,22 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "lattice": lambda: DualMode(weight=1.0, kind="lattice", symmetric=True),
     "lattice_one_way": lambda: DualMode(weight=1.0, kind="lattice"),
 }
+DECODERS: dict[str, Callable[[], Objective]] = {
+    "tokens": lambda: with_teacher()[0],
+    "tokens_warm": lambda: with_teacher(temperature=4.0)[0],
+    "hypotheses_decoder": lambda: attention_objective(smoothing=0.1),
+    "hypotheses_gru": lambda: attention_objective("gru"),
+}
+"""Students of full context with an attention decoder and a CTC head."""
+NAMES = [*LOSSES, *DECODERS, "hypotheses"]
 
 
 def student(name: str) -> Objective:
-    """A streaming one with this loss."""
+    """One with this loss: a streaming transducer, or a decoder."""
+    if name in DECODERS:
+        return DECODERS[name]()
+    if name == "hypotheses":
+        return make_objective(causal=True, chunk_sizes=[2], left_context=4)
     loss = LOSSES[name]()
     return make_objective(
         distillation={name: loss},
@@ -77,18 +93,40 @@ def batches() -> list[Batch]:
     return [make_batch("a", frames=7, tokens=1), uneven, make_batch("a", "b", tokens=12)]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+def several(batch: Batch) -> Batch:
+    """With hypotheses of a teacher in place of transcripts: two of each utterance, of other lengths
+    and weights, and one without tokens."""
+    assert batch.hypotheses is not None
+    tokens, lens = batch.hypotheses.tokens, batch.hypotheses.lens
+    shorter = tokens.clone()
+    shorter[:, 1:] = -100
+    nothing = torch.full_like(tokens[:1], -100)
+    count = len(batch)
+    hypotheses = Hypotheses(
+        torch.cat([tokens, shorter, nothing]),
+        torch.cat([lens, lens.clamp(max=1), lens.new_zeros(1)]),
+        torch.cat([torch.arange(count), torch.arange(count), torch.zeros(1, dtype=torch.int64)]),
+        torch.tensor([*[0.7] * count, *[0.3] * count, 1e-6]),
+        one_each=False,
+    )
+    return replace(batch, hypotheses=hypotheses)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_any_features_give_finite_losses_and_gradients(name: str, precision: str) -> None:
     objective = student(name)
+    chunk_size = -1 if name in DECODERS else 2
     for number, (batch, made) in enumerate(itertools.product(batches(), FEATURES)):
+        if name not in LOSSES:
+            batch = several(batch)
         features = FEATURES[made](batch.features)
         # The teacher's features change too, or only the student's, as by SpecAugment.
         clean = features if number % 2 else batch.features
         objective.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             changed = replace(batch, features=clean)
-            losses = objective(changed, features=features, step=100, chunk_size=2)
+            losses = objective(changed, features=features, step=100, chunk_size=chunk_size)
         for component, value in losses.components.items():
             assert value.isfinite(), (made, component)
         losses.total().backward()
@@ -96,14 +134,17 @@ def test_any_features_give_finite_losses_and_gradients(name: str, precision: str
             assert value.grad is not None and value.grad.isfinite().all(), (made, parameter)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_memory_is_read_before_it_is_written(name: str) -> None:
     """With `torch.empty` full of NaN all is as it was."""
     objective, batch = student(name), make_batch("a", "b", "hello")
+    if name not in LOSSES:
+        batch = several(batch)
+    chunk_size = -1 if name in DECODERS else 2
 
     def step() -> list[Tensor]:
         objective.zero_grad(set_to_none=True)
-        losses = objective(batch, step=100, chunk_size=2)
+        losses = objective(batch, step=100, chunk_size=chunk_size)
         losses.total().backward()
         return [losses.recognition, losses.distillation, *(p.grad for p in objective.parameters())]
 
@@ -126,6 +167,26 @@ def test_frames_of_any_size_are_imitated(scale: float) -> None:
         loss = feature_loss(own, h.flip(1), torch.tensor([3, 2]))
         loss.sum().backward()
         assert loss.isfinite().all() and own.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 4.0])
+@pytest.mark.parametrize("scale", [0.0, 1e4, 1e8])
+def test_certain_tokens_diverge_by_finite_amounts(temperature: float, scale: float) -> None:
+    """Logits of a teacher and a student that are far apart; NaN after the end of a hypothesis
+    changes nothing."""
+    loss = TokenDivergence(cast(Any, None), weight=1.0, temperature=temperature)
+    generator = torch.Generator().manual_seed(0)
+    theirs, own = (scale * torch.randn(2, 4, VOCAB, generator=generator) for _ in range(2))
+    targets = torch.tensor([[3, 4, 5, 1], [3, 1, -100, -100]])
+    found = []
+    for padding in (0.0, torch.nan):
+        sides = [x.masked_fill((targets == -100)[:, :, None], padding) for x in (theirs, own)]
+        logits = sides[1].requires_grad_()
+        values = loss._divergences(DecoderOutput(logits, targets, targets), sides[0])
+        (gradient,) = torch.autograd.grad(values.sum(), logits)
+        assert values.isfinite().all() and gradient[targets != -100].isfinite().all()
+        found.append((values, gradient[targets != -100]))
+    assert_close(found[0], found[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("collapsed", [False, True])

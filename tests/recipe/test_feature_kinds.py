@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,25 +12,32 @@ import pytest
 import soundfile
 import torch
 
+from mvqkd.checkpoints.files import save_checkpoint
 from mvqkd.checkpoints.load import load_model
 from mvqkd.data.folder import DataFolder
 from mvqkd.errors import UserError
+from mvqkd.evaluation.token_times import read_times
 from mvqkd.features.extraction import extract
 from mvqkd.features.reading import load_features
+from mvqkd.recipe import build
 from mvqkd.recipe.config.attention_schema import DecoderConfig
 from mvqkd.recipe.config.export_schema import ExportConfig
-from mvqkd.recipe.config.schema import ExperimentConfig, ModelConfig
+from mvqkd.recipe.config.load import save_config
+from mvqkd.recipe.config.schema import ExperimentConfig, LossConfig, ModelConfig
 from mvqkd.recipe.run_folder import check_folder, features_of
+from mvqkd.recipe.stages import layer_similarity
 from mvqkd.recipe.stages.decode import decode_experiment
+from mvqkd.recipe.stages.delays import KINDS, measure_delays
 from mvqkd.recipe.stages.export import choose_targets
 from mvqkd.recipe.stages.export_options import ExportInputs
 from mvqkd.recipe.stages.features import compute_features
+from mvqkd.recipe.stages.layer_similarity import compare_layers
 from mvqkd.recognizer import Recognizer
 from mvqkd.storage.files import write_json
 from mvqkd.storage.jsonl import read_items
 from mvqkd.teachers import load_teacher
 from tests.data.conftest import prepare, write_part
-from tests.recipe.test_layer_distillation import train
+from tests.recipe.test_layer_distillation import TEACHER, train
 from tests.recipe.test_token_distillation import TOKENS, student
 
 
@@ -140,6 +148,55 @@ def test_a_student_is_trained_on_them_and_refuses_others(
     with pytest.raises(UserError, match=r"'fbank', 'bins': 80} -> {'kind': 'spectrogram'"):
         check_folder(found, config, {**data, "features": {"kind": "spectrogram", "bins": 161}})
     assert check_folder(found, config, {**data, "features": {"kind": "fbank", "bins": 80}})
+
+
+def untrained(config: ExperimentConfig, folder: Path) -> Path:
+    """An experiment of random weights on spectrograms, as after an epoch of a step."""
+    torch.manual_seed(0)
+    objective = build.build_objective(config, 30, {}, 161)
+    weights = objective.model.state_dict()
+    description = {"description": build.describe_model(config, 30, 161)}
+    progress = {"progress": {"epoch": 2, "epoch_step": 0}}
+    state = {"objective": objective.state_dict(), **progress, **description}
+    save_checkpoint(folder / "checkpoint-1.pt", state)
+    average = {name: value.double() for name, value in weights.items()}
+    averaged = {"average": average, "average_count": 1, **description}
+    save_checkpoint(folder / "epoch-1.pt", {"model": weights, **averaged})
+    save_checkpoint(folder / "pretrained.pt", {"model": weights, **description})
+    save_config(config, folder / "config.yaml")
+    (folder / "environment.json").write_text("[]")
+    return folder
+
+
+def test_delays_and_layers_are_measured(
+    fbank: Path, spectrogram: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExperimentConfig(model=TEACHER, loss=LossConfig(ctc_scale=0.2))
+    found = untrained(config, tmp_path / "big")
+    gru = untrained(recurrent(), tmp_path / "gru")
+    data = DataFolder(spectrogram)
+    sets = {"dev-a": data.cuts("dev-a")}
+    decode_experiment(found, config.decoding, sets, data.lang(30), device="cpu")
+    page = measure_delays([found], found, spectrogram, device="cpu")
+    assert page.count("| big | dev-a | ") == len(KINDS) * len(config.decoding.methods)
+    for kind in KINDS:
+        (alignment,) = (found / "alignments").glob(f"dev-a-*-{kind}.jsonl")
+        assert len(read_times(alignment)) == 4
+
+    monkeypatch.setattr(layer_similarity, "_SECONDS", 1.0)  # a batch for each utterance
+    picture = tmp_path / "layers.png"
+    compare_layers([found, gru], "mvqkd:big", spectrogram, picture, device="cpu")
+    measured = json.loads(picture.with_suffix(".json").read_text())
+    for row in measured["big"]:  # it is its own teacher
+        cosine, divergence = row["values"]
+        assert cosine > 0.9 and divergence == pytest.approx(0, abs=1e-4)
+    assert [row["values"][1] for row in measured["gru"]] == [None]
+
+    shutil.rmtree(found / "alignments")
+    with pytest.raises(UserError, match=r"of 161 bins, .* has fbank features of 80"):
+        measure_delays([found], found, fbank, device="cpu")
+    with pytest.raises(UserError, match=r"makes 25 frames a second of 161 bins, .* of 80"):
+        compare_layers([found], "mvqkd:big", fbank, picture, device="cpu")
 
 
 @pytest.mark.parametrize("heads", [[], ["transducer"]])

@@ -30,6 +30,7 @@ from mvqkd.losses.cell_divergence import JoinerInput
 from mvqkd.losses.ctc_alignment import ctc_alignment
 from mvqkd.losses.pruned_transducer import blank_padding
 from mvqkd.models import AsrModel
+from mvqkd.recipe.run_folder import check_features_of
 from mvqkd.recipe.stages.decode import Weights
 from mvqkd.recipe.stages.decode_options import decoding_inputs
 from mvqkd.storage.files import file_digest, make_folder, read_json, write_json, write_text
@@ -59,7 +60,8 @@ def measure_delays(
     Args:
         exp_dirs: folders of decoded experiments.
         reference: folder of an experiment with full context.
-        data_dir: prepared data, with the test sets.
+        data_dir: prepared data, with the test sets and the features of the reference; those of the
+            experiments may be others.
         sets: test sets; empty: all that were decoded.
         output: file for the table.
         device: `cpu` or `cuda`; None: `cuda` where there is a GPU.
@@ -69,7 +71,7 @@ def measure_delays(
 
     Raises:
         UserError: nothing was decoded, results without token times, or a reference that attends to
-            chunks.
+            chunks, aligns nothing or receives other features.
     """
     experiments = [read_experiment(folder) for folder in exp_dirs]
     found = [
@@ -190,12 +192,13 @@ def align_sets(
 
     Args:
         reference: folder of an experiment with full context.
-        data_dir: prepared data.
+        data_dir: prepared data, with the features of the reference.
         sets: test sets.
         device: see `measure_delays`.
 
     Raises:
-        UserError: no such experiment or sets, or the experiment attends to chunks.
+        UserError: no such experiment or sets, or the experiment attends to chunks, has neither
+            head or receives other features.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config, cuts, lang_dir = decoding_inputs(reference, data_dir, [], patterns=list(sets))
@@ -225,6 +228,7 @@ def align_sets(
         digests = {kind: file_digest(file) for kind, file in files.items() if file.is_file()}
         if saved != {"inputs": inputs, "digests": digests}:
             about.unlink(missing_ok=True)
+            check_features_of(str(reference), weights.description, [path])
             aligned = _align(weights.model(place), path, lang_dir, config.max_duration, place)
             make_folder(stem.parent)
             for kind in kinds:
@@ -243,9 +247,11 @@ def _align(
     # A full lattice is larger than what decoding needs.
     loader = eval_loader(cuts, lang_dir, max_duration=min(max_duration, 200.0))
     found: dict[str, dict[str, TimedTokens]] = {kind: {} for kind in KINDS}
+    count = 0
     for batch in loader:
         batch = batch.to(device)
         assert batch.hypotheses is not None
+        count += len(batch)
         token_lens = batch.hypotheses.lens
         tokens = blank_padding(batch.hypotheses.tokens, token_lens)
         encoder_out, lens = model.encoder(batch.features, batch.feature_lens)

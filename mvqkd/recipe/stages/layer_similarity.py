@@ -30,7 +30,7 @@ from mvqkd.recipe.full_context_teacher import load_full_context
 from mvqkd.recipe.inputs import ExperimentInputs
 from mvqkd.recipe.layer_distillation import Pairs, quarters
 from mvqkd.recipe.opened_losses import open_losses
-from mvqkd.recipe.run_folder import lang_name
+from mvqkd.recipe.run_folder import check_features_of, features_of, lang_name
 from mvqkd.recipe.teacher_files import resolve_teacher
 from mvqkd.storage.files import write_json
 from mvqkd.training.objective import Objective
@@ -51,12 +51,12 @@ def compare_layers(
     Of each pair of layers, at the quarters of both depths: the mean cosine between frames of the
     teacher and of the student's layer, through the linear map that least squares find on every
     other batch, and of the branch where there is one; and the mean divergence between the relations
-    of attention.
+    of attention, which recurrent students have not.
 
     Args:
         exp_dirs: folders of trained experiments, with a `checkpoint-<step>.pt`.
         teacher: URI; `mvqkd:NAME` is beside the first experiment.
-        data_dir: prepared data.
+        data_dir: prepared data, with the features of all of them.
         picture: PNG file.
         device: `cpu` or `cuda`; None: `cuda` where there is a GPU.
 
@@ -64,19 +64,20 @@ def compare_layers(
         Markdown: the figures.
 
     Raises:
-        UserError: an experiment without a checkpoint, or a teacher that is none.
+        UserError: an experiment without a checkpoint, a teacher that is none, or one of them
+            receives other features.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     uri = resolve_teacher(teacher, exp_dirs[0].parent)
-    encoder = load_full_context("teacher", uri, None, device=place)[0]
+    data = DataFolder(data_dir)
+    cuts = [data.cuts(split) for split in data.splits()["dev"]]
+    num_bins = features_of(cuts)["bins"]
+    encoder = load_full_context("teacher", uri, None, device=place, num_bins=num_bins)[0]
     found = {}
     for folder in exp_dirs:
-        objective, pairs = _objective(folder, data_dir, encoder.num_layers, place)
+        objective, pairs = _objective(folder, data, cuts, encoder.num_layers, place)
         frozen = EncoderTeacher(encoder, dict.fromkeys(theirs for theirs, _ in pairs))
-        cuts = DataFolder(data_dir)
-        loaders = [
-            eval_loader(cuts.cuts(split), max_duration=_SECONDS) for split in cuts.splits()["dev"]
-        ]
+        loaders = [eval_loader(path, max_duration=_SECONDS) for path in cuts]
         batches = [batch.to(place) for loader in loaders for batch in loader]
         found[folder.name] = similarities(objective, frozen, pairs, batches)
         logging.info("%s: %d pairs of layers", folder.name, len(pairs))
@@ -129,9 +130,7 @@ def similarities(
                 cosines[i, "branch"] += cosine_sum(frames_of(made.out, lens), y)
                 sides["branch"] = (made.taps, "attention")
             for of, (taps, name) in sides.items():
-                total = None
-                if of == "layer" or len(taps):
-                    total = relation_sum(taps, theirs, lens, (name, f"layers.{upper}"))
+                total = relation_sum(taps, theirs, lens, (name, f"layers.{upper}"))
                 if total is None:
                     missing.add((i, of))
                 else:
@@ -152,7 +151,8 @@ def similarities(
 
 def _student(objective: Objective, pairs: Pairs, batch: Batch) -> tuple[Taps, Tensor]:
     names = [f"layers.{own}" for _, own in pairs]
-    taps = Taps([*names, *(f"{name}.{part}" for name in names for part in PARTS)])
+    relations = {f"{name}.{part}" for name in names for part in PARTS}
+    taps = Taps([*names, *relations.intersection(objective.model.encoder.tap_names())])
     streaming = objective.streaming(objective.validation_chunk_size)
     _, lens = objective.model.encoder(
         batch.features,
@@ -171,7 +171,7 @@ def _teacher(teacher: EncoderTeacher, batch: Batch) -> Taps:
 
 
 def _objective(
-    folder: Path, data_dir: Path, teacher_layers: int, device: torch.device
+    folder: Path, data: DataFolder, cuts: list[Path], teacher_layers: int, device: torch.device
 ) -> tuple[Objective, Pairs]:
     """The student and its losses at the last checkpoint, and the pairs of layers."""
     if not (saved := steps(folder)):
@@ -179,8 +179,9 @@ def _objective(
             f"{folder} has no checkpoint-<step>.pt, which holds the branches",
             remedy="train with training.keep_checkpoints 1 or more",
         )
+    checkpoint = load_checkpoint(step_path(folder, saved[-1]), needs=["objective", "description"])
+    check_features_of(str(folder), checkpoint["description"], cuts)
     loaded = load_config(folder / "config.yaml")
-    data = DataFolder(data_dir)
     inputs = ExperimentInputs(loaded, data, folder.parent)
     config = inputs.config
     name = lang_name(folder)
@@ -189,10 +190,9 @@ def _objective(
     inputs = replace(inputs, loaded=replace(loaded, config=replace(config, distillation=only)))
     opened = open_losses(inputs, inputs.cuts("train"), inputs.cuts("dev"), device, lang_dir)
     objective = build.build_objective(
-        inputs.config, Tokenizer.load(lang_dir).vocab_size, opened
+        inputs.config, Tokenizer.load(lang_dir).vocab_size, opened, features_of(cuts)["bins"]
     ).to(device)
-    state = load_checkpoint(step_path(folder, saved[-1]), needs=["objective"])["objective"]
-    wanted = objective.state_dict()
+    state, wanted = checkpoint["objective"], objective.state_dict()
     objective.load_state_dict({key: value for key, value in state.items() if key in wanted})
     loss = dict(objective.distillation).get("layers")
     pairs = loss.pairs if isinstance(loss, AuxiliaryLayers) else None
@@ -201,7 +201,7 @@ def _objective(
 
 def _off(distillation: Any) -> dict[str, Any]:
     """The sections without branches, off: their teachers are not needed."""
-    names = ("codes", "embeddings", "outputs", "dual_mode")
+    names = ("codes", "embeddings", "outputs", "dual_mode", "tokens")
     return {name: replace(getattr(distillation, name), weight=0.0) for name in names}
 
 

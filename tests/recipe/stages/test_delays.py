@@ -136,7 +136,7 @@ def test_alignments_are_kept_until_the_weights_change(reference, tmp_path, monke
     assert of_set(reference, tmp_path) == first
     for path in (reference / "alignments").glob("*.jsonl"):
         assert read_times(path)
-    (tmp_path / "cuts").write_bytes(b"other")
+    (tmp_path / "cuts").write_bytes(b'{"id": "other"}\n')
     with pytest.raises(TypeError):
         of_set(reference, tmp_path)
 
