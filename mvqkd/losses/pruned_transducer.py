@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.losses.band import Band, make_band
+from mvqkd.losses.checks import check_lens, check_tokens
 from mvqkd.losses.joint import ProjectingJoiner, band_log_probs
-from mvqkd.losses.lattice import Backend, Topology, check_lens, lattice_log_likelihood
+from mvqkd.losses.lattice import Backend, Topology, lattice_log_likelihood
 from mvqkd.losses.pruning import pruning_starts, sufficient_range
 from mvqkd.losses.simple import simple_log_probs
 
@@ -105,7 +106,8 @@ class PrunedTransducerLoss(nn.Module):
             than frames.
 
         Raises:
-            ValueError: for shapes and lengths that do not fit together.
+            ValueError: for shapes and lengths that do not fit together, and valid tokens that are
+                blank or not in the vocabulary.
         """
         text = (tokens, lens, token_lens)
         simple, band = self.choose_band(
@@ -136,10 +138,12 @@ class PrunedTransducerLoss(nn.Module):
             (N,) loss of the simple joiner, and the band.
 
         Raises:
-            ValueError: for shapes and lengths that do not fit together.
+            ValueError: for shapes and lengths that do not fit together, and valid tokens that are
+                blank or not in the vocabulary.
         """
         self._check(encoder_out, predictor_out, tokens, lens, token_lens)
         lens, token_lens = lens.to(tokens.device), token_lens.to(tokens.device)
+        check_tokens(tokens, token_lens, self.vocab_size)
         tokens = blank_padding(tokens, token_lens)
         am, lm = self.project_encoder(encoder_out), self.project_predictor(predictor_out)
         with torch.autocast(am.device.type, enabled=False):
@@ -192,7 +196,11 @@ class PrunedTransducerLoss(nn.Module):
 
         Returns:
             (N,), see :meth:`forward`.
+
+        Raises:
+            ValueError: for shapes and lengths that do not fit together.
         """
+        self._check(encoder_out, predictor_out, tokens, lens, token_lens)
         lens, token_lens = lens.to(tokens.device), token_lens.to(tokens.device)
         tokens = blank_padding(tokens, token_lens)
         symbol, blank = band_log_probs(encoder_out, predictor_out, joiner, tokens, band)

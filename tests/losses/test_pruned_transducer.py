@@ -326,6 +326,12 @@ def test_bad_arguments_are_refused() -> None:
         loss(joiner=joiner, **(inputs | {"tokens": inputs["tokens"][:, :-1]}))
     with pytest.raises(ValueError, match="lens must be between 0 and 12"):
         loss(joiner=joiner, **(inputs | {"lens": torch.tensor([13, 1, 1, 1])}))
+    for token in (0, VOCAB, -1):
+        with pytest.raises(ValueError, match=f"between 1 and 12, .* not {token}"):
+            loss(joiner=joiner, **(inputs | {"tokens": torch.full((4, 7), token)}))
+    _, band = loss.choose_band(**inputs)
+    with pytest.raises(ValueError, match="tokens"):
+        loss.score(band, joiner=joiner, **(inputs | {"tokens": inputs["tokens"][:1]}))
     with pytest.raises(ValueError, match="topology"):
         make(topology="constrained")[0](joiner=joiner, **inputs)
 
