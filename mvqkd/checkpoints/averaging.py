@@ -24,7 +24,7 @@ StateDict = dict[str, Tensor]
 class RunningAverage:
     """Mean of the weights of `model` at every moment `update` was called; float64, on its device.
 
-    Values that are no floating-point numbers are those of the last update.
+    Values that are not floating-point numbers are those of the last update.
     """
 
     def __init__(self, model: nn.Module) -> None:

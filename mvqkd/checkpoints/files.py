@@ -46,7 +46,7 @@ def load_checkpoint(
         mmap: read tensors when they are used; the file must not change meanwhile.
 
     Raises:
-        UserError: the file is missing, damaged, or no checkpoint of this kind.
+        UserError: the file is missing, damaged, or not a checkpoint of this kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,7 +57,7 @@ def load_checkpoint(
         raise UserError(error.problem, remedy=_remedy(path)) from error
     if not isinstance(state, dict) or not set(needs) <= state.keys():
         raise UserError(
-            f"{path} is no file of weights, or not of this kind",
+            f"{path} is not a file of weights, or not one of this kind",
             remedy="name one that a training wrote",
         )
     return upgrade(state, path)
@@ -117,7 +117,7 @@ def _numbers(exp_dir: Path, kind: str) -> list[int]:
 
 
 def last_epoch(exp_dir: Path) -> int:
-    """The last epoch that a training has come to the end of.
+    """The last epoch that a training has completed.
 
     Raises:
         UserError: no epoch has a file; or the last one's is missing, and another would pass for it.

@@ -95,7 +95,7 @@ def check_finite(weights: dict[str, Tensor], path: Path) -> None:
     """Refuse weights that nothing can be recognized with; `path` is where they are from.
 
     Raises:
-        UserError: one of them is infinite or no number; names it.
+        UserError: one of them is infinite or NaN; names it.
     """
     for name, value in weights.items():
         if value.is_floating_point() and not value.isfinite().all():

@@ -175,6 +175,7 @@ class JointCodebookHead(nn.Module):
         hidden = self.hidden(x).unflatten(1, (num_indexes, -1))
         offsets = torch.arange(num_indexes - 1, device=x.device) * self.codebook_size
         known = self.before(indexes[:, :-1].clamp(min=0) + offsets)  # (M, W - 1, H)
+        known = known.masked_fill((indexes[:, :-1] < 0).unsqueeze(2), 0.0)
         hidden = hidden + F.pad(known.cumsum(1), (0, 0, 1, 0)).to(hidden.dtype)
         logits = torch.einsum("mwh,wkh->mwk", hidden.relu(), self.weight.to(hidden.dtype))
         return _cross_entropy(logits + self.bias.to(logits.dtype), indexes)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.distillation.context import DecoderOutput, LossContext
+from mvqkd.distillation.outputs import of_utterances
 from mvqkd.geometry import TARGET_PADDING
 from mvqkd.models import FULL_CONTEXT, AttentionDecoder, Encoder, StreamingConfig
 
@@ -41,21 +42,24 @@ class DecoderTeacher:
         (K, U + 1, V)."""
         hypotheses = context.batch.hypotheses
         assert hypotheses is not None
+        views = context.batch.views
+        once = len(context.batch) // views  # all views of an utterance are the same
         out, lens = self.encoder(
-            context.clean_features,
-            context.batch.feature_lens,
+            context.clean_features[:once],
+            context.batch.feature_lens[:once],
             chunk_size=self.streaming.chunk_size,
             left_context=self.streaming.left_context,
         )
+        memory = self.decoder.memory(out.repeat(views, 1, 1), lens.repeat(views))
         owners = None if hypotheses.one_each else hypotheses.owners
-        return self.decoder(self.decoder.memory(out, lens), inputs, owners)
+        return self.decoder(memory, inputs, owners)
 
 
 class TokenDivergence(nn.Module):
     """KL(teacher || student) of each next token, given the tokens before it in the hypotheses that
-    the student is trained on: a `DistillationLoss` (word-level distillation, Kim and Rush 2016,
-    arXiv 1606.07947, section 3.1; beside pseudo labels in Distil-Whisper, Gandhi et al. 2023, arXiv
-    2311.00430, section 4).
+    the student is trained on: a `DistillationLoss` of batches with hypotheses (word-level
+    distillation, Kim and Rush 2016, arXiv 1606.07947, section 3.1; beside pseudo labels in
+    Distil-Whisper, Gandhi et al. 2023, arXiv 2311.00430, section 4).
 
         L = sum_k w_k sum_u tau^2 KL(softmax(a / tau) || softmax(b / tau))
 
@@ -69,6 +73,7 @@ class TokenDivergence(nn.Module):
 
     taps: list[str] = []  # noqa: RUF012 (of the protocol)
     validates = True
+    needs_hypotheses = True
 
     def __init__(
         self,
@@ -85,13 +90,16 @@ class TokenDivergence(nn.Module):
         self.temperature = temperature
 
     def forward(self, context: LossContext) -> Tensor:
-        """See `DistillationLoss`; zero for utterances without a hypothesis."""
-        losses = torch.zeros(len(context.batch), device=context.features.device)
-        hypotheses, student = context.batch.hypotheses, context.decoder
-        if hypotheses is None or student is None:
-            return losses
-        divergences = self._divergences(student, self.teacher(context, student.inputs))
-        return losses.index_add(0, hypotheses.owners, divergences * hypotheses.weights)
+        """See `DistillationLoss`.
+
+        Raises:
+            ValueError: the student has no attention decoder.
+        """
+        student = context.decoder
+        if student is None:
+            raise ValueError("the student has no attention decoder to imitate another with")
+        losses = self._divergences(student, self.teacher(context, student.inputs))
+        return of_utterances(losses, context)
 
     def _divergences(self, student: DecoderOutput, teacher: Tensor) -> Tensor:
         """(K,) sums over tokens, in float32."""

@@ -46,7 +46,8 @@ class RegressionHead(nn.Module):
         self.predict = nn.Linear(dim, ratio * teacher_dim)
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(teacher_dim) if mean is None else mean.float())
+        mean = torch.zeros(teacher_dim) if mean is None else mean.float().clone()
+        self.register_buffer("mean", mean)
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:

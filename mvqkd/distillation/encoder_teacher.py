@@ -49,7 +49,7 @@ class EncoderTeacher:
         names: of the tensors.
 
     Raises:
-        ValueError: a layer that the encoder has not.
+        ValueError: a layer that the encoder does not have.
     """
 
     def __init__(

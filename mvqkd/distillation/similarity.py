@@ -25,6 +25,7 @@ class LinearMap:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Frames (M, D) and (M, E)."""
+        self._weight = None
         x, y = _with_bias(x), y.double()
         squares, products = x.T @ x, x.T @ y
         if self._squares is None or self._products is None:

@@ -89,19 +89,23 @@ class OnlineTeacher:
 
     def __call__(self, context: LossContext) -> FrameTargets:
         """See `TeacherTargets`."""
+        views = context.batch.views
         audio = context.batch.targets[self.name]
         assert isinstance(audio, Waveforms)
+        once = len(context.batch) // views  # all views of an utterance are the same
+        samples, lens = audio.samples[:once], audio.lens[:once]
         # The teacher's weights are float32 or what it was loaded with, whatever the student's
         # precision is.
-        with torch.no_grad(), torch.autocast(audio.samples.device.type, enabled=False):
-            output = self._teacher(audio.samples, audio.lens)
+        with torch.no_grad(), torch.autocast(samples.device.type, enabled=False):
+            output = self._teacher(samples, lens)
         # On the CPU, so that nothing waits for the device.
-        frames = self._teacher.output_lens(torch.tensor(audio.num_samples)).tolist()
+        frames = self._teacher.output_lens(torch.tensor(audio.num_samples[:once])).tolist()
         rows = output.layers[self._layer]
-        return pack(
-            context.batch.ids,
+        targets = pack(
+            context.batch.ids[:once],
             [row[:length].float() for row, length in zip(rows, frames, strict=True)],
-            audio.student_lens,
+            audio.student_lens[:once],
             pairing=self.pairing,
             source="the teacher's output",
         )
+        return targets.repeat(views, once)

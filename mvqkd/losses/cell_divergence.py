@@ -13,7 +13,7 @@ from mvqkd.losses.joint import ProjectingJoiner
 
 # Logits that are worked on at once, of each side.
 _CPU_CHUNK, _GPU_CHUNK = 2**20, 2**26
-# Logarithm of a probability of zero, finite: 0 x it is 0.
+# Logarithm of a probability of zero, finite, as 0 times infinity is no number.
 _LOG_ZERO = -1e4
 
 
@@ -64,7 +64,18 @@ def cell_divergence(
 
     Returns:
         (K,) losses in nats, float32 (float64 if the inputs are).
+
+    Raises:
+        ValueError: a negative delay, or lattices of other sizes.
     """
+    if delay < 0:
+        raise ValueError(f"delay={delay} must not be negative")
+    sizes = [(len(x.encoder), x.encoder.shape[1], x.predictor.shape[1]) for x in (student, teacher)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"student and teacher must have lattices of the same (K, T, U + 1), not {sizes[0]} and "
+            f"{sizes[1]}"
+        )
     kept = (band.frames >= delay)[:, None] & (band.positions <= token_lens[band.utterances, None])
     rows, columns = kept.nonzero(as_tuple=True)
     utterances, frames, positions = (
@@ -131,5 +142,5 @@ def _log_distribution(logits: Tensor, ends: tuple[Tensor, Tensor] | None) -> Ten
         single = torch.zeros_like(log_probs, dtype=torch.bool)
         single.scatter_(1, next_tokens[:, None], has_next[:, None])
         single[:, 0] = True
-        rest = log_probs.masked_fill(single, -torch.inf).logsumexp(1)
+        rest = log_probs.masked_fill(single, _LOG_ZERO).logsumexp(1)
         return torch.stack([token.where(has_next, _LOG_ZERO), log_probs[:, 0], rest], dim=1)

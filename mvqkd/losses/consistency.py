@@ -19,7 +19,12 @@ def consistency_loss(log_probs: Tensor, lens: Tensor) -> Tensor:
 
     Returns:
         (2N,) float32 (float64 if `log_probs` is), of each view.
+
+    Raises:
+        ValueError: an odd number of views.
     """
+    if len(log_probs) % 2:
+        raise ValueError(f"{len(log_probs)} views are not two of each utterance")
     log_probs = log_probs.to(torch.promote_types(log_probs.dtype, torch.float32))
     target = log_probs.detach().roll(len(log_probs) // 2, dims=0)
     divergence = (target.exp() * (target - log_probs)).sum(-1)

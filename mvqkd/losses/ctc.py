@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mvqkd.losses.checks import check_lens, check_tokens
+
 
 def ctc_loss(log_probs: Tensor, tokens: Tensor, lens: Tensor, token_lens: Tensor) -> Tensor:
     """Negative log-likelihood of each utterance (Graves et al. 2006), summed over its frames.
@@ -22,7 +24,15 @@ def ctc_loss(log_probs: Tensor, tokens: Tensor, lens: Tensor, token_lens: Tensor
 
     Returns:
         (N,), float32 (float64 if ``log_probs`` is).
+
+    Raises:
+        ValueError: lengths that are not those of the batch, or valid tokens that are blank or not
+            in the vocabulary.
     """
+    check_lens("lens", lens, *log_probs.shape[:2])
+    check_lens("token_lens", token_lens, *tokens.shape)
+    # torch does not: it reads other memory.
+    check_tokens(tokens, token_lens.to(tokens.device), log_probs.shape[2])
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     # torch reads no padding, but refuses targets that are out of the vocabulary on some devices.
     tokens = tokens.masked_fill(positions >= token_lens.to(tokens.device)[:, None], 1)

@@ -34,6 +34,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mvqkd.losses.checks import check_lens
+
 Topology = Literal["regular", "modified"]
 Backend = Literal["auto", "builtin", "k2", "numba", "triton", "torch"]
 
@@ -125,16 +127,6 @@ def check_lattice(symbol: Tensor, blank: Tensor, lens: Tensor, token_lens: Tenso
         )
     check_lens("lens", lens, blank.shape[0], blank.shape[1])
     check_lens("token_lens", token_lens, blank.shape[0], symbol.shape[2])
-
-
-def check_lens(name: str, lens: Tensor, batch_size: int, longest: int) -> None:
-    """Raise ValueError unless ``lens`` are ``batch_size`` integers between 0 and ``longest``."""
-    if lens.shape != (batch_size,) or lens.is_floating_point():
-        raise ValueError(
-            f"{name} must be {batch_size} integers, not {lens.dtype} of shape {tuple(lens.shape)}"
-        )
-    if batch_size and (int(lens.min()) < 0 or int(lens.max()) > longest):
-        raise ValueError(f"{name} must be between 0 and {longest}, not {lens.tolist()}")
 
 
 def choose_backend(backend: str, device_type: str) -> str:

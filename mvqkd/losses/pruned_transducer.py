@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mvqkd.losses.band import Band, make_band
+from mvqkd.losses.checks import check_lens, check_tokens
 from mvqkd.losses.joint import ProjectingJoiner, band_log_probs
-from mvqkd.losses.lattice import Backend, Topology, check_lens, lattice_log_likelihood
+from mvqkd.losses.lattice import Backend, Topology, lattice_log_likelihood
 from mvqkd.losses.pruning import pruning_starts, sufficient_range
 from mvqkd.losses.simple import simple_log_probs
 
@@ -90,7 +91,7 @@ class PrunedTransducerLoss(nn.Module):
             encoder_out: (N, T, De).
             predictor_out: (N, U + 1, Dp); position u has seen the first u tokens.
             joiner: see :meth:`score`.
-            tokens: (N, U) int64 without blanks (on a CPU it is checked); padding may hold anything.
+            tokens: (N, U) int64 without blanks; padding may hold anything.
             lens: (N,) valid frames of ``encoder_out``.
             token_lens: (N,) valid tokens.
             delay_penalty: positive values make the model emit earlier (Kang et al. 2022, arXiv
@@ -105,7 +106,8 @@ class PrunedTransducerLoss(nn.Module):
             than frames.
 
         Raises:
-            ValueError: for shapes and lengths that do not fit together.
+            ValueError: for shapes and lengths that do not fit together, and valid tokens that are
+                blank or not in the vocabulary.
         """
         text = (tokens, lens, token_lens)
         simple, band = self.choose_band(
@@ -136,10 +138,12 @@ class PrunedTransducerLoss(nn.Module):
             (N,) loss of the simple joiner, and the band.
 
         Raises:
-            ValueError: for shapes and lengths that do not fit together.
+            ValueError: for shapes and lengths that do not fit together, and valid tokens that are
+                blank or not in the vocabulary.
         """
         self._check(encoder_out, predictor_out, tokens, lens, token_lens)
         lens, token_lens = lens.to(tokens.device), token_lens.to(tokens.device)
+        check_tokens(tokens, token_lens, self.vocab_size)
         tokens = blank_padding(tokens, token_lens)
         am, lm = self.project_encoder(encoder_out), self.project_predictor(predictor_out)
         with torch.autocast(am.device.type, enabled=False):
@@ -192,7 +196,11 @@ class PrunedTransducerLoss(nn.Module):
 
         Returns:
             (N,), see :meth:`forward`.
+
+        Raises:
+            ValueError: for shapes and lengths that do not fit together.
         """
+        self._check(encoder_out, predictor_out, tokens, lens, token_lens)
         lens, token_lens = lens.to(tokens.device), token_lens.to(tokens.device)
         tokens = blank_padding(tokens, token_lens)
         symbol, blank = band_log_probs(encoder_out, predictor_out, joiner, tokens, band)
@@ -241,15 +249,6 @@ class PrunedTransducerLoss(nn.Module):
             )
         check_lens("lens", lens, batch_size, num_frames)
         check_lens("token_lens", token_lens, batch_size, tokens.shape[1])
-        if tokens.device.type == "cpu":  # to ask another device is to wait for it
-            valid = blank_padding(tokens, token_lens.cpu())
-            wrong = (valid < 0) | (valid >= self.vocab_size)
-            blanks = (valid == 0).sum(1) > tokens.shape[1] - token_lens.cpu()
-            if wrong.any() or blanks.any():
-                raise ValueError(
-                    f"tokens must be between 1 and {self.vocab_size - 1}, 0 is the blank; they are "
-                    f"between {int(valid.min())} and {int(valid.max())}"
-                )
 
 
 def blank_padding(tokens: Tensor, token_lens: Tensor) -> Tensor:

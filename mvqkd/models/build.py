@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvqkd.models.asr_model import AsrModel, Encoder
@@ -50,15 +50,13 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
             - `heads`: any of `transducer`, `ctc` and `attention`.
 
     Raises:
-        ValueError: sizes that do not fit together, or an unknown head.
+        ValueError: sizes that do not fit together, or an unknown encoder, decoder or head.
         KeyError: a size is missing.
     """
     sizes, vocab_size = description["model"], description["vocab_size"]
     heads = list(description["heads"])
-    if unknown := set(heads) - set(_HEADS):
-        raise ValueError(
-            f"there is no head {', '.join(sorted(unknown))}; there are {', '.join(_HEADS)}"
-        )
+    for head in heads:
+        _known(head, "head", _HEADS)
     encoder = _build_encoder(sizes)
     transducer = ctc = attention = None
     if "transducer" in heads:
@@ -85,7 +83,7 @@ def build_model(description: Mapping[str, Any]) -> AsrModel:
 
 
 def _build_encoder(sizes: Mapping[str, Any]) -> Encoder:
-    if sizes.get("encoder", "conformer") == "gru":
+    if _known(sizes.get("encoder", "conformer"), "encoder", ("conformer", "gru")) == "gru":
         given = {name: sizes[name] for name in (_INPUT,) if name in sizes}
         return GruEncoder(**{name: sizes[name] for name in _GRU_SIZES}, **given)
     options = {name: sizes[name] for name in (*_ENCODER_OPTIONS, _INPUT) if name in sizes}
@@ -100,8 +98,14 @@ def _build_decoder(
         "vocab_size": vocab_size,
         **{name: sizes[name] for name in ("dim", "num_layers", "dropout")},
     }
-    if sizes["kind"] == "gru":
+    if _known(sizes["kind"], "decoder", ("transformer", "gru")) == "gru":
         return GruDecoder(**shared)
     return TransformerDecoder(
         **shared, **{name: sizes[name] for name in ("num_heads", "feedforward_dim")}
     )
+
+
+def _known(name: str, what: str, names: Sequence[str]) -> str:
+    if name not in names:
+        raise ValueError(f"there is no {what} {name}; there are {', '.join(names)}")
+    return name

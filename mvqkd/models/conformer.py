@@ -56,7 +56,7 @@ class ConformerEncoder(nn.Module):
 
     Raises:
         ValueError: if D is odd or not a multiple of H, conv_kernel is even and not causal, or
-            half_rate is no range of layers.
+            half_rate is not a range of layers.
     """
 
     subsampling_factor = SUBSAMPLING

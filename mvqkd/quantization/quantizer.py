@@ -225,7 +225,7 @@ class Quantizer(nn.Module):
             (..., Q) uint8.
 
         Raises:
-            ValueError: another dimension than D, or a frame or penalty that is not finite.
+            ValueError: another dimension than D; or a frame, its square or a penalty is not finite.
         """
         if x.shape[-1] != self.dim:
             raise ValueError(f"frames have {x.shape[-1]} dimensions, the quantizer {self.dim}")
@@ -248,10 +248,10 @@ class Quantizer(nn.Module):
         codes = []
         for index, part in enumerate(rows.split(chunk)):
             part = part.float()
-            finite = part.isfinite().all(dim=1)
+            finite = part.square().sum(dim=1).isfinite()  # else there are infinite costs
             if not finite.all():
                 bad = index * chunk + int((~finite).nonzero()[0])
-                raise ValueError(f"frame {bad} has NaN or infinite values")
+                raise ValueError(f"frame {bad} has NaN, infinite or too large values")
             with torch.autocast(part.device.type, enabled=False):
                 if guess is not None:
                     codes.append(search_multi_quantization(part - self.mean, self.centers, *guess))
@@ -278,13 +278,13 @@ class Quantizer(nn.Module):
         """Reconstruct frames: their direct sum, corrected if there is a correction.
 
         Args:
-            codes: (..., Q) integers below K.
+            codes: (..., Q) integers from 0 to K - 1.
 
         Returns:
             (..., D) float32.
 
         Raises:
-            ValueError: another number of codebooks than Q.
+            ValueError: another number of codebooks than Q, or codes that are not as above.
         """
         x = self.direct_sum(codes)
         if self.correction is None:
@@ -299,6 +299,8 @@ class Quantizer(nn.Module):
             raise ValueError(
                 f"codes have {codes.shape[-1]} codebooks, the quantizer {self.num_codebooks}"
             )
+        if codes.is_floating_point() or ((codes < 0) | (codes >= self.codebook_size)).any():
+            raise ValueError(f"codes must be integers from 0 to {self.codebook_size - 1}")
         x = self.mean.expand(*codes.shape[:-1], self.dim).clone()
         for q in range(self.num_codebooks):
             x += self.centers[q][codes[..., q].long()]
@@ -352,7 +354,7 @@ class Quantizer(nn.Module):
                 scales=state.get("scales"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} is no whole quantizer: {error!r}", remedy=_REMEDY) from error
+            raise UserError(f"{path} is not a quantizer: {error!r}", remedy=_REMEDY) from error
 
     def extra_repr(self) -> str:
         return (

@@ -23,11 +23,18 @@ def dimension_scales(frames: Frames, weighting: Weighting) -> Tensor | None:
         weighting: `none`, or `deviation`: inverse to the variance, so that every dimension counts
             alike, whatever its units. The weighted energy of all dimensions is that without
             weights.
+
+    Raises:
+        ValueError: another weighting, or frames that are all equal.
     """
     if weighting == "none":
         return None
+    if weighting != "deviation":
+        raise ValueError(f"weighting must be 'none' or 'deviation', not {weighting!r}")
     x = sample(frames, _FRAMES).double()
     variances = x.var(dim=0, correction=0)
+    if not variances.any():
+        raise ValueError("all frames are equal: there is nothing to quantize")
     weights = 1 / variances.clamp(min=_SMALLEST_VARIANCE * float(variances.mean()))
     weights *= variances.sum() / (weights * variances).sum()
     return weights.sqrt().float()

@@ -37,7 +37,7 @@ class GradientClipper:
     def __call__(self, parameters: Iterable[nn.Parameter]) -> tuple[float, float]:
         """Clip the gradients; their norm before that, and what they were multiplied with.
 
-        A gradient that is not finite is left as it is, and remembered by no median.
+        The norm of a gradient that is not finite has no part in later medians.
         """
         limit = math.inf
         if self.ratio and len(self._norms) >= _FEWEST:

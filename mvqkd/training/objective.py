@@ -41,8 +41,10 @@ class Losses:
         Args:
             labelled_frames, frames: of the step that the batch is part of; None: of the batch.
         """
-        if labelled_frames is None or frames is None:
-            return self.total(float(self.labelled_frames), float(self.frames))
+        if labelled_frames is None:
+            labelled_frames = float(self.labelled_frames)
+        if frames is None:
+            frames = float(self.frames)
         recognition = self.recognition / max(1.0, labelled_frames)
         return recognition + self.distillation / max(1.0, frames)
 
@@ -65,7 +67,7 @@ class Objective(nn.Module):
             pass with chunks; 0: there is none.
 
     Raises:
-        ValueError: losses of a head that the model has not, or a head without losses.
+        ValueError: losses of a head that the model does not have, or a head without losses.
     """
 
     def __init__(

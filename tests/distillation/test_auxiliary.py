@@ -43,7 +43,8 @@ def encoder(**options: Any) -> ConformerEncoder:
 
 def auxiliary(*, dropout: float = 0.0, num_heads: int = 4, **options: Any) -> AuxiliaryLayers:
     torch.manual_seed(6)
-    shift, predicts = options.get("shift", 2), options.get("future_weight", 1) > 0
+    shift = options.get("shift", 2)
+    predicts = options.pop("predicts", options.get("future_weight", 1) > 0)
     branches = [
         AuxiliaryBranch(
             input_dim=16,
@@ -188,6 +189,12 @@ def test_every_parameter_has_a_gradient_whichever_losses_are_on(alone, labelled)
     assert any(name.startswith("model.encoder.layers.1") for name in moved)
     assert labelled or not any(name.startswith(("model.transducer", "model.ctc")) for name in moved)
     assert any("lstm" in name for name in moved) == (options["future_weight"] > 0)
+
+
+def test_branches_that_predict_for_no_loss_have_gradients() -> None:
+    objective = student(auxiliary(predicts=True, future_weight=0.0))
+    objective(make_batch("a", "b"), chunk_size=2).total().backward()
+    assert all(parameter.grad is not None for parameter in objective.parameters())
 
 
 def test_layers_at_half_the_rate_give_each_frame_twice() -> None:

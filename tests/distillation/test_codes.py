@@ -139,6 +139,16 @@ def test_joint_loss_is_that_of_each_index_given_those_before_it() -> None:
         assert float(found[row]) == pytest.approx(total / 3, rel=1e-5)
 
 
+def test_joint_prediction_knows_nothing_of_an_index_that_is_none() -> None:
+    torch.manual_seed(0)
+    head = JointCodebookHead(5, num_indexes=2, codebook_size=4, hidden_dim=6)
+    x, indexes = torch.randn(3, 5), torch.tensor([[-100, 1], [-100, 0], [-100, 3]])
+    hidden = head.hidden(x).view(3, 2, 6)[:, 1].relu()
+    logits = (hidden @ head.weight[1].T + head.bias[1]).log_softmax(1)
+    wanted = -logits[range(3), indexes[:, 1]] / 2
+    assert_close(head(x, indexes), wanted)
+
+
 def test_joint_probabilities_of_all_sequences_add_up_to_one() -> None:
     torch.manual_seed(1)
     head = JointCodebookHead(5, num_indexes=3, codebook_size=3, hidden_dim=7)

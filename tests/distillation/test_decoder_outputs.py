@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from mvqkd.data.loading.hypotheses import Hypotheses
 from mvqkd.distillation import DecoderTeacher, TokenDivergence
-from tests.training.helpers import VOCAB, make_batch
+from tests.training.helpers import make_batch
+from tests.training.helpers import make_objective as transducer_objective
 from tests.training.test_attention_head import make_objective
 
 
@@ -78,12 +79,29 @@ def test_the_teacher_receives_the_clean_features():
     teacher = student.distillation["tokens"].teacher
     teacher.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     student(batch, features=batch.features * 0, step=1)
-    assert seen[0] is batch.clean
+    assert torch.equal(seen[0], batch.clean)
+
+
+def test_views_of_an_utterance_have_one_pass_of_the_teacher():
+    student, _ = with_teacher()
+    batch, passes = make_batch("a", "b"), []
+    teacher = student.distillation["tokens"].teacher
+    teacher.encoder.register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
+    once, twice = (student(x).components["tokens"] for x in (batch, batch.repeat(2)))
+    assert_close(twice, 2 * once)
+    assert passes == [2, 2]
 
 
 def test_audio_without_transcripts_has_none():
     student, _ = with_teacher()
     losses = student(make_batch("a", labelled=False))
-    assert losses.components["tokens"] == 0 and losses.distillation == 0
+    assert "tokens" not in losses.components and losses.distillation == 0
     losses.total().backward()
-    assert student.model.vocab_size == VOCAB
+    assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def test_a_student_without_an_attention_decoder_is_refused():
+    student, _ = with_teacher()
+    plain = transducer_objective(distillation={"tokens": student.distillation["tokens"]})
+    with pytest.raises(ValueError, match="no attention decoder"):
+        plain(make_batch("a"))

@@ -68,3 +68,11 @@ def test_a_batch_without_targets_has_no_distances(measure: str) -> None:
     distances = head(torch.randn(0, 4), torch.randn(0, RATIO * DIM))
     assert distances.shape == (0,)
     distances.sum().backward()
+
+
+def test_loading_weights_leaves_the_given_mean_alone() -> None:
+    mean = torch.randn(DIM)
+    before = mean.clone()
+    head = RegressionHead(4, DIM, 1, "l2", mean=mean)
+    head.load_state_dict({**head.state_dict(), "mean": torch.ones(DIM)})
+    assert torch.equal(mean, before)

@@ -109,6 +109,23 @@ def test_an_online_teacher_is_not_rounded_to_the_precision_of_its_student(tmp_pa
     assert torch.equal(found, exact)
 
 
+def test_views_of_an_utterance_have_one_pass_of_an_online_teacher(tmp_path: Path) -> None:
+    cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5, 0.9])])
+    teacher, passes = Multiplied([1]), []
+    teacher.register_forward_hook(lambda _, args, __: passes.append(len(args[0])))
+    batch = make_batch(*cuts.ids)
+    lens = teacher.output_lens(torch.from_numpy(cuts.num_samples)) // 2
+    batch.targets["x"] = StoredAudio(cuts)(cuts.ids, lens.tolist())
+    once, twice = (
+        OnlineTeacher("x", teacher, 1)(
+            LossContext(lambda *_: None, views, views.features, FULL_CONTEXT)
+        ).padded(len(views))[0]
+        for views in (batch, batch.repeat(2))
+    )
+    assert torch.equal(twice, torch.cat([once, once]))
+    assert passes == [2, 2]
+
+
 def test_an_utterance_without_audio_is_named(tmp_path: Path) -> None:
     cuts = AudioCuts([make_corpus(tmp_path / "corpus", [0.5])])
     with pytest.raises(UserError, match="nobody"):

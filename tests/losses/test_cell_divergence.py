@@ -130,3 +130,27 @@ def test_is_computed_in_float32_at_least() -> None:
     ]
     losses = cell_divergence(*halves, TOKENS, TOKEN_LENS, BAND, collapsed=True)
     assert losses.dtype == torch.float32 and losses.isfinite().all()
+
+
+def test_other_lattices_and_delays_are_refused() -> None:
+    """What would be read in their place is of other utterances."""
+    shorter = TEACHER._replace(encoder=TEACHER.encoder[:, :3])
+    with pytest.raises(ValueError, match=r"not \(3, 5, 5\) and \(3, 3, 5\)"):
+        cell_divergence(STUDENT, shorter, TOKENS, TOKEN_LENS, BAND)
+    with pytest.raises(ValueError, match="delay=-1"):
+        cell_divergence(STUDENT, TEACHER, TOKENS, TOKEN_LENS, BAND, delay=-1)
+
+
+def test_nothing_is_left_beside_blank_and_the_only_token() -> None:
+    torch.manual_seed(2)
+    joiners = [
+        Joiner(encoder_dim=d, predictor_dim=d + 1, joiner_dim=6, vocab_size=2).double()
+        for d in (4, 3)
+    ]
+    sides = [x._replace(joiner=j) for x, j in zip((STUDENT, TEACHER), joiners, strict=True)]
+    tokens = torch.ones_like(TOKENS)
+    coarse, full = (
+        cell_divergence(*sides, tokens, TOKEN_LENS, BAND, collapsed=collapsed)
+        for collapsed in (True, False)
+    )
+    assert_close(coarse, full)

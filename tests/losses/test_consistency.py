@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.testing import assert_close
 
@@ -38,3 +39,8 @@ def test_padding_does_not_count_and_equal_views_agree() -> None:
     assert losses[1] == 0
     same = log_probs[:2].repeat(2, 1, 1)
     assert_close(consistency_loss(same, torch.tensor([5, 5, 5, 5])), torch.zeros(4).double())
+
+
+def test_an_odd_number_of_views_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 views"):
+        consistency_loss(views()[:3].log_softmax(-1), torch.tensor([5, 5, 5]))

@@ -72,3 +72,25 @@ def test_low_precision_is_computed_in_float32() -> None:
     log_probs = torch.randn(1, 6, 5).log_softmax(2).bfloat16()
     one = torch.tensor([[2, 3]]), torch.tensor([6]), torch.tensor([2])
     assert torch.equal(ctc_loss(log_probs, *one), ctc_loss(log_probs.float(), *one))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": torch.tensor([[2, 5]])}, "tokens must be between 1 and 4, .* not 5"),
+        ({"tokens": torch.tensor([[-1, 2]])}, "not -1"),
+        ({"tokens": torch.tensor([[0, 2]])}, "0 is blank"),
+        ({"lens": torch.tensor([7])}, "lens must be between 0 and 6"),
+        ({"token_lens": torch.tensor([3])}, "token_lens must be between 0 and 2"),
+    ],
+)
+def test_bad_arguments_are_refused(change: dict[str, torch.Tensor], message: str) -> None:
+    """torch would read memory beyond the log-probabilities of a frame."""
+    arguments = {
+        "log_probs": torch.randn(1, 6, 5).log_softmax(2),
+        "tokens": torch.tensor([[2, 3]]),
+        "lens": torch.tensor([6]),
+        "token_lens": torch.tensor([2]),
+    }
+    with pytest.raises(ValueError, match=message):
+        ctc_loss(**(arguments | change))

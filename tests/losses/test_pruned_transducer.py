@@ -326,12 +326,12 @@ def test_bad_arguments_are_refused() -> None:
         loss(joiner=joiner, **(inputs | {"tokens": inputs["tokens"][:, :-1]}))
     with pytest.raises(ValueError, match="lens must be between 0 and 12"):
         loss(joiner=joiner, **(inputs | {"lens": torch.tensor([13, 1, 1, 1])}))
-    vocab_size, last = loss.vocab_size, int(inputs["token_lens"][0]) - 1
-    for token in (0, vocab_size, -1):
-        tokens = inputs["tokens"].clone()
-        tokens[0, last] = token
-        with pytest.raises(ValueError, match=f"tokens must be between 1 and {vocab_size - 1}"):
-            loss(joiner=joiner, **(inputs | {"tokens": tokens}))
+    for token in (0, VOCAB, -1):
+        with pytest.raises(ValueError, match=f"between 1 and 12, .* not {token}"):
+            loss(joiner=joiner, **(inputs | {"tokens": torch.full((4, 7), token)}))
+    _, band = loss.choose_band(**inputs)
+    with pytest.raises(ValueError, match="tokens"):
+        loss.score(band, joiner=joiner, **(inputs | {"tokens": inputs["tokens"][:1]}))
     with pytest.raises(ValueError, match="topology"):
         make(topology="constrained")[0](joiner=joiner, **inputs)
 

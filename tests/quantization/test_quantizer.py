@@ -246,6 +246,9 @@ def test_bad_frames_are_named(fitted, monkeypatch):
     x[123, 4] = float("-inf")
     with pytest.raises(ValueError, match="frame 123"):
         fitted.encode(x)
+    x[123, 4] = 1e25  # costs of codes would be infinite
+    with pytest.raises(ValueError, match=r"frame 123 has .* too large"):
+        fitted.encode(x)
     monkeypatch.setattr(quantizer_module, "_CHUNK_CPU", 1)  # 64 frames at once
     with pytest.raises(ValueError, match="frame 123"):
         fitted.encode(x)
@@ -258,6 +261,9 @@ def test_wrong_shapes_are_refused(fitted):
         fitted.encode(torch.zeros(5, 12, dtype=torch.long))
     with pytest.raises(ValueError, match="codes have 3 codebooks, the quantizer 2"):
         fitted.decode(torch.zeros(5, 3, dtype=torch.uint8))
+    for wrong in (-100, fitted.codebook_size, 1.0):
+        with pytest.raises(ValueError, match="codes must be integers from 0 to"):
+            fitted.decode(torch.tensor([[0, wrong]]))
     with pytest.raises(ValueError, match="1 to 32 codebooks"):
         Quantizer(torch.zeros(4), torch.zeros(33, 256, 4))
     with pytest.raises(ValueError, match="centers must be"):

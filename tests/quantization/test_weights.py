@@ -106,3 +106,10 @@ def test_it_is_saved_whole_and_older_files_load(weighted: Quantizer, tmp_path: P
 def test_another_package_is_not_handed_it(weighted: Quantizer) -> None:
     with pytest.raises(ValueError, match="no weights of dimensions"):
         to_multi_quantization(weighted, frames())
+
+
+def test_unknown_weightings_and_equal_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="not 'deviations'"):
+        Quantizer.fit(frames(), weighting="deviations", **SMALL)
+    with pytest.raises(ValueError, match="all frames are equal"):
+        Quantizer.fit(torch.ones(300, 4), weighting="deviation", **SMALL)

@@ -25,6 +25,8 @@ def test_total_is_the_weighted_sum_per_frame():
     assert losses.frames == objective.model.encoder.output_lens(batch.feature_lens).sum()
     total = 0.65 * components["simple"] + 0.55 * components["pruned"] + 0.2 * components["ctc"]
     assert_close(losses.total() * losses.frames, total + 2 * components["tap"])
+    by_frames = losses.distillation / losses.frames
+    assert_close(losses.total(labelled_frames=7.0), losses.recognition / 7 + by_frames)
     after = objective(batch)  # weights after the warm-up
     total = 0.3 * components["simple"] + components["pruned"] + 0.2 * components["ctc"]
     assert_close(after.total() * losses.frames, total + 2 * components["tap"])

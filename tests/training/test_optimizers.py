@@ -9,6 +9,7 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 from torch.testing import assert_close
 
+from mvqkd.models import GruEncoder
 from mvqkd.recipe.build import build_optimizer
 from mvqkd.recipe.config.schema import OptimizerConfig
 from mvqkd.training.optimizers import MuonWithAdamW, ScaledAdam, build_muon, set_learning_rate
@@ -139,6 +140,13 @@ def test_muon_is_for_matrices_of_layers() -> None:
     change = before * (1 - 0.01 * 0.01) - weight.detach()
     values = torch.linalg.svdvals(change) / (0.01 * 0.2 * math.sqrt(max(weight.shape)))
     assert float(values.min()) > 0.5 and float(values.max()) < 1.5
+
+
+def test_muon_is_for_matrices_of_recurrent_layers_too() -> None:
+    encoder = GruEncoder(input_dim=32, dim=4, num_layers=2, channels=2)
+    matrices = build_muon(encoder, learning_rate=0.01).param_groups[0]["params"]
+    wanted = [p for name, p in encoder.layers.named_parameters() if "weight" in name]
+    assert {id(p) for p in matrices} == {id(p) for p in wanted} and len(matrices) == 8
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (3, 7)])

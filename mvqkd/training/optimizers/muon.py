@@ -206,7 +206,7 @@ def build_muon(
     hidden = {
         id(parameter)
         for name, parameter in model.named_parameters()
-        if parameter.ndim == 2 and _IN_LAYERS.search(name) and name.endswith("weight")
+        if parameter.ndim == 2 and _IN_LAYERS.search(name)
     }
     decayed, undecayed = divide_by_decay(model)
     matrices = [parameter for parameter in decayed if id(parameter) in hidden]

@@ -32,6 +32,16 @@ def test_a_map_finds_another_basis_and_an_offset() -> None:
         LinearMap()(x)
 
 
+def test_a_map_is_of_all_frames_that_were_added() -> None:
+    x, y = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    one, other = LinearMap(), LinearMap()
+    one.add(x[:20], y[:20])
+    one(x)
+    one.add(x[20:], y[20:])
+    other.add(x, y)
+    assert_close(one(x), other(x))
+
+
 @torch.no_grad()
 def test_rows_are_of_layers_and_of_branches() -> None:
     objective = student(auxiliary())
