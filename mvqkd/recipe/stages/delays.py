@@ -114,9 +114,9 @@ def add_delays(
 
     Args:
         experiments: whose results may be of streaming.
-        reference: folder of an experiment with full context. While it has no weights, nothing is
-            measured.
-        data_dir: prepared data; only its dev and test splits are measured.
+        reference: folder of an experiment with full context.
+        data_dir: prepared data; only its dev and test splits are measured. While it or weights of
+            the reference are not there, nothing is.
         device: see `measure_delays`.
 
     Returns:
@@ -126,21 +126,23 @@ def add_delays(
         UserError: damaged files, or a reference that attends to chunks.
     """
     found = [r for e in experiments for r in e.results if chunk_of(r)]
-    if found and not epochs(reference):
-        logging.warning("%s is not trained: emission delays are not measured", reference)
+    if not found:
+        return None
+    if not epochs(reference) or not data_dir.is_dir():
+        what = f"{data_dir} is not there" if epochs(reference) else f"{reference} is not trained"
+        logging.warning("%s: emission delays are not measured", what)
         return None
     splits = DataFolder(data_dir).splits()
     known = {*splits["dev"], *splits["test"]}  # to align the training data would take long
-    measurable = []
-    for result in found:
-        if result["set"] not in known:
-            logging.info("%s: %s is no test set, no delays", result["path"], result["set"])
-        elif not (times := file_of(result, "times", ".jsonl")).is_file():
-            logging.warning(
-                "%s is missing: no delays; local/decode.py --force decodes again", times
-            )
-        else:
-            measurable.append(result)
+    found = [result for result in found if result["set"] in known]
+    measurable = [r for r in found if file_of(r, "times", ".jsonl").is_file()]
+    if old := [str(result["path"]) for result in found if result not in measurable]:
+        logging.warning(
+            "%d results have no delays, because earlier versions wrote no times-*.jsonl; "
+            "local/decode.py --force decodes again: %s",
+            len(old),
+            ", ".join(old[:3]) + (", ..." if len(old) > 3 else ""),
+        )
     if not measurable:
         return None
     sets = sorted({result["set"] for result in measurable})

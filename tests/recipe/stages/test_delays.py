@@ -189,16 +189,19 @@ def test_only_streaming_on_test_sets_is_measured(
     experiments = [read_experiment(folder) for folder in folders]
     assert add_delays(experiments, reference, data, device="cpu") == "ctc"
     assert [bool(e.results[0].get("delays")) for e in experiments] == [False, False, False, True]
-    assert "old/greedy_search/times-dev-x.jsonl is missing" in caplog.text
+    assert "1 results have no delays" in caplog.text
+    assert "old/greedy_search/result-dev-x.json" in caplog.text and "early" not in caplog.text
     assert add_delays(experiments[:3], reference, data, device="cpu") is None
 
 
-def test_a_reference_that_is_not_trained_measures_nothing(
-    data: Path, tmp_path: Path, caplog
+def test_without_reference_or_data_nothing_is_measured(
+    reference: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     experiment = read_experiment(decoded(tmp_path / "late", {}))
     assert add_delays([experiment], tmp_path / "none", data, device="cpu") is None
-    assert "none is not trained" in caplog.text and "delays" not in experiment.results[0]
+    assert "none is not trained" in caplog.text
+    assert add_delays([experiment], reference, tmp_path / "moved", device="cpu") is None
+    assert "moved is not there" in caplog.text and "delays" not in experiment.results[0]
 
 
 def test_the_results_page_has_delays_of_streaming_students(
