@@ -21,15 +21,15 @@ from mvqkd.recipe.config.renamed import is_old
 
 def main(argv: list[str]) -> int:
     if argv[:1] != ["--check"]:
-        section = ""
+        sections: dict[str, list[str]] = {}
         for name, field in all_fields().items():
             if "." not in name:  # no option: it is of the file alone
                 continue
-            if name.rpartition(".")[0] != section:
-                section = name.rpartition(".")[0]
-                print(f"\n{section}")
             default = "''" if field.default == "" else field.default
-            print(f"  --{name} (default {default})\n      {field.help}")
+            lines = sections.setdefault(name.rpartition(".")[0], [])
+            lines.append(f"  --{name} (default {default})\n      {field.help}")
+        for section, lines in sections.items():
+            print(f"\n{section}", *lines, sep="\n")
         return 0
     for option, value in zip(argv[1::2], argv[2::2], strict=True):
         name = option.removeprefix("--")

@@ -111,7 +111,15 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
 
 
 def score(transcripts: Iterable[Transcript]) -> Score:
-    """Count the errors of a corpus."""
+    """Count the errors of a corpus.
+
+    Raises:
+        ValueError: a transcript is a string, whose characters would count as words.
+    """
+    transcripts = list(transcripts)
+    for transcript in transcripts:
+        if isinstance(transcript.reference, str) or isinstance(transcript.hypothesis, str):
+            raise ValueError(f"transcripts are lists of words, that of {transcript.id} is a string")
     result = Score(sorted(transcripts), [], [])
     for transcript in result.transcripts:
         alignment = align(transcript.reference, transcript.hypothesis)

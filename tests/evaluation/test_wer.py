@@ -91,6 +91,11 @@ def test_characters_count_spaces() -> None:
     assert counts == ErrorCounts(deletions=1, insertions=2, words=6)
 
 
+def test_strings_are_refused() -> None:
+    with pytest.raises(ValueError, match="lists of words, that of b is a string"):
+        score([Transcript("a", ["ONE"], ["ONE"]), Transcript("b", ["ONE"], "ONE")])  # type: ignore[arg-type]
+
+
 def test_log_line() -> None:
     counts = ErrorCounts(substitutions=966, deletions=98, insertions=130, words=52576)
     assert log_line("test-clean-greedy_search", counts) == (

@@ -48,6 +48,8 @@ def test_help_config_lists_every_field(bare):
     result = bare("--help-config")
     assert result.returncode == 0
     assert "--model.num_layers (default 12)" in result.stdout
+    headings = [line for line in result.stdout.splitlines() if line and not line.startswith(" ")]
+    assert len(headings) == len(set(headings)) and "distillation.layers.quantizer" in headings
 
 
 @pytest.mark.parametrize(
