@@ -13,17 +13,13 @@ import onnx
 import sherpa_onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mvqkd import load_model
 from mvqkd.checkpoints.model_folder import SAFETENSORS
-from mvqkd.decoding import OnlineFbank, StreamingRecognizer, build_search, decode_whole
-from mvqkd.decoding.beam import ModifiedBeamSearch
-from mvqkd.decoding.ctc import CTCGreedySearch
-from mvqkd.decoding.greedy import GreedySearch
-from mvqkd.export.sessions import OnnxCTC, OnnxTransducer, decode_onnx
+from mvqkd.decoding import StreamingRecognizer, build_search, decode_whole
 from mvqkd.features.fbank import extract
-from mvqkd.geometry import NUM_BINS, SAMPLE_RATE, SHIFT_SAMPLES, SUBSAMPLING
+from mvqkd.geometry import SAMPLE_RATE, SHIFT_SAMPLES, SUBSAMPLING
+from mvqkd.onnx_recognizer import OnnxRecognizer
 from mvqkd.storage.files import read_json
 
 Decode = Callable[[NDArray[np.float32]], tuple[list[int], list[float]]]
@@ -59,7 +55,7 @@ def contestants(folder: Path, method: str) -> list[Contestant]:
         chunk = int(metadata.get("decode_chunk_len", 0)) * SHIFT_SAMPLES
         search = method if item["head"] == "transducer" else "ctc_greedy_search"
         decoders: dict[str, Decode] = {
-            "onnxruntime": _onnxruntime(files, search),
+            "onnxruntime": _onnxruntime(folder, search, item["precision"], chunk),
             "sherpa-onnx": _sherpa_onnx(item, files, lang / "tokens.txt", method, chunk),
         }
         if item["precision"] == "float32":
@@ -119,7 +115,10 @@ def _torch(folder: Path, method: str, head: str, chunk: int) -> tuple[Decode, in
         chunk_size=chunk // SHIFT_SAMPLES // SUBSAMPLING,
         left_context=model.description["model"]["left_context"],
     )
+    return _in_sessions(recognizer, chunk), parameters
 
+
+def _in_sessions(recognizer: StreamingRecognizer[Any], chunk: int) -> Decode:
     def stream(samples: NDArray[np.float32]) -> tuple[list[int], list[float]]:
         session, watch, found = recognizer.open(), _Stopwatch(), []
         for block in _blocks(samples, chunk):
@@ -131,51 +130,16 @@ def _torch(folder: Path, method: str, head: str, chunk: int) -> tuple[Decode, in
             watch.stop(is_ready)
         return found, watch.seconds
 
-    return stream, parameters
-
-
-def _onnxruntime(files: Mapping[str, Path], method: str) -> Decode:
-    model: OnnxTransducer | OnnxCTC
-    search: Any
-    if method == "ctc_greedy_search":
-        model = OnnxCTC(files)
-        search = CTCGreedySearch(model.head)
-    else:
-        model = OnnxTransducer(files)
-        beam = method == "modified_beam_search"
-        search = ModifiedBeamSearch(model.head) if beam else GreedySearch(model.head)
-    encode = model.encode
-    shift, window = encode.chunk_frames, encode.window
-    if not shift:
-
-        def whole(samples: NDArray[np.float32]) -> tuple[list[int], list[float]]:
-            x = torch.from_numpy(extract(samples))[None]
-            found = decode_onnx(model, search, x, torch.tensor([x.size(1)]))
-            return found[0][0].tokens, []
-
-        return whole
-
-    counts = len(encode.file.inputs) == 4  # as sherpa-onnx counts for a `conformer`
-
-    def stream(samples: NDArray[np.float32]) -> tuple[list[int], list[float]]:
-        fbank, watch = OnlineFbank(), _Stopwatch()
-        states, state = encode.initial_states(1), search.start(1)
-        features: Tensor = torch.zeros(0, NUM_BINS)
-        processed, found = 0, []
-        for block in _blocks(samples, shift * SHIFT_SAMPLES):
-            watch.start()
-            features = torch.cat([features, fbank.accept(torch.from_numpy(block))])
-            is_ready = len(features) >= window
-            while len(features) >= window:
-                inputs = [*states, torch.tensor([processed])] if counts else states
-                out, *states = encode.file(features[None, :window].contiguous(), *inputs)
-                state = search.advance(state, out, torch.tensor([out.size(1)]))
-                features, processed = features[shift:], processed + shift
-            found = search.hypotheses(state)[0][0].tokens
-            watch.stop(is_ready)
-        return found, watch.seconds
-
     return stream
+
+
+def _onnxruntime(folder: Path, method: str, precision: str, chunk: int) -> Decode:
+    recognizer = OnnxRecognizer.load(
+        folder, method=method, precision=precision, streaming=bool(chunk)
+    )
+    if chunk:
+        return _in_sessions(recognizer.sessions(), chunk)
+    return lambda samples: (recognizer.recognize([samples])[0].tokens, [])
 
 
 def _sherpa_onnx(

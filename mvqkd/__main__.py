@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mvqkd.transcription.interface import FileRecognizer
 
 METHODS = ("greedy_search", "modified_beam_search", "ctc_greedy_search")
+RUNTIMES = ("auto", "torch", "onnxruntime")
+PRECISIONS = ("float32", "float16", "int8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +83,14 @@ def _add_model(program: argparse.ArgumentParser, method: str) -> None:
     add("--tokens", type=Path, help="folder of bpe.model (default: that of the model)")
     add("--method", choices=METHODS, default=method, help=f"search (default: {method})")
     add("--beam-size", type=int, default=4, help="of modified_beam_search (default: 4)")
-    add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add("--device", default="cpu", help="of torch: cpu or cuda (default: cpu)")
+    add(
+        "--runtime",
+        choices=RUNTIMES,
+        default="auto",
+        help="auto: onnxruntime for a folder with ONNX files for the search, else torch",
+    )
+    add("--precision", choices=PRECISIONS, help="of ONNX files (default: float32)")
     add("--threads", type=int, default=0, help="of the processor (default: 0, as torch chooses)")
     add(
         "--utterance-pause",
@@ -208,12 +217,23 @@ def load_recognizer(options: argparse.Namespace) -> FileRecognizer:
     """
     import torch
 
-    from mvqkd.recognizer import Recognizer
-
     if options.threads:
         torch.set_num_threads(options.threads)
     if not (options.model.startswith("hf:") or Path(options.model).exists()):
         raise UserError(f"{options.model} is missing", remedy="name the folder of an experiment")
+    if (exported := _exported(options)) is not None:
+        from mvqkd.onnx_recognizer import OnnxRecognizer
+
+        return OnnxRecognizer.load(
+            exported,
+            method=options.method,
+            precision=options.precision or PRECISIONS[0],
+            beam_size=options.beam_size,
+            tokens=options.tokens,
+            num_threads=torch.get_num_threads(),
+        )
+    from mvqkd.recognizer import Recognizer
+
     try:
         return Recognizer.load(
             options.model,
@@ -229,6 +249,36 @@ def load_recognizer(options: argparse.Namespace) -> FileRecognizer:
             f"{options.model}: {error}",
             remedy=f"another --method: {', '.join(METHODS)}; others give no times of words",
         ) from None
+
+
+def _exported(options: argparse.Namespace) -> Path | None:
+    """The folder whose ONNX files are asked for, or are there and fit; None: torch is.
+
+    Raises:
+        UserError: they are asked for, and what torch alone does is asked for, too.
+    """
+    with_torch = [
+        name
+        for name, given in (
+            ("--runtime torch", options.runtime == "torch"),
+            ("--epoch", options.epoch is not None),
+            ("--device", options.device != "cpu"),
+        )
+        if given
+    ]
+    wanted = options.runtime == "onnxruntime" or options.precision is not None
+    if wanted and with_torch:
+        raise UserError(
+            f"ONNX files and {with_torch[0]} at once",
+            remedy="leave out one of them: ONNX files are of fixed weights, and run on the CPU",
+        )
+    if with_torch:
+        return None
+    from mvqkd.checkpoints.model_folder import local_path
+    from mvqkd.onnx_recognizer import has_files
+
+    folder = local_path(options.model)
+    return folder if wanted or has_files(folder, options.method) else None
 
 
 if __name__ == "__main__":

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Generic
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mvqkd.decoding.hypothesis import Hypothesis
 from mvqkd.decoding.search import Search, State
 from mvqkd.features.online_fbank import OnlineFbank
-from mvqkd.geometry import DIGITAL_SILENCE, RECEPTIVE_FIELD, needed_features
-from mvqkd.models import ConformerEncoder, EncoderState
+from mvqkd.geometry import (
+    DIGITAL_SILENCE,
+    RECEPTIVE_FIELD,
+    SUBSAMPLING,
+    encoder_frames,
+    needed_features,
+)
+
+
+class StreamingEncoder(Protocol):
+    """What encodes chunks: `mvqkd.models.ConformerEncoder`, or its export.
+
+    Its states have `stack`, of a list of states, and `unstack`, as those of searches.
+    """
+
+    causal: bool
+    input_dim: int
+
+    def parameters(self) -> Iterator[Tensor]:
+        """The first one has the type and the device of features."""
+        ...
+
+    def initial_state(self, batch_size: int, left_context: int) -> Any:
+        """State of new streams."""
+        ...
+
+    def stream(
+        self, features: Tensor, state: Any, chunk_size: int, lens: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """See `ConformerEncoder.stream`."""
+        ...
 
 
 class Session(Generic[State]):
@@ -22,14 +53,15 @@ class Session(Generic[State]):
     Opened by `StreamingRecognizer.open`. Either samples or features are accepted, not both.
     """
 
-    def __init__(self, features: Tensor, encoder: EncoderState, search: State) -> None:
+    def __init__(self, num_bins: int, encoder: Any, search: State) -> None:
         self.encoder = encoder
         self.search = search
         self.finished = False
         self.decoded = 0
         """Encoder frames (25 Hz) decoded so far."""
         self._fbank: OnlineFbank | None = None
-        self._features = features  # (T, C) from the beginning of the next chunk
+        # (T, C) from the beginning of the next chunk on; NumPy's calls cost less than torch's.
+        self._features = np.zeros((0, num_bins), np.float32)
 
     def accept_waveform(self, samples: Tensor) -> None:
         """Samples (S,) in [-1, 1] at 16 kHz, any number of them. Frames with samples that are not
@@ -42,8 +74,8 @@ class Session(Generic[State]):
         if self._fbank is None:
             if len(self._features):
                 raise ValueError("this session has accepted features: samples cannot follow")
-            self._fbank = OnlineFbank(self._features.size(1))
-        self._append(self._fbank.accept(samples))
+            self._fbank = OnlineFbank(self._features.shape[1])
+        self._append(self._fbank.accept(samples).numpy())
 
     def accept_features(self, features: Tensor) -> None:
         """Frames (T, C) of log-mel energies at 100 Hz, any number of them.
@@ -53,7 +85,9 @@ class Session(Generic[State]):
         """
         if self._fbank is not None:
             raise ValueError("this session has accepted samples: features cannot follow")
-        self._append(features)
+        # NumPy has no bfloat16.
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        self._append(features.detach().to("cpu", dtype).numpy())
 
     def finish(self, tail_padding: int = 0) -> None:
         """Nothing follows: what has arrived can be decoded to its last frame.
@@ -64,14 +98,14 @@ class Session(Generic[State]):
         if self.finished:
             return
         if self._fbank is not None:
-            self._append(self._fbank.finish())
+            self._append(self._fbank.finish().numpy())
         if tail_padding:
-            shape = (tail_padding, self._features.size(1))
-            self._append(torch.full(shape, DIGITAL_SILENCE))
+            shape = (tail_padding, self._features.shape[1])
+            self._append(np.full(shape, DIGITAL_SILENCE, np.float32))
         self.finished = True
 
     @property
-    def pending(self) -> Tensor:
+    def pending(self) -> NDArray[Any]:
         """(T, C): the features from the beginning of the next chunk on."""
         return self._features
 
@@ -79,21 +113,20 @@ class Session(Generic[State]):
         """Drop features that have been decoded."""
         self._features = self._features[num_frames:]
 
-    def _append(self, features: Tensor) -> None:
+    def _append(self, features: NDArray[Any]) -> None:
         if self.finished:
             raise ValueError("this session is finished: open another one")
-        features = features.to(self._features)
         # One such frame would stay in the encoder's state for the rest of the stream.
-        finite = features.isfinite().all(dim=1)
+        finite = np.isfinite(features)
         if not finite.all():
+            whole = finite.all(axis=1)
             logging.warning(
                 "a stream has received samples or features that are not finite or too large: %d "
                 "frames of 10 ms are taken as silence",
-                int((~finite).sum()),
+                int((~whole).sum()),
             )
-            silence = features.new_tensor(DIGITAL_SILENCE)
-            features = torch.where(finite[:, None], features, silence)
-        self._features = torch.cat([self._features, features])
+            features = np.where(whole[:, None], features, features.dtype.type(DIGITAL_SILENCE))
+        self._features = np.concatenate([self._features, features])
 
 
 class StreamingRecognizer(Generic[State]):
@@ -124,7 +157,7 @@ class StreamingRecognizer(Generic[State]):
 
     def __init__(
         self,
-        encoder: ConformerEncoder,
+        encoder: StreamingEncoder,
         search: Search[State],
         *,
         chunk_size: int,
@@ -141,14 +174,13 @@ class StreamingRecognizer(Generic[State]):
         self.search = search
         self.chunk_size = chunk_size
         self.left_context = left_context
-        self._shift = encoder.subsampling_factor * chunk_size
+        self._shift = SUBSAMPLING * chunk_size
         self._window = needed_features(chunk_size)
 
     def open(self) -> Session[State]:
         """A new stream."""
-        like = next(self.encoder.parameters())
         return Session(
-            like.new_zeros(0, self.encoder.input_dim),
+            self.encoder.input_dim,
             self.encoder.initial_state(1, self.left_context),
             self.search.start(1),
         )
@@ -160,7 +192,6 @@ class StreamingRecognizer(Generic[State]):
             return available >= RECEPTIVE_FIELD
         return available >= self._window
 
-    @torch.inference_mode()
     def decode(self, sessions: Sequence[Session[State]]) -> None:
         """Decode all that has arrived: chunk after chunk, all ready sessions in one batch."""
         while ready := [session for session in sessions if self.is_ready(session)]:
@@ -178,26 +209,34 @@ class StreamingRecognizer(Generic[State]):
     def step(self, sessions: Sequence[Session[State]]) -> None:
         """Decode one chunk of each of these sessions, all of which are ready, in one batch."""
         chunks = [session.pending[: self._window] for session in sessions]
-        lens = torch.tensor([len(chunk) for chunk in chunks], device=chunks[0].device)
-        features = torch.nn.utils.rnn.pad_sequence(chunks, batch_first=True)
-        features = torch.nn.functional.pad(features, (0, 0, 0, self._window - features.size(1)))
+        lens = [len(chunk) for chunk in chunks]
+        frames = [encoder_frames(length) for length in lens]
+        like, valid = next(self.encoder.parameters()), None
+        if min(lens) < self._window:
+            valid = torch.tensor(lens, device=like.device)
+            chunks = [np.pad(each, ((0, self._window - len(each)), (0, 0))) for each in chunks]
+        batch = chunks[0][None] if len(chunks) == 1 else np.stack(chunks)
+        features = torch.from_numpy(batch).to(like)
         encoder_out, encoder_state = self.encoder.stream(
-            features,
-            EncoderState.stack([session.encoder for session in sessions]),
-            self.chunk_size,
-            lens,
+            features, _stack([session.encoder for session in sessions]), self.chunk_size, valid
         )
-        out_lens = self.encoder.output_lens(lens)
         search_state = self.search.advance(
-            self.search.stack([session.search for session in sessions]), encoder_out, out_lens
+            sessions[0].search
+            if len(sessions) == 1
+            else self.search.stack([session.search for session in sessions]),
+            encoder_out,
+            torch.tensor(frames, device=encoder_out.device),
         )
-        for session, encoder, search, frames in zip(
-            sessions,
-            encoder_state.unstack(),
-            self.search.unstack(search_state),
-            out_lens.tolist(),
-            strict=True,
+        encoders, searches = [encoder_state], [search_state]
+        if len(sessions) > 1:
+            encoders, searches = encoder_state.unstack(), self.search.unstack(search_state)
+        for session, encoder, search, count in zip(
+            sessions, encoders, searches, frames, strict=True
         ):
             session.encoder, session.search = encoder, search
-            session.decoded += frames
+            session.decoded += count
             session.skip(self._shift)
+
+
+def _stack(states: Sequence[Any]) -> Any:
+    return states[0] if len(states) == 1 else states[0].stack(states)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mvqkd.errors import UserError
 from mvqkd.export.interface import BATCH, Graph, Interface, TensorSpec
-from mvqkd.export.sessions import OnnxFile
+from mvqkd.export.onnx_file import OnnxFile
 from mvqkd.export.writing import IR_VERSION, OPSET
 
 TOLERANCE = {"float32": 1e-3, "float16": 5e-2}

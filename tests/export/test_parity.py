@@ -11,8 +11,8 @@ from torch import Tensor
 from mvqkd.export.ctc_graphs import ctc_graphs
 from mvqkd.export.graphs import transducer_graphs
 from mvqkd.export.half_precision import to_float16
+from mvqkd.export.onnx_file import OnnxFile
 from mvqkd.export.quantizing import quantize
-from mvqkd.export.sessions import OnnxFile
 from mvqkd.export.writing import write_graph
 from mvqkd.models import FULL_CONTEXT, AsrModel, StreamingConfig
 from tests.export.helpers import CHUNKS, VOCAB_SIZE, make_model
