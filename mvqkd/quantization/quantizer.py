@@ -299,11 +299,12 @@ class Quantizer(nn.Module):
             raise ValueError(
                 f"codes have {codes.shape[-1]} codebooks, the quantizer {self.num_codebooks}"
             )
-        if codes.is_floating_point() or ((codes < 0) | (codes >= self.codebook_size)).any():
+        indexes = codes.long()  # 256 is 0 in uint8
+        if codes.is_floating_point() or ((indexes < 0) | (indexes >= self.codebook_size)).any():
             raise ValueError(f"codes must be integers from 0 to {self.codebook_size - 1}")
         x = self.mean.expand(*codes.shape[:-1], self.dim).clone()
         for q in range(self.num_codebooks):
-            x += self.centers[q][codes[..., q].long()]
+            x += self.centers[q][indexes[..., q]]
         return x
 
     def save(self, path: str | Path) -> None:

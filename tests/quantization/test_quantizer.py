@@ -254,6 +254,12 @@ def test_bad_frames_are_named(fitted, monkeypatch):
         fitted.encode(x)
 
 
+def test_all_codes_of_a_byte_are_decoded():
+    quantizer = Quantizer(torch.zeros(1), torch.arange(256.0).reshape(1, 256, 1))
+    codes = torch.arange(256, dtype=torch.uint8)[:, None]
+    assert torch.equal(quantizer.decode(codes), codes.float())
+
+
 def test_wrong_shapes_are_refused(fitted):
     with pytest.raises(ValueError, match="frames have 11 dimensions, the quantizer 12"):
         fitted.encode(torch.zeros(5, 11))
