@@ -304,6 +304,9 @@ learners=()  # lines: an experiment that has a teacher, and that teacher
 lines=$(python local/list_teachers.py --config "${configs[@]}" "${overrides[@]}") || exit
 [ -z "$lines" ] || mapfile -t learners <<<"$lines"
 
+is_teacher() {  # of another experiment
+    [[ " ${learners[*]#* } " = *" $1 "* ]]
+}
 runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
 announce() {  # stage, and what it is about
     local title
@@ -413,8 +416,8 @@ if [ -z "$world_size" ] && [ "${cpu_processes:-1}" -gt 1 ] && [ "$stop_stage" -g
     python -c 'import torch; raise SystemExit(torch.cuda.is_available())'; then
     world_size=$((cpu_processes < cores ? cpu_processes : cores))
     students=0
-    for experiment in $experiments; do  # stage 4 has trained the teachers
-        [[ " ${learners[*]#* } " = *" $experiment "* ]] || students=$((students + 1))
+    for experiment in $experiments; do
+        is_teacher "$experiment" || students=$((students + 1))
     done
     [ "$students" -lt 2 ] || side_by_side=$world_size
 fi
@@ -437,7 +440,7 @@ of_experiment() {  # sets folder, values (of training) and decoding_values
     folder=$1$variant values=("${overrides[@]}") decoding_values=("${overrides[@]}")
     # A teacher of other experiments here keeps its file's values: those of the command line are
     # meant for its students, and would change their targets.
-    [[ " ${learners[*]#* } " = *" $1 "* ]] || return 0
+    is_teacher "$1" || return 0
     folder=$1 values=() decoding_values=()
     for ((i = 0; i < ${#overrides[@]}; i += 2)); do
         [[ ${overrides[i]} != --decoding.* && ${overrides[i]} != --export.* ]] ||
@@ -477,7 +480,7 @@ if runs 9; then
         of_experiment "$experiment"
         training=(local/train.py --config "$recipe/conf/$experiment.yaml"
             "${data_options[@]}" --exp-dir "$exp_dir/$folder" "${tokens[@]}" "${values[@]}")
-        if [ "$side_by_side" = 1 ]; then
+        if [ "$side_by_side" = 1 ] || is_teacher "$experiment"; then  # students need it
             announce 9 "$folder"
             show "${launcher[@]}" "${training[@]}"
         else

@@ -262,6 +262,7 @@ def _exported(options: argparse.Namespace) -> Path | None:
         for name, given in (
             ("--runtime torch", options.runtime == "torch"),
             ("--epoch", options.epoch is not None),
+            ("--avg", options.avg != 1),
             ("--device", options.device != "cpu"),
         )
         if given

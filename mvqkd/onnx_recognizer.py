@@ -28,14 +28,13 @@ from mvqkd.decoding import (
 from mvqkd.decoding.methods import head_of
 from mvqkd.errors import UserError
 from mvqkd.export.greedy import OnnxGreedySearch
+from mvqkd.export.interface import EXPORT
 from mvqkd.export.sessions import OnnxCTC, OnnxHead, OnnxTransducer, decode_onnx
 from mvqkd.features.fbank import extract
 from mvqkd.geometry import encoder_frames, num_features
 from mvqkd.recognizer import Stream
 from mvqkd.storage.files import read_json
 
-EXPORT = "export.json"
-"""What a model folder says of its ONNX files."""
 METHODS = ("greedy_search", "modified_beam_search", "ctc_greedy_search")
 
 

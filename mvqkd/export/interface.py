@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+EXPORT = "export.json"
+"""What a model folder says of its files."""
 BATCH = "N"
 """Name of the batch axis; every tensor has one, and it is dynamic."""
 

@@ -26,8 +26,8 @@ def ctc_loss(log_probs: Tensor, tokens: Tensor, lens: Tensor, token_lens: Tensor
         (N,), float32 (float64 if ``log_probs`` is).
 
     Raises:
-        ValueError: lengths that are not those of the batch, or valid tokens that are blank or not
-            in the vocabulary.
+        ValueError: lengths that are not those of the batch, or valid tokens (on a CPU) that are
+            blank or not in the vocabulary.
     """
     check_lens("lens", lens, *log_probs.shape[:2])
     check_lens("token_lens", token_lens, *tokens.shape)

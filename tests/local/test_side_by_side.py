@@ -88,6 +88,22 @@ while not os.path.exists(sys.argv[1]): time.sleep(0.02)
     assert "began" not in output
 
 
+def test_a_command_that_is_missing_ends_the_others(tmp_path):
+    process = launch(":", "waits", *python(WAIT, tmp_path / "x"), ":", "a", tmp_path / "none")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 127
+    assert "error: a cannot be run: " in output and "Traceback" not in output
+
+
+def test_it_ends_where_nobody_reads_its_output(tmp_path):
+    program = "import time\nwhile True: print('x' * 99, flush=True); time.sleep(0.01)"
+    process = launch(":", "a", *python(program), ":", "b", *python(program))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_passed_on(tmp_path, number):
     first, second = tmp_path / "first", tmp_path / "second"

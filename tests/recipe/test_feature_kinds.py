@@ -36,7 +36,6 @@ from mvqkd.recognizer import Recognizer
 from mvqkd.storage.files import write_json
 from mvqkd.storage.jsonl import read_items
 from mvqkd.teachers import load_teacher
-from tests.data.conftest import prepare, write_part
 from tests.recipe.test_layer_distillation import TEACHER, train
 from tests.recipe.test_token_distillation import TOKENS, student
 
@@ -53,14 +52,6 @@ def compute(data: Path, kind: str, *, on_the_fly: bool = False) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def fbank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("corpus")
-    write_part(root, "train-tiny")
-    write_part(root, "dev-a", utterances=2)
-    return prepare(root, tmp_path_factory.mktemp("data"), speeds=(1.0,))
-
-
 def without_features(data: Path, folder: Path) -> Path:
     """A copy that stage 2 has not come to."""
     folder.mkdir()
@@ -70,8 +61,8 @@ def without_features(data: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spectrogram(fbank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = without_features(fbank, tmp_path_factory.mktemp("other") / "data")
+def spectrogram(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = without_features(prepared, tmp_path_factory.mktemp("other") / "data")
     compute(data, "spectrogram")
     return data
 
@@ -84,10 +75,12 @@ def recurrent(**decoder: int) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize("on_the_fly", [False, True])
-def test_cuts_have_them(fbank: Path, spectrogram: Path, tmp_path: Path, on_the_fly: bool) -> None:
+def test_cuts_have_them(
+    prepared: Path, spectrogram: Path, tmp_path: Path, on_the_fly: bool
+) -> None:
     data = spectrogram
     if on_the_fly:
-        data = without_features(fbank, tmp_path / "data")
+        data = without_features(prepared, tmp_path / "data")
         compute(data, "spectrogram", on_the_fly=True)
     cuts = DataFolder(data).cuts("dev-a")
     assert features_of([cuts]) == {"kind": "spectrogram", "bins": 161}
@@ -100,19 +93,22 @@ def test_cuts_have_them(fbank: Path, spectrogram: Path, tmp_path: Path, on_the_f
 
 @pytest.mark.parametrize("on_the_fly", [False, True])
 def test_another_kind_is_refused_where_there_is_one(
-    fbank: Path, spectrogram: Path, on_the_fly: bool
+    prepared: Path, spectrogram: Path, on_the_fly: bool
 ) -> None:
-    for data, kind, there in ((fbank, "spectrogram", "fbank"), (spectrogram, "fbank", "spectro")):
+    for data, kind, there in (
+        (prepared, "spectrogram", "fbank"),
+        (spectrogram, "fbank", "spectro"),
+    ):
         with pytest.raises(UserError, match=f"has {there}.* features, not {kind}") as error:
             compute(data, kind, on_the_fly=on_the_fly)
         assert {"data_dir", "features"} <= set(error.value.parameters)
-    cuts = [DataFolder(data).cuts("dev-a") for data in (fbank, spectrogram)]
+    cuts = [DataFolder(data).cuts("dev-a") for data in (prepared, spectrogram)]
     with pytest.raises(UserError, match=r"has spectrogram features, .* fbank"):
         features_of(cuts)
 
 
 def test_a_student_is_trained_on_them_and_refuses_others(
-    fbank: Path, spectrogram: Path, tmp_path: Path
+    prepared: Path, spectrogram: Path, tmp_path: Path
 ) -> None:
     config = recurrent()
     found = train(config, spectrogram, tmp_path, "student")
@@ -131,8 +127,8 @@ def test_a_student_is_trained_on_them_and_refuses_others(
     assert teacher(torch.randn(1, 8000) / 10, torch.tensor([8000])).layers[1].shape == (1, 11, 8)
 
     with pytest.raises(UserError, match=r"'spectrogram', 'bins': 161} -> {'kind': 'fbank'"):
-        train(config, fbank, tmp_path, "student")
-    folder = DataFolder(fbank)
+        train(config, prepared, tmp_path, "student")
+    folder = DataFolder(prepared)
     with pytest.raises(UserError, match=r"of 161 bins, .* has fbank features of 80"):
         decode_experiment(
             found, config.decoding, {"dev-a": folder.cuts("dev-a")}, folder.lang(30), device="cpu"
@@ -140,7 +136,7 @@ def test_a_student_is_trained_on_them_and_refuses_others(
     taught = replace(student(), distillation=student().distillation)
     taught.distillation.tokens.teacher = "mvqkd:student"
     with pytest.raises(UserError, match="receives features of 161 bins, the student of 80"):
-        train(taught, fbank, tmp_path, "taught")
+        train(taught, prepared, tmp_path, "taught")
 
     # What was trained before data.json said it was trained on filterbanks.
     del data["features"], data["digest"]
@@ -169,7 +165,7 @@ def untrained(config: ExperimentConfig, folder: Path) -> Path:
 
 
 def test_delays_and_layers_are_measured(
-    fbank: Path, spectrogram: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Path, spectrogram: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ExperimentConfig(model=TEACHER, loss=LossConfig(ctc_scale=0.2))
     found = untrained(config, tmp_path / "big")
@@ -194,9 +190,9 @@ def test_delays_and_layers_are_measured(
 
     shutil.rmtree(found / "alignments")
     with pytest.raises(UserError, match=r"of 161 bins, .* has fbank features of 80"):
-        measure_delays([found], found, fbank, device="cpu")
+        measure_delays([found], found, prepared, device="cpu")
     with pytest.raises(UserError, match=r"makes 25 frames a second of 161 bins, .* of 80"):
-        compare_layers([found], "mvqkd:big", fbank, picture, device="cpu")
+        compare_layers([found], "mvqkd:big", prepared, picture, device="cpu")
 
 
 @pytest.mark.parametrize("heads", [[], ["transducer"]])

@@ -24,6 +24,7 @@ from mvqkd.errors import UserError
 from mvqkd.evaluation.gather import read_experiment
 from mvqkd.evaluation.wer import ErrorCounts
 from mvqkd.export.files import Int8Policy, Written, write_files
+from mvqkd.export.interface import EXPORT
 from mvqkd.export.measuring import count_errors
 from mvqkd.export.model_card import Folder, decoding_files, model_card, results_of
 from mvqkd.export.targets import Head, Target
@@ -75,14 +76,14 @@ def export_experiment(
         written = [_from_json(item, folder, targets) for item in saved["files"]]
         logging.info("kept %s; local/export.py --force exports again", folder)
     else:
-        (folder / "export.json").unlink(missing_ok=True)
+        (folder / EXPORT).unlink(missing_ok=True)
         written = _export(exp_dir, folder, inputs, weights, targets, num_workers)
     waves = sorted(f"test_wavs/{path.name}" for path in (folder / "test_wavs").glob("*.wav"))
     lang = next(path.parent for path in folder.glob("data/*/tokens.txt"))
     contents = Folder(f"data/{lang.name}/tokens.txt", waves, inputs.int8_split)
     _write_card(exp_dir, folder, written, contents, inputs.export.license, weights)
     write_json(
-        folder / "export.json",
+        folder / EXPORT,
         {
             "settings": settings,
             "files": [_to_json(item, folder) for item in written],
@@ -284,7 +285,7 @@ def _settings(inputs: ExportInputs, weights: Weights) -> dict[str, Any]:
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    path = folder / "export.json"
+    path = folder / EXPORT
     if not path.is_file():
         return {}
     return read_json(
